@@ -1,0 +1,59 @@
+# Two commands matter: `make demo` (see it work) and `make test`. `make check` is what CI runs.
+# The virtual environment is made once, in .venv; PYTHON picks the interpreter (3.11 or newer).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := hubedit tests
+
+.PHONY: demo test check format lint types docs smoke clean
+
+# the package alone: what the demo needs
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "hubedit needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# the package with everything a contributor needs
+$(VENV)/.developer: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/hubedit demo
+
+test: $(VENV)/.developer
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.developer
+	$(BIN)/mypy
+
+# mkdocs reads its configuration from standard input, so that it may lie beside the pages
+docs: $(VENV)/.developer
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file - --site-dir build/site < docs/mkdocs.yml
+
+# the built wheel, in an environment of its own that borrows only the dependencies
+smoke: $(VENV)/.developer
+	rm -rf build/smoke && mkdir -p build/smoke
+	$(BIN)/python -m build --no-isolation --outdir build/smoke . > build/smoke/log 2>&1 || { cat build/smoke/log; exit 1; }
+	$(PIP) install --quiet --no-deps --target build/smoke/site build/smoke/*.whl
+	cd build/smoke && PYTHONPATH=site ../../$(BIN)/python -c \
+	  'import hubedit; assert "smoke" in hubedit.__file__, hubedit.__file__'
+	cd build/smoke && PYTHONPATH=site ../../$(BIN)/python -m hubedit --version
+	cd build/smoke && PYTHONPATH=site ../../$(BIN)/python -m hubedit --help > /dev/null
+
+check: lint types test docs smoke
+
+format: $(VENV)/.developer
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf build dist site $(VENV)

@@ -1,0 +1,99 @@
+"""The disk cache: everything expensive, under a key that hashes every input it depends on.
+
+Entries are safetensors files with a JSON record in their metadata, written to a temporary name and
+renamed, so a reader never meets half an entry. Location: `$HUBEDIT_CACHE`, else
+`$XDG_CACHE_HOME/hubedit`, else `~/.cache/hubedit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def default_root() -> Path:
+    """Where the cache lives for this user."""
+    own = os.environ.get("HUBEDIT_CACHE")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "hubedit"
+
+
+def digest(parts: Any) -> str:
+    """sha256 (hex) of JSON data, independent of the order of keys."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one cache file holds: tensors by name, and the JSON record stored with them."""
+
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+
+
+class Cache:
+    """A folder of entries, one sub-folder a kind ("stats", "trace", "targets")."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else default_root()
+
+    def path(self, kind: str, key: Mapping[str, Any]) -> Path:
+        """The file of an entry; `key` is JSON data naming every input."""
+        return self.root / kind / f"{digest(key)[:32]}.safetensors"
+
+    def load(self, kind: str, key: Mapping[str, Any]) -> Entry | None:
+        """The entry, or None when it is not there. A damaged file counts as not there."""
+        return read_entry(self.path(kind, key))
+
+    def save(
+        self, kind: str, key: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Mapping[str, Any]
+    ) -> Path:
+        """Writes the entry; the key itself is stored in the record under "key"."""
+        path = self.path(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part")
+        text = json.dumps({**record, "key": dict(key)}, ensure_ascii=False)
+        try:
+            # safetensors cannot hold an empty file, and wants contiguous tensors of their own
+            data = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+            save_file(data, temporary, metadata={"hubedit": text})
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def entries(self, kind: str) -> Iterator[Path]:
+        """The files of one kind."""
+        folder = self.root / kind
+        if folder.is_dir():
+            yield from sorted(folder.glob("*.safetensors"))
+
+    def clear(self, kind: str) -> int:
+        """Deletes all entries of one kind; returns how many."""
+        files = list(self.entries(kind))
+        for file in files:
+            file.unlink(missing_ok=True)
+        return len(files)
+
+
+def read_entry(path: Path) -> Entry | None:
+    """One cache file, or None when it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("hubedit", "{}"))
+            return Entry({name: file.get_tensor(name) for name in file.keys()}, record)  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError, json.JSONDecodeError):
+        return None

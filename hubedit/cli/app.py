@@ -1,0 +1,98 @@
+"""The `hubedit` command: mounts one module a verb, and turns every error into one line.
+
+A verb is a module `hubedit.cli.<verb>` that imports nothing heavy at module level and defines either
+`app` (a `typer.Typer`, for a verb with sub-commands) or a function named like the verb. Its first
+docstring line is the help text.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+import hubedit
+from hubedit.cli.errors import INTERRUPTED, report
+
+VERBS = ("apply", "ask", "trace", "stats", "demo", "facts")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hubedit {hubedit.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (also: HF_DEBUG=1).")
+    ] = False,
+) -> None:
+    """Edit facts in Hugging Face causal language models; each edit is a PEFT LoRA adapter."""
+
+
+def build() -> typer.Typer:
+    """The whole command tree."""
+    app = typer.Typer(
+        name="hubedit",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for verb in VERBS:
+        name = f"hubedit.cli.{verb}"
+        if find_spec(name) is None:
+            continue
+        module = import_module(name)
+        group = getattr(module, "app", None)
+        if isinstance(group, typer.Typer):
+            app.add_typer(group, name=verb)
+        else:
+            app.command(verb)(getattr(module, verb))
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; errors are printed to stderr."""
+    own, marker, rest = _split(arguments)
+    debug = "--debug" in own or os.environ.get("HF_DEBUG", "").lower() in ("1", "true", "yes", "on")
+    # --debug is accepted anywhere, because the hint asks to add it to the command that failed
+    words = [word for word in own if word != "--debug"] + marker + rest
+    try:
+        typer.main.get_command(build()).main(args=words, prog_name="hubedit")
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        # typer turns Ctrl-C into this code, and says nothing
+        return report(KeyboardInterrupt(), debug=False) if code == INTERRUPTED else code
+    except BaseException as error:  # the outermost frame: everything ends as one line
+        if debug and not isinstance(error, KeyboardInterrupt):
+            raise
+        return report(error, debug=debug)
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `hubedit` script."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal that cannot show a character gets "?", not a traceback
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """The words before `--`, the `--` itself, and the words after it."""
+    words = list(arguments)
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at : at + 1], words[at + 1 :]

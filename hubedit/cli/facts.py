@@ -1,0 +1,160 @@
+"""Check a facts file, or convert it to hubedit's own format."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hubedit.cli.output import Output, table
+from hubedit.errors import ConfigError, FactsError
+
+if TYPE_CHECKING:
+    from hubedit.facts import LoadedFacts
+
+app = typer.Typer(no_args_is_help=True, help="Check a facts file, or convert it to hubedit's own format.")
+
+
+class Conflict(StrEnum):
+    """What to do with two targets for one prompt."""
+
+    stop = "stop"
+    first = "first"
+    last = "last"
+
+
+class Format(StrEnum):
+    """What a facts file is written in; the values are `hubedit.facts.FORMATS`."""
+
+    auto = "auto"
+    jsonl = "jsonl"
+    json = "json"
+    csv = "csv"
+    knowedit = "knowedit"
+    counterfact = "counterfact"
+    counterfact_flat = "counterfact-flat"
+    zsre = "zsre"
+
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A facts file: JSONL, JSON or CSV.")]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="The file's format; auto looks at its fields.")
+]
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Only the first so many facts; 0 is all.")]
+ConflictOption = Annotated[
+    Conflict,
+    typer.Option("--on-conflict", help="Two targets for one prompt: stop, or keep the first or last."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, and the brief result.")]
+
+
+@app.command()
+def check(
+    file: FileArgument,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Also check against this model's tokenizer (folder or repo[@revision])."
+        ),
+    ] = "",
+    format: FormatOption = Format.auto,
+    limit: LimitOption = 0,
+    on_conflict: ConflictOption = Conflict.stop,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read a facts file and list everything that is wrong with it; exit code 2 when anything is."""
+    from hubedit.facts import check_tokens, load_facts
+    from hubedit.facts.tokens import load_tokenizer
+
+    out = Output(json=json, quiet=quiet)
+    try:
+        loaded = load_facts(file, format=format.value, limit=limit, on_conflict=on_conflict.value)
+        for notice in loaded.notices:
+            out.note(f"notice: {notice}")
+        problems = check_tokens(loaded.facts, load_tokenizer(model), str(file)) if model else []
+        if problems:
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            raise FactsError(f"{file}: {count} with the tokenizer of {model}", problems=problems)
+    except FactsError as error:
+        if json:
+            # a program that asked for JSON gets the problems there; people read them on stderr
+            out.data({"file": file, "ok": False, "error": error.message, "problems": error.problems})
+        raise
+    summary = _summary(loaded)
+    value = {"file": file, "ok": True, **summary, "notices": loaded.notices, "problems": []}
+    row = [*summary.values()][:-1] + [loaded.sha256[:12]]
+    out.data(value, human=lambda: table([*summary], [row]), brief=loaded.sha256)
+    out.note("no problems")
+
+
+@app.command()
+def convert(
+    file: FileArgument,
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="OUT.jsonl", help="Where to write; - is stdout.")
+    ],
+    format: FormatOption = Format.auto,
+    limit: LimitOption = 0,
+    on_conflict: ConflictOption = Conflict.stop,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT when it exists.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write any facts file as hubedit's own JSONL."""
+    from hubedit.facts import dump_facts, load_facts
+
+    target = Path(out)
+    if out != "-":
+        _check_target(target, force)
+    sink = Output(quiet=quiet)
+    loaded = load_facts(file, format=format.value, limit=limit, on_conflict=on_conflict.value)
+    for notice in loaded.notices:
+        sink.note(f"notice: {notice}")
+    data = dump_facts(loaded.facts).encode()
+    if out == "-":
+        # bytes: facts are UTF-8 whatever the terminal speaks
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    _write(target, data)
+    sink.data({"out": target, **_summary(loaded)}, human=str(target), brief=str(target))
+    sink.note(f"{len(loaded.facts)} facts written")
+
+
+def _summary(loaded: LoadedFacts) -> dict[str, Any]:
+    facts = loaded.facts
+    return {
+        "format": loaded.format,
+        "facts": len(facts),
+        "rephrase": sum(len(fact.rephrase) for fact in facts),
+        "locality": sum(len(fact.locality) for fact in facts),
+        "portability": sum(len(fact.portability) for fact in facts),
+        "sha256": loaded.sha256,
+    }
+
+
+def _check_target(path: Path, force: bool) -> None:
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}", "make it first")
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{path} is not a file", "name a file, or - for stdout")
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists", "give another name, or --force to replace it")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all: to a temporary name beside it, then renamed."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""The one sink of a command's output: results on stdout, notes and warnings on stderr.
+
+Three modes. human: tables and text. json: one JSON value on stdout, nothing else there. quiet: only the
+brief result on stdout (a path, an identifier), and on stderr only warnings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hubedit.cli.progress import LiveProgress
+from hubedit.errors import ConfigError
+
+Mode = Literal["human", "json", "quiet"]
+
+# how wide a table may get where there is no terminal to ask
+_WIDTH = 120
+
+
+class Output:
+    """Made once a command: `out = Output(json=json, quiet=quiet)`."""
+
+    def __init__(
+        self,
+        *,
+        json: bool = False,
+        quiet: bool = False,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> None:
+        if json and quiet:
+            raise ConfigError("--json and --quiet exclude each other", "give one of them")
+        self.mode: Mode = "json" if json else "quiet" if quiet else "human"
+        self.stdout = console(stdout if stdout is not None else sys.stdout)
+        self.stderr = console(stderr if stderr is not None else sys.stderr)
+
+    def data(
+        self,
+        value: Any,
+        human: RenderableType | Callable[[], RenderableType] | None = None,
+        brief: str | None = None,
+    ) -> None:
+        """The command's result.
+
+        `value`: what --json prints (dataclasses, paths and tuples are fine). `human`: what a person
+        reads, a renderable or a function that makes one (default: the value as JSON). `brief`: the
+        line that --quiet prints (default: nothing). Call it once a command.
+        """
+        if self.mode == "json":
+            self.stdout.file.write(as_json(value, self.stdout.file) + "\n")
+            self.stdout.file.flush()
+        elif self.mode == "quiet":
+            if brief is not None:
+                self.stdout.print(brief, soft_wrap=True)
+        elif human is None:
+            self.stdout.print(as_json(value, self.stdout.file), soft_wrap=True)
+        else:
+            self.stdout.print(human() if callable(human) else human)
+
+    def show(self, renderable: RenderableType) -> None:
+        """More for a person to read on stdout; nothing in the other modes."""
+        if self.mode == "human":
+            self.stdout.print(renderable)
+
+    def note(self, text: str) -> None:
+        """A notice on stderr; not shown in quiet mode."""
+        if self.mode != "quiet":
+            self.stderr.print(text, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A warning on stderr, in every mode."""
+        self.stderr.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
+
+    def progress(self) -> LiveProgress:
+        """The progress display on stderr: `with out.progress() as progress: ...`."""
+        return LiveProgress(self.stderr, quiet=self.mode == "quiet")
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str | None = None,
+    right: Iterable[str] = (),
+) -> Table:
+    """A table for `Output.data`; cells are text (never markup) and fold where the terminal is narrow.
+
+    `right`: the columns to align right. A cell may be a rich renderable; None is an empty cell.
+    """
+    made = Table(title=title, title_justify="left", show_edge=False, pad_edge=False, header_style="bold")
+    numeric = set(right)
+    for name in columns:
+        made.add_column(Text(name), justify="right" if name in numeric else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(_cell(value) for value in row))
+    return made
+
+
+def mark(good: bool | None) -> Text:
+    """A green "yes", a red "no", or a dash for what was not measured."""
+    if good is None:
+        return Text("-", style="dim")
+    return Text("yes", style="green") if good else Text("no", style="red")
+
+
+def console(file: IO[str]) -> Console:
+    """A console that never reads markup or emoji codes in text, and obeys NO_COLOR and COLUMNS."""
+    width = None if file.isatty() or "COLUMNS" in os.environ else _WIDTH
+    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+
+
+def as_json(value: Any, file: IO[str] | None = None) -> str:
+    """JSON text of `value`, indented; ASCII only where the stream cannot carry more."""
+    encoding = (getattr(file, "encoding", None) or "utf-8").lower()
+    return json.dumps(plain(value), indent=2, ensure_ascii=not encoding.startswith("utf"), allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON data. Numbers that JSON lacks (NaN, infinity) become null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=str)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _cell(value: object) -> RenderableType:
+    if value is None:
+        return ""
+    if isinstance(value, (str, int, float)):
+        return Text(str(value))
+    return value if isinstance(value, (Text, Table)) else Text(str(value))

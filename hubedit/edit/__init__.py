@@ -1,0 +1,1 @@
+"""Locate, optimise, solve, verify: from facts to low-rank factors."""

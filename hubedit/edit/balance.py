@@ -1,0 +1,91 @@
+"""From a trace to the edited layers and the balance factor alpha. Pure.
+
+    alpha = C_attn / (C_attn + C_mlp),   C_x = mean over the edited layers of max(IE_x[l], 0)
+
+is the reading of the paper that docs/method.md explains. It is a share of the *request*: what each
+site may really write is bounded by its drift budget (a large effect of early attention can be binding
+of the subject's tokens, whose keys hardly differ between subjects, and not storage).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hubedit.errors import ConfigError
+
+MOST_LAYERS = 5
+"""More layers than MEMIT's published windows edit are never chosen automatically."""
+
+
+def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
+    """Layers of "4-8" or "4,6,8", sorted. Raises ConfigError on anything else or outside the model."""
+    layers: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if match is None:
+            raise ConfigError(f"cannot read layers {text!r}", "write auto, 4-8 or 4,6,8")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ConfigError(f"layers {part} run backwards", f"write {last}-{first}")
+        layers |= set(range(first, last + 1))
+    if max(layers) >= num_layers:
+        raise ConfigError(
+            f"layer {max(layers)} is outside the model", f"it has layers 0 to {num_layers - 1}"
+        )
+    return tuple(sorted(layers))
+
+
+def choose_layers(attention: Sequence[float], mlp: Sequence[float]) -> tuple[int, ...]:
+    """The window of layers where the trace puts the knowledge: a contiguous run, at least two layers.
+
+    `attention`, `mlp`: indirect effect at the last subject token per layer. Effects under a fifth of the
+    largest MLP effect count as noise; the window covers what remains, ends at the last layer that
+    matters, and keeps at most `MOST_LAYERS` layers (the ones before its end).
+    """
+    n = len(mlp)
+    effects = [max(m, 0.0) for m in mlp]
+    if max(effects, default=0.0) <= 0:
+        effects = [max(a, 0.0) for a in attention]
+    peak = max(effects, default=0.0)
+    if peak <= 0:
+        middle = n // 3
+        return tuple(range(max(0, middle - 1), min(n, middle + 2)))
+    strong = [layer for layer, e in enumerate(effects) if e >= 0.2 * peak]
+    best = effects.index(peak)
+    first, last = best, best
+    while last + 1 in strong:
+        last += 1
+    while first - 1 in strong:
+        first -= 1
+    # one layer above the peak spreads the change, and is still early enough to be read
+    last = min(max(last, first + 1), n - 1)
+    first = max(first, last - MOST_LAYERS + 1, 0)
+    return tuple(range(min(first, max(last - 1, 0)), last + 1))
+
+
+def alphas(
+    attention: Sequence[float], mlp: Sequence[float], layers: Sequence[int], setting: str
+) -> dict[int, float]:
+    """alpha of every edited layer: "auto" (one for all), "per-layer", or a number 0..1.
+
+    Raises ConfigError for anything else.
+    """
+    if setting == "per-layer":
+        return {layer: _share([attention[layer]], [mlp[layer]]) for layer in layers}
+    if setting == "auto":
+        one = _share([attention[layer] for layer in layers], [mlp[layer] for layer in layers])
+        return dict.fromkeys(layers, one)
+    try:
+        value = float(setting)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ConfigError(f"alpha {setting!r} is not a share", "write auto, per-layer or a number from 0 to 1")
+    return dict.fromkeys(layers, value)
+
+
+def _share(attention: Sequence[float], mlp: Sequence[float]) -> float:
+    a = sum(max(x, 0.0) for x in attention)
+    m = sum(max(x, 0.0) for x in mlp)
+    return a / (a + m) if a + m > 0 else 0.0

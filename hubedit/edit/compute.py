@@ -1,0 +1,294 @@
+"""From facts to factors: the whole story on one screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from hubedit.cache import Cache
+from hubedit.config import EditConfig, to_dict
+from hubedit.edit.balance import alphas, choose_layers, parse_layers
+from hubedit.edit.corpus import corpus_key, holdout_rows
+from hubedit.edit.essence import GENERIC, Kept, Survey, choose, survey
+from hubedit.edit.probes import Probes, TextState, hits, read_text
+from hubedit.edit.rows import Row, edit_rows, row
+from hubedit.edit.search import Found, search
+from hubedit.edit.spread import Budget, SiteReport, Solution, Spreader
+from hubedit.edit.stats import second_moments
+from hubedit.edit.targets import Targets, optimise
+from hubedit.edit.trace import TraceResult, trace
+from hubedit.errors import CollapseError
+from hubedit.facts import Fact
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.sites import Site
+from hubedit.model.hooks import applied
+from hubedit.model.tokens import decode
+from hubedit.progress import Progress, Silent
+
+TEXT_ROWS = 48
+CONTEXT_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What one run computed. `factors`: float32 on the CPU; `seconds`: by stage."""
+
+    factors: Mapping[Site, LowRank]
+    layers: tuple[int, ...]
+    alpha: Mapping[int, float]
+    reports: Mapping[Site, SiteReport]
+    found: Found
+    targets: Targets
+    trace: TraceResult | None
+    perplexity_before: float
+    perplexity_after: float
+    repaired: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def compute(
+    em: EditableModel,
+    facts: Sequence[Fact],
+    config: EditConfig,
+    *,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> Edit:
+    """Edits `facts` into factors for `em`, which is the same model afterwards, also when this raises.
+
+    Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
+    """
+    cache, progress = cache or Cache(), progress or Silent()
+    clock = Clock()
+    traced, layers, alpha = locate_sites(em, facts, config, cache, progress)
+    clock.lap("trace")
+    sites = [Site(l, "mlp") for l in layers] + [Site(l, "attention") for l in layers if alpha[l] > 0]
+    moments = second_moments(em, sites, config.stats, cache, progress)
+    text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
+    clock.lap("statistics")
+
+    progress.start("survey", len(facts), "facts")
+    contexts = leading_sentences(em, text, config.targets.contexts)
+    beliefs = survey(em, facts)
+    kept = choose(beliefs, facts, config.targets.essence, config.seed)
+    rows = edit_rows(em, facts, contexts)
+    probes = Probes(success_rows(em, facts, rows, beliefs), belief_rows(em, kept.probes), tuple(map(tuple, text)))
+    clean = read_text(em, text)
+    progress.finish()
+    clock.lap("survey")
+
+    all_rows = [*rows, *belief_rows(em, kept.preserve), *generic_rows(em, facts)]
+    targets = cached_targets(em, facts, all_rows, layers[-1], config, cache, progress)
+    clock.lap("targets")
+
+    progress.start("solve")
+    spreader = Spreader(em, rows, len(facts), layers, moments)
+    budgets = [] if config.search else [Budget(config.drift_attention, config.drift_mlp, config.lam)]
+    found = search(
+        spreader, targets.delta, alpha, probes, clean, order=config.order, budgets=budgets, tick=progress.advance
+    )
+    progress.finish()
+    clock.lap("solve")
+
+    solution, repaired = repair(em, spreader, found, all_rows, probes, clean, targets, config, progress)
+    factors = {site: solution.factors[site] for site in sorted(solution.factors)}
+    with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
+        after = read_text(em, text)
+    check_collapse(solution.reports, clean.nll, after.nll)
+    clock.lap("repair")
+    return Edit(
+        factors,
+        layers,
+        found.trial.alpha,
+        solution.reports,
+        found,
+        targets,
+        traced,
+        float(torch.tensor(clean.nll).exp()),
+        float(torch.tensor(after.nll).exp()),
+        repaired,
+        clock.laps,
+    )
+
+
+def locate_sites(
+    em: EditableModel, facts: Sequence[Fact], config: EditConfig, cache: Cache, progress: Progress
+) -> tuple[TraceResult | None, tuple[int, ...], dict[int, float]]:
+    """The edited layers and attention's share at each; traces only when one of them asks for it."""
+    traced = None
+    if config.layers == "auto" or config.alpha in ("auto", "per-layer"):
+        traced = trace(em, facts, replace(config.trace, tokens="subject_last"), cache, progress)
+    attention = list(traced.ie_prob["attention"]) if traced else [0.0] * em.num_layers
+    mlp = list(traced.ie_prob["mlp"]) if traced else [0.0] * em.num_layers
+    if config.layers == "auto":
+        layers = choose_layers(attention, mlp)
+    else:
+        layers = parse_layers(config.layers, em.num_layers)
+    return traced, layers, alphas(attention, mlp, layers, config.alpha)
+
+
+def leading_sentences(em: EditableModel, rows: Sequence[Sequence[int]], count: int) -> list[str]:
+    """Short contexts that stand before a prompt: the beginnings of corpus rows, each ending in ". "."""
+    contexts = []
+    for ids in rows[:count]:
+        text = " ".join(decode(em.tokenizer, list(ids[:CONTEXT_TOKENS])).split()).rstrip(" .,;:")
+        if text:
+            contexts.append(text + ". ")
+    return contexts
+
+
+def success_rows(
+    em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row], beliefs: Survey
+) -> tuple[Row, ...]:
+    """Rows that must give the target: the fact's own, and paraphrases that the batch itself holds."""
+    extra = [
+        row(em, n, beliefs.beliefs[t][n].prompt, fact.subject, answer=fact.target)
+        for n, fact in enumerate(facts)
+        for t in beliefs.paraphrases(n)[:4]
+    ]
+    return (*rows, *extra)
+
+
+def belief_rows(em: EditableModel, beliefs: Sequence[Sequence]) -> tuple[Row, ...]:  # type: ignore[type-arg]
+    """Preserve rows: each belief's prompt with the model's own answer as labels."""
+    return tuple(
+        row(em, n, b.prompt, b.subject, answer=b.answer, preserve=True)
+        for n, own in enumerate(beliefs)
+        for b in own
+    )
+
+
+def generic_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
+    """Preserve rows that fit any subject, unless such a prompt is the edited one; one position each."""
+    rows = []
+    for n, fact in enumerate(facts):
+        for before, after in GENERIC:
+            prompt = before + fact.subject + after
+            if not fact.prompt.startswith(prompt.strip()) or after == "":
+                rows.append(row(em, n, prompt, fact.subject, labels=(0,), preserve=True))
+    return rows
+
+
+def cached_targets(
+    em: EditableModel,
+    facts: Sequence[Fact],
+    rows: Sequence[Row],
+    layer: int,
+    config: EditConfig,
+    cache: Cache,
+    progress: Progress,
+) -> Targets:
+    """Targets from the cache, else optimised now. The key holds every row, so every input."""
+    key = {
+        "model": em.identity,
+        "dtype": str(em.dtype),
+        "device": em.device.type,
+        "layer": layer,
+        "config": to_dict(config.targets),
+        "rows": [[r.fact, list(r.ids), r.last, list(r.labels), r.preserve] for r in rows],
+        "corpus": corpus_key(config.stats, em),
+    }
+    progress.start("targets", len(facts), "facts")
+    entry = cache.load("targets", key)
+    if entry is not None:
+        targets = Targets(layer, **{n: entry.tensors[n] for n in ("delta", "norm", "loss", "nll")})
+        progress.advance(len(facts))
+    else:
+        targets = optimise(em, rows, len(facts), layer, config.targets, progress=progress)
+        tensors = {n: getattr(targets, n) for n in ("delta", "norm", "loss", "nll")}
+        cache.save("targets", key, tensors, {})
+    progress.finish(f"mean loss {float(targets.loss.mean()):.3f}")
+    return targets
+
+
+def repair(
+    em: EditableModel,
+    spreader: Spreader,
+    found: Found,
+    rows: Sequence[Row],
+    probes: Probes,
+    clean: TextState,
+    targets: Targets,
+    config: EditConfig,
+    progress: Progress,
+) -> tuple[Solution, int]:
+    """Re-optimises the facts that fail through the factors, up to `config.repair` times.
+
+    The right factors and lambdas stay; only what the left factors ask for changes, so the rank does not
+    grow. A round is kept when more facts succeed and the judgement does not fall. Returns the solution
+    and how many facts it brought round.
+    """
+    from hubedit.edit.probes import judge
+
+    best, best_judgement = found.solution, found.trial.judgement
+    bare = [next(r for r in spreader_rows(rows, n)) for n in range(spreader.count)]
+    with applied(em, {s: f.to(em.device) for s, f in best.factors.items()}):
+        ok = hits(em, bare)
+    first = sum(ok)
+    for _ in range(config.repair):
+        failing = [n for n, good in enumerate(ok) if not good]
+        if not failing:
+            break
+        progress.start("repair", len(failing), "facts")
+        place = {n: i for i, n in enumerate(failing)}
+        part = [replace(r, fact=place[r.fact]) for r in rows if r.fact in place]
+        live = {s: f.to(em.device) for s, f in best.factors.items()}
+        extra = optimise(
+            em, part, len(failing), spreader.layers[-1], config.targets, factors=live, progress=progress
+        )
+        with applied(em, live):
+            delta = spreader.mean_at_subject(spreader.layers[-1])["hidden"] - spreader.clean
+        delta[failing] += extra.delta.double()
+        attempt = spreader.correct(best, delta, found.trial.alpha)
+        with applied(em, {s: f.to(em.device) for s, f in attempt.factors.items()}):
+            now = hits(em, bare)
+            judgement = judge(em, probes, clean, spreader.count)
+        better = sum(now) > sum(ok) and judgement.score >= 0.98 * best_judgement.score
+        progress.finish(f"{sum(now) - sum(ok):+d} facts" + ("" if better else ", not kept"))
+        if not better:
+            break
+        best, best_judgement, ok = attempt, judgement, now
+    return best, sum(ok) - first
+
+
+def spreader_rows(rows: Sequence[Row], fact: int) -> list[Row]:
+    """The edit rows of one fact, the bare prompt first."""
+    return [r for r in rows if r.fact == fact and not r.preserve]
+
+
+def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:
+    """Raises CollapseError on NaN, on a drift above 1, or when text becomes twice as unlikely."""
+    for site, report in reports.items():
+        if not report.norm == report.norm or report.norm == float("inf"):
+            raise CollapseError(f"the update of site {site} is not finite", "try fewer facts or other --layers")
+        if report.drift > 1:
+            raise CollapseError(
+                f"the update of site {site} would change its output on ordinary text by more than the output itself "
+                f"(relative drift {report.drift:.3g})",
+                "lower --drift-mlp, or choose other --layers",
+            )
+    if not after - before < 0.7:
+        raise CollapseError(
+            "the edited model no longer predicts ordinary text "
+            f"(perplexity {2.718281828**before:.4g} -> {2.718281828**after:.4g})",
+            "lower --drift-mlp, edit fewer facts at once, or choose other --layers",
+        )
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Everything since the last lap belongs to `stage`."""
+        now = time.perf_counter()
+        self.laps[stage] = now - self._last
+        self._last = now

@@ -1,0 +1,164 @@
+"""The corpus as rows of tokens: what the statistics and the perplexity check read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import accumulate, islice
+from typing import Any, Literal
+
+import torch
+
+from hubedit.cache import Cache, digest
+from hubedit.config import StatsConfig
+from hubedit.edit.adaptive import TokenBudget
+from hubedit.edit.documents import documents, fingerprint
+from hubedit.edit.sample import sample_documents
+from hubedit.errors import ConfigError
+from hubedit.model.editable import EditableModel
+from hubedit.progress import Progress
+
+SELF = "self"
+_ROW = 256  # tokens a row of real text
+_LENGTH = 128  # tokens a stream of generated text
+_PIECE = 100_000  # characters tokenized at once
+_HOLDOUT_ROUND = 16  # streams a round of held-out text
+
+Part = Literal["statistics", "holdout"]
+
+
+def needed_tokens(em: EditableModel, config: StatsConfig) -> int:
+    """`config.tokens`, or 10 x the widest site's input (arXiv 2506.04226) when it is 0."""
+    if config.tokens < 0:
+        raise ConfigError(f"tokens must be at least 1, not {config.tokens}", "0 means 10 x the widest site")
+    if config.tokens:
+        return config.tokens
+    return 10 * max(em.d_in(site) for site in em.sites())
+
+
+def corpus_key(config: StatsConfig, em: EditableModel) -> dict[str, Any]:
+    """What identifies the text itself; the number of tokens read from it is not part of it."""
+    if config.corpus == SELF:
+        return {
+            "self": em.identity,
+            "dtype": str(em.dtype),
+            "device": em.device.type,
+            "seed": config.seed,
+            "length": _length(em, _LENGTH),
+        }
+    return {**fingerprint(config.corpus), "row": _length(em, _ROW)}
+
+
+def token_rows(
+    em: EditableModel, config: StatsConfig, tokens: int, cache: Cache, progress: Progress
+) -> list[list[int]]:
+    """The first `tokens` tokens of the corpus, as rows that begin as prompts do (BOS where there is one).
+
+    A corpus that is shorter gives all it has, with a notice. Raises ConfigError when it has nothing.
+    """
+    rows: list[list[int]] = []
+    count = 0
+    for row in _stream(em, config, tokens, cache, progress):
+        rows.append(row[: tokens - count])
+        count += len(rows[-1])
+        if count >= tokens:
+            break
+    if not rows:
+        raise ConfigError(f"corpus {config.corpus} holds no text", "give another file, or 'self'")
+    if count < tokens:
+        progress.message(f"the corpus has {count} tokens of the {tokens} asked for: all are used")
+    return rows
+
+
+def holdout_rows(
+    em: EditableModel, config: StatsConfig, rows: int, cache: Cache, progress: Progress
+) -> list[list[int]]:
+    """`rows` rows of the same corpus to measure perplexity on, of at least two tokens each.
+
+    They stand behind the tokens the statistics read (for "self": sampled apart); a corpus that ends
+    before gives its last rows instead. Fewer when the corpus has fewer.
+    """
+    if config.corpus == SELF:
+        sampled = (row for row in _generated(em, config, "holdout", cache) if len(row) > 1)
+        return list(islice(sampled, rows))
+    needed, count = needed_tokens(em, config), 0
+    tail: deque[list[int]] = deque(maxlen=rows)
+    behind = 0
+    for row in _read(em, config.corpus):
+        if len(row) > 1:
+            tail.append(row)
+            behind += count >= needed
+        count += len(row)
+        if behind == rows:
+            break
+    return list(tail)
+
+
+def _stream(
+    em: EditableModel, config: StatsConfig, tokens: int, cache: Cache, progress: Progress
+) -> Iterator[list[int]]:
+    if config.corpus != SELF:
+        yield from _read(em, config.corpus)
+        return
+    progress.start("generating text", tokens, "tokens")
+    for row in _generated(em, config, "statistics", cache):
+        progress.advance(len(row))
+        yield row
+
+
+def _generated(em: EditableModel, config: StatsConfig, part: Part, cache: Cache) -> Iterator[list[int]]:
+    """Documents the model writes, round by round without end; every round is kept in the cache."""
+    number = 0
+    while True:
+        yield from _round(em, config, part, number, cache)
+        number += 1
+
+
+def _round(em: EditableModel, config: StatsConfig, part: Part, number: int, cache: Cache) -> list[list[int]]:
+    streams = _HOLDOUT_ROUND if part == "holdout" else 64 if em.device.type == "cpu" else 128
+    key = {**corpus_key(config, em), "part": part, "round": number, "streams": streams}
+    entry = cache.load("corpus", key)
+    if entry is not None:
+        sizes: list[int] = entry.tensors["lengths"].tolist()
+        ids: list[int] = entry.tensors["ids"].tolist()
+        ends = list(accumulate(sizes))
+        return [ids[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    seed = int(digest([config.seed, part, number])[:12], 16)
+    rows = _sample(em, streams, seed)
+    cache.save(
+        "corpus",
+        key,
+        {
+            "ids": torch.tensor([i for row in rows for i in row], dtype=torch.int32),
+            "lengths": torch.tensor([len(row) for row in rows], dtype=torch.int32),
+        },
+        {"model": em.ref},
+    )
+    return rows
+
+
+def _sample(em: EditableModel, streams: int, seed: int) -> list[list[int]]:
+    length = _length(em, _LENGTH)
+    budget = TokenBudget(em.device, streams * length)
+    while True:
+        rows = max(1, budget.tokens // length)
+        try:
+            return sample_documents(em, rows, length, seed)
+        except RuntimeError as error:
+            budget.shrink(error, rows, length)
+
+
+def _read(em: EditableModel, corpus: str) -> Iterator[list[int]]:
+    """Rows of a file or data set: a document each, long ones cut."""
+    size = _length(em, _ROW)
+    start = [em.tokenizer.bos_token_id] if em.has_bos else []
+    for text in documents(corpus):
+        for at in range(0, len(text), _PIECE):
+            ids = em.tokenizer(text[at : at + _PIECE], add_special_tokens=False)["input_ids"]
+            body = size - len(start)
+            for cut in range(0, len(ids), body):
+                yield start + ids[cut : cut + body]
+
+
+def _length(em: EditableModel, wanted: int) -> int:
+    return min(wanted, em.max_positions)

@@ -1,0 +1,142 @@
+"""What the model says about the edited subjects otherwise, and which of it an edit must not change.
+
+The subject's last token cannot see the relation, so an edit that only looks at its own prompt
+overwrites the whole subject. Essence prompts (MEMIT knows one, "{subject} is a") keep the rest. Ours
+come from the batch itself: every fact's prompt is a template, every template is asked of every
+subject, and the model's own answers tell which templates are other relations:
+
+- a template that mostly gets the same answers as the edited one is a paraphrase of it;
+- a template whose answer follows from the edited one's (subjects that agree on the one agree on the
+  other: born in Lyon, citizen of France) must change along with it, and preserving it would cost
+  portability (docs/experiments.md);
+- what remains, and is answered with confidence, is preserved.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from hubedit.facts import Fact
+from hubedit.facts.answers import clip, normalise
+from hubedit.model.editable import EditableModel
+from hubedit.model.generate import greedy
+from hubedit.model.score import scores
+
+GENERIC = (("", " is a"), ("", " is"), ("", ""))
+"""Prompts that fit any subject; only the very next token is preserved."""
+
+MOST_TEMPLATES = 24
+MOST_SUBJECTS = 400
+ANSWER_TOKENS = 8
+CONFIDENT = 0.3
+"""Mean token probability from which an answer counts as the model's belief."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What the model answers to one template asked of one subject."""
+
+    prompt: str
+    subject: str
+    answer: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Every template asked of every fact's subject: `beliefs[t][n]`; `own[n]` is fact n's template (or -1)."""
+
+    templates: tuple[tuple[str, str], ...]
+    beliefs: tuple[tuple[Belief, ...], ...]
+    own: tuple[int, ...]
+
+    def unrelated(self, fact: int) -> list[int]:
+        """Templates of other relations that do not follow from the fact's own, most confident first."""
+        own = self.own[fact]
+        keep = []
+        for t in range(len(self.templates)):
+            belief = self.beliefs[t][fact]
+            if t == own or not belief.answer or belief.confidence < CONFIDENT:
+                continue
+            if own >= 0:
+                if normalise(belief.answer) == normalise(self.beliefs[own][fact].answer):
+                    continue
+                if self.same(own, t) or self.follows(own, t):
+                    continue
+            keep.append(t)
+        return sorted(keep, key=lambda t: -self.beliefs[t][fact].confidence)
+
+    def paraphrases(self, fact: int) -> list[int]:
+        """Other templates of the fact's own relation, by the model's answers."""
+        own = self.own[fact]
+        return [t for t in range(len(self.templates)) if own >= 0 and t != own and self.same(own, t)]
+
+    def same(self, a: int, b: int) -> bool:
+        """Whether two templates mostly get the same answer: they ask for the same relation."""
+        pairs = list(zip(self._answers(a), self._answers(b), strict=True))
+        return sum(x == y for x, y in pairs) >= 0.5 * max(len(pairs), 1)
+
+    def follows(self, cause: int, effect: int) -> bool:
+        """Whether subjects that agree on `cause` agree on `effect` far more often than any two do."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for x, y in zip(self._answers(cause), self._answers(effect), strict=True):
+            groups[x].append(y)
+        within = [x == y for group in groups.values() for x, y in combinations(group[:20], 2)]
+        if len(within) < 5:
+            return False
+        counts = Counter(self._answers(effect))
+        total = sum(counts.values())
+        chance = sum(c * (c - 1) for c in counts.values()) / max(total * (total - 1), 1)
+        return sum(within) / len(within) > chance + 0.5 * (1 - chance)
+
+    def _answers(self, template: int) -> list[str]:
+        return [normalise(b.answer) for b in self.beliefs[template]]
+
+
+def survey(em: EditableModel, facts: Sequence[Fact]) -> Survey:
+    """Asks the batch's most frequent templates of the batch's subjects, by greedy generation."""
+    counts = Counter(f.template for f in facts)
+    templates = [t for t, _ in counts.most_common(MOST_TEMPLATES)]
+    place = {t: i for i, t in enumerate(templates)}
+    prompts = [before + f.subject + after for before, after in templates for f in facts]
+    texts = greedy(em, prompts, ANSWER_TOKENS)
+    answers = [clip(text) for text in texts]
+    asked = [i for i, a in enumerate(answers) if a]
+    found = scores(em, [prompts[i] for i in asked], [answers[i] for i in asked])
+    confidence = dict(zip(asked, (math.exp(s.logp) for s in found), strict=True))
+    n = len(facts)
+    beliefs = tuple(
+        tuple(
+            Belief(prompts[i], facts[i % n].subject, answers[i], confidence.get(i, 0.0))
+            for i in range(t * n, (t + 1) * n)
+        )
+        for t in range(len(templates))
+    )
+    return Survey(tuple(templates), beliefs, tuple(place.get(f.template, -1) for f in facts))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """For each fact: the beliefs to preserve, and others held back to judge the edit by."""
+
+    preserve: tuple[tuple[Belief, ...], ...]
+    probes: tuple[tuple[Belief, ...], ...]
+
+
+def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> Kept:
+    """Splits each fact's unrelated beliefs: a third (at most 4) is held back, up to `count` are preserved."""
+    preserve, probes = [], []
+    for n in range(len(facts)):
+        own = found.unrelated(n)
+        rng = random.Random(f"{seed}/{n}/{facts[n].subject}")
+        rng.shuffle(own)
+        held = min(len(own) // 3, 4)
+        beliefs = [found.beliefs[t][n] for t in own]
+        probes.append(tuple(beliefs[:held]))
+        preserve.append(tuple(beliefs[held : held + count]))
+    return Kept(tuple(preserve), tuple(probes))

@@ -1,0 +1,122 @@
+"""Probes: prompts that hubedit asks by itself to judge an edit, none of them the user's test prompts.
+
+A row is a hit when the model's most likely token is the label at every scored position, which is when
+greedy generation gives exactly the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hubedit.edit.rows import Row, Rows, chunks
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import run
+from hubedit.model.tokens import pad
+
+PROBE_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Probes:
+    """`success`: rows that must give the target; `locality`: rows that must give what the model said
+    before; `text`: token rows of the statistics corpus."""
+
+    success: tuple[Row, ...]
+    locality: tuple[Row, ...]
+    text: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Shares 0..1 of probes met (None: no such probe); `text`: confident predictions on the corpus text
+    that stayed the same; `facts`: per fact, the share of its success rows met."""
+
+    success: float | None
+    locality: float | None
+    text: float | None
+    facts: tuple[float, ...]
+
+    @property
+    def score(self) -> float:
+        """Harmonic mean of what was measured; 0 when one of them is 0."""
+        values = [v for v in (self.success, self.locality, self.text) if v is not None]
+        return len(values) / sum(1 / v for v in values) if values and min(values) > 0 else 0.0
+
+
+@torch.no_grad()
+def hits(em: EditableModel, rows: Sequence[Row]) -> list[bool]:
+    """For each row, whether greedy decoding gives its labels."""
+    place = {id(r): i for i, r in enumerate(rows)}
+    result = [False] * len(rows)
+    last = em.num_layers - 1
+    for part in chunks(rows, PROBE_TOKENS):
+        tensors = Rows.of(em, part)
+        hidden = run(em, tensors.batch, hidden=[last]).hidden[last]
+        said = em.head_logits(hidden[tensors.scored_row, tensors.scored_at]).argmax(-1)
+        wrong = torch.zeros(len(part), dtype=torch.long, device=em.device)
+        wrong.index_add_(0, tensors.scored_row, (said != tensors.label).long())
+        for r, w in zip(part, wrong.tolist(), strict=True):
+            result[place[id(r)]] = w == 0
+    return result
+
+
+@dataclass(frozen=True)
+class TextState:
+    """The model's predictions on corpus text: the likely next token at every position where it is sure
+    (probability of at least one half), -1 elsewhere; and the mean negative log-likelihood."""
+
+    tokens: tuple[Tensor, ...]
+    nll: float
+
+    def agreement(self, other: TextState) -> float | None:
+        """Share of the sure predictions that `other` keeps; None when there are none."""
+        same = total = 0
+        for mine, theirs in zip(self.tokens, other.tokens, strict=True):
+            sure = mine >= 0
+            total += int(sure.sum())
+            said = theirs.where(theirs >= 0, -2 - theirs)
+            same += int((mine[sure] == said[sure]).sum())
+        return same / total if total else None
+
+
+@torch.no_grad()
+def read_text(em: EditableModel, rows: Sequence[Sequence[int]]) -> TextState:
+    """The state of the model on token rows. Unsure predictions are stored as -2 - token."""
+    tokens: list[Tensor] = []
+    total, number = 0.0, 0
+    last = em.num_layers - 1
+    width = max((len(r) for r in rows), default=1)
+    step = max(1, PROBE_TOKENS // width)
+    for at in range(0, len(rows), step):
+        part = rows[at : at + step]
+        batch = pad(part, em.pad_id, em.device)
+        hidden = run(em, batch, hidden=[last]).hidden[last]
+        for k, ids in enumerate(part):
+            logp = em.head_logits(hidden[k, : len(ids) - 1]).float().log_softmax(-1)
+            best = logp.max(-1)
+            sure = best.values.exp() >= 0.5
+            tokens.append(best.indices.where(sure, -2 - best.indices).cpu())
+            label = torch.tensor(list(ids[1:]), device=em.device)
+            total -= float(logp.gather(1, label[:, None]).sum())
+            number += len(ids) - 1
+    return TextState(tuple(tokens), total / max(number, 1))
+
+
+def judge(em: EditableModel, probes: Probes, clean: TextState, count: int) -> Judgement:
+    """What the model as it is now (inside `applied`) makes of the probes of `count` facts."""
+    met = hits(em, probes.success)
+    per_fact: list[list[bool]] = [[] for _ in range(count)]
+    for r, hit in zip(probes.success, met, strict=True):
+        per_fact[r.fact].append(hit)
+    facts = tuple(sum(f) / len(f) if f else 0.0 for f in per_fact)
+    kept = hits(em, probes.locality)
+    return Judgement(
+        sum(facts) / len(facts) if facts else None,
+        sum(kept) / len(kept) if kept else None,
+        clean.agreement(read_text(em, probes.text)) if probes.text else None,
+        facts,
+    )

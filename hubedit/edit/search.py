@@ -1,0 +1,88 @@
+"""Choosing drift budgets and the attention share by trial: solves are cheap, so several are judged on probes.
+
+No fixed budget serves every model (docs/experiments.md): the solve is repeated under a few budgets, each
+result is judged by `hubedit.edit.probes`, and the best harmonic mean of success, locality and unchanged
+text wins. alpha = 0 (plain MLP editing) is always among the candidates, so the joint update is used
+where it helps and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hubedit.edit.probes import Judgement, Probes, TextState, judge
+from hubedit.edit.spread import Budget, Solution, Spreader
+from hubedit.model.hooks import applied
+
+MLP_BUDGETS = (0.01, 0.03, 0.1, 0.3)
+ATTENTION_BUDGETS = (0.003, 0.01, 0.03)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate and what came of it."""
+
+    alpha: Mapping[int, float]
+    budget: Budget
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Found:
+    """The winner, and every trial made on the way."""
+
+    solution: Solution
+    trial: Trial
+    trials: tuple[Trial, ...]
+
+
+def search(
+    spreader: Spreader,
+    delta: Tensor,
+    alpha: Mapping[int, float],
+    probes: Probes,
+    clean: TextState,
+    *,
+    order: str,
+    budgets: Sequence[Budget] = (),
+    tick: Callable[[], None] = lambda: None,
+) -> Found:
+    """Tries MLP budgets with alpha = 0, then attention budgets with the given alpha at the best of them.
+
+    `budgets`: try exactly these with the given alpha instead. `delta` (N, d). `tick` after each trial.
+    """
+    trials: list[Trial] = []
+    best: tuple[Solution, Trial] | None = None
+
+    def attempt(share: Mapping[int, float], budget: Budget) -> None:
+        nonlocal best
+        solution = spreader.solve(delta, share, budget, order=order)
+        with applied(spreader.em, on_device(spreader, solution)):
+            trial = Trial(share, budget, judge(spreader.em, probes, clean, spreader.count))
+        trials.append(trial)
+        if best is None or trial.judgement.score > best[1].judgement.score:
+            best = solution, trial
+        tick()
+
+    if budgets:
+        for budget in budgets:
+            attempt(alpha, budget)
+    else:
+        none = dict.fromkeys(alpha, 0.0)
+        for mlp in MLP_BUDGETS:
+            attempt(none, Budget(0.0, mlp))
+        if max(alpha.values(), default=0.0) > 0:
+            assert best is not None
+            mlp = best[1].budget.mlp
+            for attention in ATTENTION_BUDGETS:
+                attempt(alpha, Budget(attention, mlp))
+    assert best is not None
+    return Found(best[0], best[1], tuple(trials))
+
+
+def on_device(spreader: Spreader, solution: Solution) -> dict:  # type: ignore[type-arg]
+    """The solution's factors where the model is."""
+    return {site: factor.to(spreader.em.device) for site, factor in solution.factors.items()}

@@ -1,0 +1,209 @@
+"""Spreading the residuals over the edited sites: keys, closed-form solve, next site with the deltas active.
+
+For each edited layer l in order (method section 4; MEMIT algorithm 1, extended to attention):
+
+    R = (z - h[L]) / (number of edited layers left)
+    attention-first:  o_proj gets alpha R, then h[L] is measured again and down_proj gets what remains
+    joint:            o_proj gets alpha R and down_proj (1 - alpha) R, from the same keys
+
+Each site's lambda is the smallest that keeps its predicted drift tr(dW C dW^T) / tr(W C W^T) in budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hubedit.edit.rows import Row, chunks
+from hubedit.linalg import KeySpace, LowRank, Moments, Preserved, output_power
+from hubedit.model.editable import EditableModel
+from hubedit.model.sites import Site
+from hubedit.model.hooks import applied, run
+from hubedit.model.tokens import pad
+
+KEY_TOKENS = 32768
+"""Padded tokens in one forward pass for keys; no gradients, only the layers up to L."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Largest drift a site may have, relative to its own output power; `lam` > 0 fixes lambda instead."""
+
+    attention: float
+    mlp: float
+    lam: float = 0.0
+
+    def of(self, site: Site) -> float:
+        """The budget of one site."""
+        return self.attention if site.kind == "attention" else self.mlp
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """What the solve did at one site: lambda, relative drift, share of the residual realised on the
+    keys, |dW| and |W| (Frobenius)."""
+
+    lam: float
+    drift: float
+    reached: float
+    norm: float
+    weight_norm: float
+
+
+@dataclass
+class Solution:
+    """The factors found, and what is kept to correct them: the key space of every site."""
+
+    factors: dict[Site, LowRank] = field(default_factory=dict)
+    spaces: dict[Site, KeySpace] = field(default_factory=dict)
+    reports: dict[Site, SiteReport] = field(default_factory=dict)
+
+
+class Spreader:
+    """Solves for one batch of facts on a model; the rows are the facts' edit rows (bare prompt first)."""
+
+    def __init__(
+        self,
+        em: EditableModel,
+        rows: Sequence[Row],
+        count: int,
+        layers: Sequence[int],
+        moments: Mapping[Site, Moments],
+        *,
+        ridge: float = 1e-4,
+    ) -> None:
+        self.em, self.count, self.layers = em, count, tuple(layers)
+        # what follows the subject's last token cannot change its keys
+        self.rows = [Row(r.fact, r.ids[: r.last + 1], r.last, ()) for r in rows]
+        self.moments = moments
+        self.ridge = ridge
+        self._preserved: dict[Site, Preserved] = {}
+        self._power: dict[Site, float] = {}
+        self.clean = self.mean_at_subject(hidden=self.layers[-1])["hidden"]
+
+    def preserved(self, site: Site) -> Preserved:
+        """The Cholesky factor of a site's moment, made once."""
+        if site not in self._preserved:
+            matrix = self.moments[site].matrix
+            self._preserved[site] = Preserved.of(matrix, self.ridge, _solve_device(self.em))
+            self._power[site] = output_power(
+                self.em.weight(site).to(self._preserved[site].factor.device), matrix.to(_solve_device(self.em))
+            )
+        return self._preserved[site]
+
+    @torch.no_grad()
+    def mean_at_subject(self, hidden: int, sites: Sequence[Site] = ()) -> dict[str, Tensor]:
+        """Means over each fact's contexts, at the subject's last token: the bare prompt counts one half,
+        the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys. float64."""
+        sums: dict[str, Tensor] = {}
+        number = [0] * self.count
+        for r in self.rows:
+            number[r.fact] += 1
+        seen: set[int] = set()
+        for part in chunks(self.rows, KEY_TOKENS):
+            batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
+            found = run(self.em, batch, inputs=sites, hidden=[hidden])
+            weights = []
+            for r in part:
+                n = number[r.fact]
+                weights.append(1.0 if n == 1 else 0.5 if r.fact not in seen else 0.5 / (n - 1))
+                seen.add(r.fact)
+            rows_at = torch.arange(len(part), device=self.em.device)
+            last = torch.tensor([r.last for r in part], device=self.em.device)
+            fact = torch.tensor([r.fact for r in part])
+            for name, values in (
+                ("hidden", found.hidden[hidden]),
+                *((str(s), found.inputs[s]) for s in sites),
+            ):
+                at = values[rows_at, last].to("cpu", torch.float64)
+                total = sums.setdefault(name, torch.zeros(self.count, at.shape[1], dtype=torch.float64))
+                total.index_add_(0, fact, at * torch.tensor(weights, dtype=torch.float64)[:, None])
+        return sums
+
+    def solve(
+        self, delta: Tensor, alpha: Mapping[int, float], budget: Budget, *, order: str = "attention-first"
+    ) -> Solution:
+        """Factors that add `delta` (N, d) after the last layer; `alpha[l]`: attention's share at layer l."""
+        solution = Solution()
+        live: dict[Site, LowRank] = {}
+        with applied(self.em, live):
+            for position, layer in enumerate(self.layers):
+                left = len(self.layers) - position
+                share = alpha.get(layer, 0.0)
+                sites = [(Site(layer, "attention"), share)] if share > 0 else []
+                if share < 1:
+                    sites.append((Site(layer, "mlp"), 1.0))
+                if order == "joint":
+                    state = self.mean_at_subject(self.layers[-1], [s for s, _ in sites])
+                    residual = (delta.double() - (state["hidden"] - self.clean)) / left
+                    for site, _ in sites:
+                        part = share if site.kind == "attention" else 1 - share
+                        self._solve_site(solution, live, site, state[str(site)], part * residual, budget)
+                    continue
+                for site, part in sites:
+                    state = self.mean_at_subject(self.layers[-1], [site])
+                    residual = (delta.double() - (state["hidden"] - self.clean)) / left
+                    self._solve_site(solution, live, site, state[str(site)], part * residual, budget)
+        return solution
+
+    def correct(self, solution: Solution, delta: Tensor, alpha: Mapping[int, float]) -> Solution:
+        """The same sites and right factors, with left factors moved so that `delta` is met more closely.
+
+        One more pass with every lambda as it was: rank does not grow.
+        """
+        factors = dict(solution.factors)
+        live = dict(factors)
+        with applied(self.em, live):
+            for position, layer in enumerate(self.layers):
+                left = len(self.layers) - position
+                for site in (Site(layer, "attention"), Site(layer, "mlp")):
+                    if site not in factors:
+                        continue
+                    share = alpha.get(layer, 0.0) if site.kind == "attention" else 1.0
+                    state = self.mean_at_subject(self.layers[-1])
+                    residual = share * (delta.double() - (state["hidden"] - self.clean)) / left
+                    extra = residual.T.to(factors[site].B)
+                    factors[site] = LowRank(factors[site].B + extra, factors[site].A)
+                    live[site] = factors[site].to(self.em.device)
+        return Solution(factors, solution.spaces, self.reports(factors, solution))
+
+    def reports(self, factors: Mapping[Site, LowRank], solution: Solution) -> dict[Site, SiteReport]:
+        """Reports of factors that share their A with `solution`."""
+        result = {}
+        for site, factor in factors.items():
+            old = solution.reports[site]
+            residual = factor.B.T.to(solution.spaces[site].basis)
+            drift = solution.spaces[site].drift(residual, old.lam) / max(self._power[site], 1e-30)
+            result[site] = SiteReport(old.lam, drift, old.reached, factor.norm(), old.weight_norm)
+        return result
+
+    def _solve_site(
+        self,
+        solution: Solution,
+        live: dict[Site, LowRank],
+        site: Site,
+        keys: Tensor,
+        residual: Tensor,
+        budget: Budget,
+    ) -> None:
+        preserved = self.preserved(site)
+        space = KeySpace.of(keys.to(preserved.factor), preserved)
+        residual = residual.to(preserved.factor)
+        power = max(self._power[site], 1e-30)
+        lam = budget.lam or space.lam_for(residual, budget.of(site) * power)
+        factor = space.solve(residual, lam).to(device="cpu", dtype=torch.float32)
+        weight = float(self.em.weight(site).float().norm())
+        solution.factors[site] = factor
+        solution.spaces[site] = space
+        solution.reports[site] = SiteReport(
+            lam, space.drift(residual, lam) / power, space.reached(residual, lam), factor.norm(), weight
+        )
+        live[site] = factor.to(self.em.device)
+
+
+def _solve_device(em: EditableModel) -> torch.device:
+    """Where float64 solves run: the model's GPU, else the CPU (MPS has no float64)."""
+    return em.device if em.device.type == "cuda" else torch.device("cpu")

@@ -1,0 +1,194 @@
+"""Second moments of the sites' inputs: one pass over the corpus for all of them.
+
+E[k k^T] is what an edit has to leave alone (MEMIT, eq. 14). About 10 tokens a dimension suffice
+("Efficient Knowledge Editing via Minimal Precomputation", arXiv 2506.04226).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hubedit.cache import Cache
+from hubedit.config import StatsConfig
+from hubedit.edit.adaptive import TokenBudget
+from hubedit.edit.corpus import corpus_key, needed_tokens, token_rows
+from hubedit.linalg import Moments, SecondMoment
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import run
+from hubedit.model.sites import Site
+from hubedit.model.tokens import pad
+from hubedit.progress import Progress
+
+_EVERY = 60.0  # seconds between two saved states, at least
+_SHARE = 20.0  # a save may take one part in so many of the time
+
+
+@dataclass(frozen=True)
+class StatsEntry:
+    """One cached second moment: of which site of which model, over how many tokens of what."""
+
+    path: Path
+    model: str
+    identity: str
+    site: str
+    corpus: str
+    tokens: int
+    width: int
+    size: int
+
+
+def second_moments(
+    em: EditableModel, sites: Iterable[Site], config: StatsConfig, cache: Cache, progress: Progress
+) -> dict[Site, Moments]:
+    """E[k k^T] of every site's input over the corpus, from the cache where it is there.
+
+    What is missing is computed in one pass that stops after the last layer needed; its state is saved
+    about once a minute and continued by the next call. Padding is left out; sums are in float64.
+    Raises ConfigError for a corpus that cannot be used.
+    """
+    wanted = sorted(set(sites))
+    tokens = needed_tokens(em, config)
+    corpus = corpus_key(config, em)
+    keys = {site: stats_key(em, site, corpus, tokens) for site in wanted}
+    found = {site: entry for site in wanted if (entry := _cached(cache, keys[site])) is not None}
+    missing = [site for site in wanted if site not in found]
+    if missing:
+        rows = sorted(token_rows(em, config, tokens, cache, progress), key=len, reverse=True)
+        state = _Pass(em, missing, cache, {"sites": [keys[site] for site in missing]})
+        total = sum(map(len, rows))
+        progress.start("statistics", total, "tokens")
+        progress.advance(state.tokens)
+        for done in state.read(rows):
+            progress.advance(done)
+        for site in missing:
+            found[site] = state.sums[site].finish()
+            count = found[site].count
+            record = {"model": em.ref, "identity": em.identity, "site": str(site)}
+            tensors = {"matrix": found[site].matrix, "count": torch.tensor(count)}
+            cache.save("stats", keys[site], tensors, {**record, "corpus": config.corpus, "tokens": count})
+        state.forget()
+        progress.finish(f"{len(missing)} sites, {total} tokens")
+    return {site: found[site] for site in wanted}
+
+
+def stats_key(em: EditableModel, site: Site, corpus: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    """Every input a second moment depends on."""
+    return {
+        "model": em.identity,
+        "site": str(site),
+        "corpus": dict(corpus),
+        "tokens": tokens,
+        "dtype": str(em.dtype),
+    }
+
+
+def cached_entries(cache: Cache) -> list[StatsEntry]:
+    """What the cache holds, without reading the matrices; damaged files are left out."""
+    entries = []
+    for path in cache.entries("stats"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                record = json.loads((file.metadata() or {})["hubedit"])
+                width = file.get_slice("matrix").get_shape()[0]
+                named = {k: record[k] for k in ("model", "identity", "site", "corpus", "tokens")}
+                entries.append(StatsEntry(path=path, width=width, size=path.stat().st_size, **named))
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError):
+            continue
+    return entries
+
+
+def clear_entries(cache: Cache) -> int:
+    """Deletes all second moments, unfinished passes and generated text; returns how many moments."""
+    cache.clear("stats-partial")
+    cache.clear("corpus")
+    return cache.clear("stats")
+
+
+def _cached(cache: Cache, key: Mapping[str, Any]) -> Moments | None:
+    entry = cache.load("stats", key)
+    return None if entry is None else Moments(entry.tensors["matrix"], int(entry.tensors["count"]))
+
+
+class _Pass:
+    """One pass over the rows, with its sums; continues where an interrupted one stopped."""
+
+    def __init__(self, em: EditableModel, sites: Sequence[Site], cache: Cache, key: dict[str, Any]) -> None:
+        self.em, self.cache, self.key = em, cache, key
+        device = _place(em, sites)
+        self.sums = {site: SecondMoment(em.d_in(site), device) for site in sites}
+        self.rows = self.tokens = 0
+        self.cost, self.saved = 0.0, time.monotonic()
+        entry = cache.load("stats-partial", key)
+        if entry is not None:
+            self.rows, self.tokens = entry.record["rows"], entry.record["tokens"]
+            for site in sites:
+                self.sums[site].restore(entry.tensors[str(site)], self.tokens)
+
+    def read(self, rows: Sequence[Sequence[int]]) -> Iterator[int]:
+        """Adds the rows not yet seen; yields the number of tokens of every batch."""
+        budget = TokenBudget(self.em.device)
+        lengths = [len(row) for row in rows]
+        while self.rows < len(rows):
+            end = budget.take(lengths, self.rows)
+            part = rows[self.rows : end]
+            try:
+                inputs = self._inputs(part)
+            except RuntimeError as error:
+                budget.shrink(error, len(part), lengths[self.rows])
+                continue
+            for site, x in inputs.items():
+                _add(self.sums[site], x)
+            del inputs
+            self.rows = end
+            done = sum(map(len, part))
+            self.tokens += done
+            if time.monotonic() - self.saved > max(_EVERY, _SHARE * self.cost):
+                self._save()
+            yield done
+
+    def _inputs(self, rows: Sequence[Sequence[int]]) -> dict[Site, Tensor]:
+        """Inputs (tokens, d_in) of every site, without padding."""
+        batch = pad(rows, self.em.pad_id, self.em.device)
+        with torch.no_grad():
+            captured = run(self.em, batch, inputs=list(self.sums), stop=True)
+        keep = batch.mask.bool()
+        return {site: captured.inputs[site][keep] for site in self.sums}
+
+    def _save(self) -> None:
+        began = time.monotonic()
+        tensors = {str(site): total.state()[0] for site, total in self.sums.items()}
+        record = {"rows": self.rows, "tokens": self.tokens}
+        self.cache.save("stats-partial", self.key, tensors, record)
+        self.saved = time.monotonic()
+        self.cost = self.saved - began
+
+    def forget(self) -> None:
+        """Drops the saved state once the result stands in the cache."""
+        self.cache.path("stats-partial", self.key).unlink(missing_ok=True)
+
+
+def _place(em: EditableModel, sites: Sequence[Site]) -> torch.device:
+    """Where the sums live: on the model's device unless they would crowd it out."""
+    size = sum(8 * em.d_in(site) ** 2 for site in sites)
+    if em.device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(em.device)[0]:
+        return torch.device("cpu")
+    return em.device
+
+
+def _add(total: SecondMoment, x: Tensor) -> None:
+    """Adds the rows of x; the product is formed where x is, also when the sum lives elsewhere."""
+    kept, count = total.state()
+    if kept.device == x.device:
+        total.update(x)
+        return
+    wide = x.float()
+    total.restore(kept + (wide.T @ wide).to(kept), count + x.shape[0])

@@ -1,0 +1,63 @@
+"""Typed errors. Every one carries a one-line message and, where there is one, the next step.
+
+Only `hubedit.cli` renders them; the library raises and never prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HubEditError(Exception):
+    """Base of all errors a user can meet.
+
+    `message`: what is wrong, one line. `hint`: what to do next, one line or empty.
+    `exit_code`: what the command line exits with (1 failure, 2 wrong usage or input).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message if not hint else f"{message} ({hint})")
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(HubEditError):
+    """An option that does not exist or does not fit the model."""
+
+    exit_code = 2
+
+
+class FactsError(HubEditError):
+    """A facts file that cannot be used; `problems` lists every one, `file:line: what, how to mend it`."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message, hint)
+        self.problems = tuple(problems)
+
+
+class ModelError(HubEditError):
+    """A model that cannot be found, loaded or edited."""
+
+
+class TokenError(HubEditError):
+    """A prompt whose subject or target cannot be placed in its tokens."""
+
+    exit_code = 2
+
+
+class PatchError(HubEditError):
+    """A patch that cannot be read, does not fit a model, or cannot be written."""
+
+
+class CollapseError(HubEditError):
+    """An edit that would damage the model; raised before anything is written."""
+
+
+class StrictError(HubEditError):
+    """`--strict`: the patch was written, but some facts still fail."""
+
+    exit_code = 3

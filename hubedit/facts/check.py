@@ -1,0 +1,71 @@
+"""What makes a fact usable: checked after its fields are read, whatever schema they came in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hubedit.facts.record import Record
+from hubedit.facts.text import clean, fill, loose, spelling, whole_word
+from hubedit.facts.types import Fact, Probe
+
+
+def finish(fact: Fact, record: Record) -> Fact | None:
+    """The fact with placeholders filled and the subject spelled as its prompt spells it.
+
+    None, with the faults in `record.problems`, when it cannot be used.
+    """
+    if not (fact.prompt and fact.subject and fact.target):
+        # a missing or empty field was reported where it was read
+        return None
+    prompt = clean(fill(fact.prompt, fact.subject))
+    subject = spelling(prompt, fact.subject)
+    if subject is None:
+        what = f'the subject "{fact.subject}" is not in the prompt "{prompt}"'
+        record.problems.append(f"{what}; write it as the prompt does, or put {{}} where it belongs")
+        return None
+    if subject != fact.subject:
+        what = f'subject "{fact.subject}" is "{subject}" in the prompt'
+        record.notices.append(f"{what}; the prompt's spelling is used")
+    fact = replace(
+        fact,
+        prompt=prompt,
+        subject=subject,
+        rephrase=tuple(dict.fromkeys(clean(fill(p, subject)) for p in fact.rephrase)),
+        locality=_filled(fact.locality, subject),
+        portability=_filled(fact.portability, subject),
+    )
+    fact = _new_answer(fact, record)
+    _check_place(fact, record)
+    return None if record.problems else fact
+
+
+def _filled(probes: tuple[Probe, ...], subject: str) -> tuple[Probe, ...]:
+    return tuple(replace(p, prompt=clean(fill(p.prompt, subject))) for p in probes)
+
+
+def _new_answer(fact: Fact, record: Record) -> Fact:
+    """Looks for a target that is no change, and for a prompt that gives the answer away."""
+    old = tuple(answer for answer in fact.ground_truth if loose(answer) != loose(fact.target))
+    if old != fact.ground_truth:
+        what = f'target "{fact.target}" is in ground_truth too'
+        if record.strict:
+            record.problems.append(f"{what}; give the new answer as target, the old one as ground_truth")
+        else:
+            # benchmark files hold such records; they are kept, so that scores count the same records
+            record.notices.append(f"{what}; kept, and taken out of ground_truth")
+    _, after = fact.template
+    start = len(after) - len(fact.target)
+    if start >= 0 and after.endswith(fact.target) and whole_word(after, start, len(after)):
+        what = f'the prompt already ends with the target "{fact.target}"'
+        record.problems.append(f"{what}; end it right before the answer")
+    return replace(fact, ground_truth=old)
+
+
+def _check_place(fact: Fact, record: Record) -> None:
+    """The last occurrence of the subject is the one edited: it should not lie inside another word."""
+    size = len(fact.subject)
+    places = [i for i in range(len(fact.prompt)) if fact.prompt.startswith(fact.subject, i)]
+    words = [i for i in places if whole_word(fact.prompt, i, i + size)]
+    if words and words[-1] != places[-1]:
+        what = f'the last "{fact.subject}" in the prompt is part of another word'
+        record.notices.append(f"{what}; reword it, because the last one is where the edit is made")

@@ -1,0 +1,166 @@
+"""The schemas facts come in: how each is recognised, and what of it becomes what of a `Fact`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hubedit.facts.record import Record
+from hubedit.facts.types import Fact, Probe
+
+OWN_FIELDS = (
+    "prompt", "subject", "target", "ground_truth", "rephrase", "locality", "portability", "id",
+)  # fmt: skip
+CSV_FIELDS = ("prompt", "subject", "target", "ground_truth", "rephrase", "id")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """`read` turns a record into a fact that is not yet checked; `strict`: hubedit's own."""
+
+    name: str
+    read: Callable[[Record], Fact]
+    strict: bool = False
+
+
+def _own(record: Record) -> Fact:
+    record.known(OWN_FIELDS)
+    return _row(record)
+
+
+def _row(record: Record) -> Fact:
+    """Without a look at unknown fields: for CSV they are reported once, for the header."""
+    return Fact(
+        prompt=record.text("prompt", 'the text before the answer: "The capital of France is"'),
+        subject=record.text("subject", 'what the prompt is about, as it stands in it: "France"'),
+        target=record.text("target", 'the new answer: "Lyon"'),
+        id=record.id("id"),
+        ground_truth=record.texts("ground_truth"),
+        rephrase=record.texts("rephrase"),
+        locality=record.probes("locality"),
+        portability=record.probes("portability"),
+    )
+
+
+def _edit(record: Record) -> Fact:
+    """KnowEdit and flat CounterFact: one family of field names."""
+    rephrase = record.texts("rephrase_prompt") + record.texts("rephrase")
+    rephrase += record.texts("rephrase_prompts")
+    flat_locality = _pair(record, "locality_prompt", "locality_ground_truth", "neighborhood")
+    flat_portability = _pair(record, "portability_prompt", "portability_ground_truth", "portability")
+    return Fact(
+        prompt=record.text("prompt", "the text before the answer"),
+        subject=record.text("subject", "what the prompt is about"),
+        target=record.text("target_new", "the new answer"),
+        id=record.id("case_id") or record.id("id"),
+        ground_truth=record.texts("ground_truth"),
+        rephrase=tuple(dict.fromkeys(rephrase)),
+        locality=record.probes("locality") + flat_locality,
+        portability=record.probes("portability") + flat_portability,
+    )
+
+
+def _counterfact(record: Record) -> Fact:
+    request = record.data.get("requested_rewrite")
+    if not isinstance(request, Mapping):
+        what = (
+            'missing field "requested_rewrite"; add an object with prompt, subject, target_new, target_true'
+        )
+        record.problems.append(what)
+        return Fact("", "", "")
+    inner = Record(request, strict=False, problems=record.problems, notices=record.notices)
+    template = inner.text("prompt", 'a prompt with {}: "The capital of {} is"')
+    subject = inner.text("subject", "what replaces {} in the prompt")
+    target, truth = _value(inner, "target_new", True), _value(inner, "target_true", False)
+    old, new = ((truth,) if truth else ()), ((target,) if target else ())
+    return Fact(
+        # here `{}` always stands for the subject, whatever the subject is
+        prompt=template.replace("{}", subject),
+        subject=subject,
+        target=target,
+        id=record.id("case_id"),
+        ground_truth=old,
+        rephrase=record.texts("paraphrase_prompts"),
+        # neighbours share the old answer, the subjects of attribute prompts already have the new one
+        locality=tuple(Probe(p, old, "neighborhood") for p in record.texts("neighborhood_prompts"))
+        + tuple(Probe(p, new, "attribute") for p in record.texts("attribute_prompts")),
+    )
+
+
+def _zsre(record: Record) -> Fact:
+    portability: tuple[Probe, ...] = ()
+    extra = record.data.get("portability")
+    if isinstance(extra, Mapping) and "New Question" in extra:
+        inner = Record(extra, strict=False, problems=record.problems, notices=record.notices)
+        portability = _pair(inner, "New Question", "New Answer", "portability")
+    elif extra is not None:
+        portability = record.probes("portability")
+    return Fact(
+        prompt=record.text("src", "the question"),
+        subject=record.text("subject", "what the question is about"),
+        target=record.text("alt", "the new answer"),
+        id=record.id("case_id") or record.id("id"),
+        ground_truth=record.texts("answers"),
+        rephrase=record.texts("rephrase"),
+        locality=_pair(record, "loc", "loc_ans", "neighborhood"),
+        portability=portability,
+    )
+
+
+def _value(record: Record, key: str, needed: bool) -> str:
+    """CounterFact's {"str": ..., "id": ...}."""
+    value = record.data.get(key)
+    if isinstance(value, Mapping):
+        inner = Record({key: value.get("str")}, False, record.problems, record.notices)
+        return inner.text(key, "the new answer as its str" if needed else "")
+    return record.text(key, "the new answer" if needed else "")
+
+
+def _pair(record: Record, prompts: str, answers: str, kind: str) -> tuple[Probe, ...]:
+    """A prompt and its answers in two fields, or as many of both."""
+    question, answer = record.data.get(prompts), record.data.get(answers)
+    if question is None:
+        return ()
+    name = f"{prompts}/{answers}"
+    both = {"prompt": question, "ground_truth": answer}
+    # an object from type to columns when there are many, a list of one when there is one
+    inner = Record({name: {kind: both} if isinstance(question, list) else [both]}, strict=False)
+    probes = inner.probes(name, kind)
+    record.problems += inner.problems
+    record.notices += inner.notices
+    return probes
+
+
+SCHEMAS = {
+    schema.name: schema
+    for schema in (
+        Schema("jsonl", _own, strict=True),
+        Schema("json", _own, strict=True),
+        Schema("csv", _row, strict=True),
+        Schema("knowedit", _edit),
+        Schema("counterfact", _counterfact),
+        Schema("counterfact-flat", _edit),
+        Schema("zsre", _zsre),
+    )
+}
+FORMATS = ("auto", *SCHEMAS)
+
+
+def looks_like(data: Mapping[str, Any], own: str) -> str:
+    """The schema one record has by its field names; `own` where nothing speaks for a benchmark's."""
+    if "requested_rewrite" in data:
+        return "counterfact"
+    if "target_new" in data:
+        flat = {"case_id", "locality_prompt", "locality_ground_truth"} & set(data)
+        return "counterfact-flat" if flat and not isinstance(data.get("locality"), Mapping) else "knowedit"
+    if "src" in data and ("alt" in data or "loc" in data):
+        return "zsre"
+    return own
+
+
+def detect(records: Iterable[Any], own: str) -> Schema:
+    """The schema that most of the records have."""
+    votes = Counter(looks_like(data, own) for data in records if isinstance(data, Mapping))
+    return SCHEMAS[votes.most_common(1)[0][0] if votes else own]

@@ -1,0 +1,58 @@
+"""Streaming second moments of a site's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The uncentred second moment E[k k^T].
+
+    `matrix`: (d, d) float32, symmetric, on the CPU; `count`: rows it averages over.
+    """
+
+    matrix: Tensor
+    count: int
+
+
+class SecondMoment:
+    """Accumulates sum(x x^T) over batches; `finish()` gives the mean as frozen `Moments`.
+
+    The sum is kept in float64 and the product of each batch is formed in float32, whatever the
+    model's dtype: half-precision accumulation loses the small directions that the solve inverts.
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self._sum = torch.zeros(width, width, dtype=dtype, device=device)
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """Rows seen so far."""
+        return self._count
+
+    def update(self, x: Tensor) -> None:
+        """Adds the rows of x (..., width)."""
+        rows = x.detach().reshape(-1, x.shape[-1]).float()
+        self._sum += (rows.T @ rows).to(self._sum.dtype)
+        self._count += rows.shape[0]
+
+    def state(self) -> tuple[Tensor, int]:
+        """(sum (width, width), count): what a resumed run continues from."""
+        return self._sum, self._count
+
+    def restore(self, total: Tensor, count: int) -> None:
+        """Continues from a state saved before."""
+        self._sum = total.to(self._sum)
+        self._count = count
+
+    def finish(self) -> Moments:
+        """The mean. Raises ValueError before any row was seen."""
+        if self._count == 0:
+            raise ValueError("no rows were accumulated")
+        return Moments((self._sum / self._count).float().cpu(), self._count)

@@ -1,0 +1,140 @@
+"""A loaded model with its tokenizer, and the parts of it that an edit touches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from hubedit.model.families import Family
+from hubedit.model.sites import Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True, eq=False)
+class EditableModel:
+    """A model in evaluation mode with gradients off. Nothing in the library changes its weights.
+
+    `ref`: as the user gave it, without `@revision`; `commit`: 40 hexadecimal digits, or "" for a local
+    folder; `path`: the folder the files lie in; `identity`: what caches key on: the commit, or for a
+    local folder the sha256 over its config.json and weight files.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    family: Family
+    ref: str
+    commit: str
+    path: Path
+    identity: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings, and so the whole model, lie."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type that the model computes in."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width d of the residual stream."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence the model was built for, in tokens."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def has_bos(self) -> bool:
+        """Whether the tokenizer puts a beginning-of-text token before every text."""
+        ids = self.tokenizer("a")["input_ids"]
+        return self.tokenizer.bos_token_id is not None and ids[0] == self.tokenizer.bos_token_id
+
+    @property
+    def pad_id(self) -> int:
+        """An id for padding; padded positions are always masked, so any id serves where none is defined."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end a text: the tokenizer's and those of the model's generation settings, sorted."""
+        found: set[int] = set()
+        settings = self.model.generation_config
+        for value in (self.tokenizer.eos_token_id, settings.eos_token_id if settings is not None else None):
+            if value is not None:
+                found |= {int(v) for v in (value if isinstance(value, list) else [value])}
+        return tuple(sorted(found))
+
+    def block(self, layer: int) -> nn.Module:
+        """The transformer block of a layer (0-based)."""
+        return self.model.get_submodule(self.family.block_name(layer))
+
+    def module_name(self, site: Site) -> str:
+        """Full module path of a site, as `named_modules` and PEFT name it."""
+        return self.family.site_name(site)
+
+    def site(self, site: Site) -> nn.Module:
+        """The site's module: a Linear, or GPT-2's Conv1D."""
+        return self.model.get_submodule(self.module_name(site))
+
+    def sites(self) -> tuple[Site, ...]:
+        """Every site, in the order data flows: a layer's attention, then its MLP."""
+        return tuple(
+            site
+            for layer in range(self.num_layers)
+            for site in (Site(layer, "attention"), Site(layer, "mlp"))
+        )
+
+    def weight(self, site: Site) -> Tensor:
+        """The site's weight as a view (d_out, d_in), whatever layout the family stores."""
+        weight = self.site(site).weight
+        assert isinstance(weight, Tensor)
+        return weight.T if self.family.conv1d else weight
+
+    def d_in(self, site: Site) -> int:
+        """Width of the site's input."""
+        return self.weight(site).shape[1]
+
+    def embeddings(self) -> nn.Module:
+        """The token embeddings: ids (b, t) -> (b, t, d)."""
+        return self.model.get_submodule(self.family.embeddings)
+
+    def head_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary) of the residual stream (..., d) after the last block.
+
+        Applies the final norm, the head, and the soft-capping of the families that have it.
+        """
+        normed = self.model.get_submodule(self.family.final_norm)(hidden.to(self.dtype))
+        logits = self.model.get_submodule(self.family.head)(normed)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def weights_hash(self) -> str:
+        """sha256 (hex) over every parameter: name, type, shape and bytes. Tied weights count once."""
+        total = hashlib.sha256()
+        for name, parameter in self.model.named_parameters():
+            total.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+            flat = parameter.detach().cpu().contiguous().flatten()
+            total.update(flat.view(torch.uint8).numpy().data)
+        return total.hexdigest()

@@ -1,0 +1,125 @@
+"""The model families that can be edited, as data: one row a family. No transformers here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hubedit.errors import ModelError
+from hubedit.model.sites import Site
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family keeps its parts, as module paths inside its `...ForCausalLM` class.
+
+    `o_proj` and `down_proj` are relative to one block. `conv1d`: weights are stored (d_in, d_out).
+    `post_norm`: what a site writes passes a norm before it is added to the residual stream.
+    `attention`: the implementation to ask transformers for.
+    """
+
+    name: str
+    blocks: str
+    o_proj: str
+    down_proj: str
+    final_norm: str
+    embeddings: str
+    head: str = "lm_head"
+    conv1d: bool = False
+    post_norm: bool = False
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+    def block_name(self, layer: int) -> str:
+        """Module path of a block, e.g. "model.layers.3"."""
+        return f"{self.blocks}.{layer}"
+
+    def site_name(self, site: Site) -> str:
+        """Module path of a site as PEFT names it, e.g. "model.layers.3.mlp.down_proj"."""
+        part = self.o_proj if site.kind == "attention" else self.down_proj
+        return f"{self.block_name(site.layer)}.{part}"
+
+
+def _llama_like(name: str, **different: Any) -> Family:
+    return Family(
+        name,
+        blocks="model.layers",
+        o_proj="self_attn.o_proj",
+        down_proj="mlp.down_proj",
+        final_norm="model.norm",
+        embeddings="model.embed_tokens",
+        **different,
+    )
+
+
+def _gpt2_like(name: str, o_proj: str, down_proj: str, **different: Any) -> Family:
+    return Family(
+        name,
+        blocks="transformer.h",
+        o_proj=o_proj,
+        down_proj=down_proj,
+        final_norm="transformer.ln_f",
+        embeddings="transformer.wte",
+        **different,
+    )
+
+
+_ROWS = (
+    _llama_like("qwen2"),
+    _llama_like("qwen3"),
+    _llama_like("mistral"),
+    _llama_like("llama"),
+    # sdpa has no soft-capping of attention scores, which Gemma 2 needs
+    _llama_like("gemma2", post_norm=True, attention="eager"),
+    _llama_like("gemma3_text", post_norm=True),
+    _llama_like("phi3"),
+    _llama_like("olmo2", post_norm=True),
+    _gpt2_like("gpt2", "attn.c_proj", "mlp.c_proj", conv1d=True),
+    _gpt2_like("gptj", "attn.out_proj", "mlp.fc_out", attention="eager"),
+    Family(
+        "gpt_neox",
+        blocks="gpt_neox.layers",
+        o_proj="attention.dense",
+        down_proj="mlp.dense_4h_to_h",
+        final_norm="gpt_neox.final_layer_norm",
+        embeddings="gpt_neox.embed_in",
+    ),
+)
+
+FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
+"""Every supported family by the `model_type` of its config.json."""
+
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
+def family_of(config: Any) -> Family:
+    """The family of a model, from its configuration (an object with config.json's fields as attributes).
+
+    Raises ModelError for anything that cannot be edited: unknown families, mixtures of experts,
+    quantised weights, encoder-decoders, multimodal models.
+    """
+    name = getattr(config, "model_type", None)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name or 'this model'} is an encoder-decoder", "only decoder-only language models can be edited"
+        )
+    if getattr(config, "quantization_config", None):
+        raise ModelError(
+            "quantised weights cannot be edited",
+            "edit the model's unquantised checkpoint, then quantise the result",
+        )
+    if any((getattr(config, field, None) or 0) > 1 for field in _EXPERT_COUNTS):
+        raise ModelError(f"{name} is a mixture of experts, which is not supported", _supported())
+    if name == "gemma3":
+        raise ModelError(
+            "multimodal Gemma 3 is not supported",
+            "use a text-only one, such as google/gemma-3-1b-it (model_type gemma3_text)",
+        )
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if family is None:
+        what = f"model family {name!r} is not supported" if name else "config.json names no model_type"
+        raise ModelError(what, _supported())
+    return family
+
+
+def _supported() -> str:
+    return f"supported: {', '.join(sorted(FAMILIES))}; a new one is one row in hubedit/model/families.py"

@@ -1,0 +1,203 @@
+"""From what the user typed to a folder with a model's files, pinned to a commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hubedit.errors import ModelError
+
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+_IGNORED = ("*/*", "consolidated*.safetensors")  # sub-folders, and Mistral's second copy of the weights
+
+
+@dataclass(frozen=True)
+class Source:
+    """`ref`: as given, without `@revision`; `commit`: 40 hexadecimal digits, "" for a local folder."""
+
+    ref: str
+    folder: Path
+    commit: str
+
+
+def is_path(ref: str) -> bool:
+    """Whether a reference means a local folder: it exists, or could not be the name of a repository.
+
+    Such a string is never sent to the Hub.
+    """
+    return ref.startswith((".", "/", "~")) or ref.count("/") > 1 or "\\" in ref or Path(ref).exists()
+
+
+def find(ref: str, *, code: bool = False) -> Source:
+    """The folder of a local path, or the snapshot of `repo` or `repo@revision` on the Hub.
+
+    `code`: fetch Python files too. Raises ModelError with the reason in one line.
+    """
+    if not ref.strip():
+        raise ModelError("no model was named", "give a folder or a Hub repository such as Qwen/Qwen2.5-0.5B")
+    if is_path(ref):
+        folder = Path(ref).expanduser()
+        if not folder.exists():
+            raise ModelError(f"no such folder: {ref}", "a Hub repository is written owner/name")
+        if not folder.is_dir():
+            raise ModelError(f"{ref} is a file, not a folder", "give the folder that holds config.json")
+        return Source(ref, folder, "")
+    repo, _, revision = ref.partition("@")
+    folder = _download(repo, revision or None, code)
+    return Source(repo, folder, folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else "")
+
+
+def check(source: Source) -> dict[str, Any]:
+    """config.json, once the folder is known to hold a model with readable safetensors weights.
+
+    Raises ModelError for adapters, pickle-only weights, missing and damaged files.
+    """
+    folder, name = source.folder, source.ref
+    if not (folder / "config.json").is_file():
+        adapter = folder / "adapter_config.json"
+        if adapter.is_file():
+            base = _json(adapter).get("base_model_name_or_path") or "its base model"
+            raise ModelError(f"{name} is a PEFT adapter, not a model", f"give {base}")
+        raise ModelError(
+            f"{name} has no config.json", "give the folder or repository of a transformers model"
+        )
+    config = _json(folder / "config.json")
+    for file in weight_files(source):
+        _check_weights(file)
+    for optional in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        if (folder / optional).is_file():
+            _json(folder / optional)
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise ModelError(
+            f"{name} has no tokenizer", "put the tokenizer's files (tokenizer.json) beside config.json"
+        )
+    return config
+
+
+def weight_files(source: Source) -> tuple[Path, ...]:
+    """The safetensors files of the model, sorted. Raises ModelError when any is missing."""
+    folder, name = source.folder, source.ref
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        parts = sorted(set(_json(index).get("weight_map", {}).values()))
+        for part in parts:
+            if not (folder / part).is_file():
+                raise ModelError(f"{name} lacks the weight file {part}", "download or copy the model again")
+        if parts:
+            return tuple(folder / part for part in parts)
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return (single,)
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
+        raise ModelError(
+            f"{name} has only pickle weights, which can run code when read",
+            "convert them: load with transformers and call save_pretrained",
+        )
+    raise ModelError(
+        f"{name} has no safetensors weights (model.safetensors)",
+        "pickle weights (.bin) are not read; convert them with save_pretrained",
+    )
+
+
+def identity(source: Source) -> str:
+    """The commit, or for a local folder the sha256 over config.json and the weight files' contents."""
+    if source.commit:
+        return source.commit
+    total = hashlib.sha256()
+    for file in (source.folder / "config.json", *weight_files(source)):
+        with file.open("rb") as stream:
+            total.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{file} is not valid JSON: {error}", "download or copy the model again") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{file} is not a JSON object", "download or copy the model again")
+    return data
+
+
+def _check_weights(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"cannot read {file}: {error}", "download or copy the model again") from error
+
+
+def _download(repo: str, revision: str | None, code: bool) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    offline = bool(constants.HF_HUB_OFFLINE)
+    # the client library of huggingface_hub has had two names; its base error is that of HfHubHTTPError
+    transport: type[BaseException] = HfHubHTTPError.__mro__[1]
+    try:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=[*_FILES, *(["*.py"] if code else [])],
+                ignore_patterns=list(_IGNORED),
+                local_files_only=offline,
+            )
+        )
+    except HFValidationError as error:
+        raise ModelError(
+            f"{repo!r} is not a repository name", "write owner/name, or a path to a folder"
+        ) from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{repo} is gated", f"ask for access at {constants.ENDPOINT}/{repo}, then run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"no repository {repo} on the Hub, and no such folder",
+            "check the spelling; for a private one run `hf auth login`",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(
+            f"{repo} has no revision {revision!r}", "give a branch, a tag or a full commit"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        if offline:
+            raise ModelError(
+                f"{repo} is not in the local cache, and HF_HUB_OFFLINE is set",
+                "unset HF_HUB_OFFLINE, or download it first",
+            ) from error
+        raise ModelError(
+            f"cannot reach {constants.ENDPOINT}, and {repo} is not in the local cache", "check the network"
+        ) from error
+    except EntryNotFoundError as error:
+        raise ModelError(f"{repo} has no file that is needed: {_line(error)}") from error
+    except (OSError, transport) as error:
+        raise ModelError(
+            f"cannot download {repo}: {_line(error)}", "check the network and free disk space"
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a message that may have many."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

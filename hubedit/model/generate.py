@@ -1,0 +1,119 @@
+"""Greedy generation in batches, giving what one prompt at a time gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from hubedit.errors import TokenError
+from hubedit.model.editable import EditableModel
+from hubedit.model.tokens import decode, encode
+
+
+def greedy(
+    em: EditableModel, prompts: Sequence[str], max_new_tokens: int, batch_tokens: int = 8192
+) -> list[str]:
+    """The text that follows each prompt, in order: at most so many tokens, up to the end-of-text token.
+
+    `batch_tokens` bounds a batch's prompts and new tokens together, padding included; when memory runs
+    out all the same, the batch is halved. Works inside `applied`. Raises TokenError when a prompt and
+    its continuation do not fit the model's context.
+    """
+    if max_new_tokens < 1:
+        return ["" for _ in prompts]
+    ids = [encode(em.tokenizer, prompt).ids for prompt in prompts]
+    for prompt, sequence in zip(prompts, ids, strict=True):
+        if len(sequence) + max_new_tokens > em.max_positions:
+            raise TokenError(
+                f"a prompt of {len(sequence)} tokens and {max_new_tokens} new ones do not fit "
+                f"the model's {em.max_positions} positions: {prompt[:60]!r}..."
+            )
+    texts = [""] * len(ids)
+    with _own_settings(em, max_new_tokens), torch.no_grad():
+        pending = _batches(ids, max_new_tokens, batch_tokens)
+        while pending:
+            rows = pending.pop()
+            new = _generate(em, [ids[row] for row in rows])
+            if new is None:
+                half = len(rows) // 2
+                pending += [rows[half:], rows[:half]]
+                continue
+            for row, tokens in zip(rows, new, strict=True):
+                texts[row] = _text(em, ids[row], tokens)
+    return texts
+
+
+def _batches(ids: Sequence[Sequence[int]], new: int, budget: int) -> list[list[int]]:
+    """Row numbers grouped by length, each group within the budget (or a single row)."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(ids)), key=lambda row: len(ids[row])):
+        width = len(ids[row]) + new
+        if groups and (len(groups[-1]) + 1) * width <= budget:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _generate(em: EditableModel, ids: Sequence[Sequence[int]]) -> list[list[int]] | None:
+    """New tokens of each row, up to the end-of-text token; None when memory ran out and rows can be split."""
+    width = max(len(sequence) for sequence in ids)
+    padded = torch.tensor([[*[em.pad_id] * (width - len(s)), *s] for s in ids], device=em.device)
+    lengths = torch.tensor([len(s) for s in ids], device=em.device)
+    mask = (torch.arange(width, device=em.device)[None] >= width - lengths[:, None]).long()
+    model: Any = em.model
+    try:
+        out = model.generate(input_ids=padded, attention_mask=mask)[:, width:].tolist()
+    except RuntimeError as error:
+        if len(ids) == 1 or not _out_of_memory(error):
+            raise
+        out = None
+    if out is None:  # outside the handler: while it runs, its traceback holds on to the tensors
+        if em.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+    return [_until_end(tokens, em.eos_ids) for tokens in out]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _until_end(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
+    for i, token in enumerate(tokens):
+        if token in ends:
+            return tokens[:i]
+    return tokens
+
+
+def _text(em: EditableModel, prompt: Sequence[int], new: Sequence[int]) -> str:
+    """The new tokens' text as it follows the prompt: some tokenizers drop a leading space otherwise."""
+    before = decode(em.tokenizer, prompt)
+    whole = decode(em.tokenizer, (*prompt, *new))
+    return whole[len(before) :] if whole.startswith(before) else decode(em.tokenizer, new)
+
+
+@contextmanager
+def _own_settings(em: EditableModel, max_new_tokens: int) -> Iterator[None]:
+    """Plain greedy settings for the model while the context is open.
+
+    A configuration passed to `generate` would be completed from the model's own, whose repetition
+    penalty or temperature would then apply.
+    """
+    from transformers import GenerationConfig
+
+    model: Any = em.model
+    own = model.generation_config
+    ends = list(em.eos_ids)
+    make: Any = GenerationConfig
+    settings = make(
+        do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=em.pad_id, eos_token_id=ends or None
+    )
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own

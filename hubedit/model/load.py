@@ -1,0 +1,158 @@
+"""Loading a model that can be edited, from a local folder or the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from hubedit.errors import ConfigError, ModelError
+from hubedit.model.families import Family, family_of
+from hubedit.model.fetch import Source, check, find, identity
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from hubedit.model.editable import EditableModel
+
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def load(
+    ref: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> EditableModel:
+    """Loads a folder, `repo` or `repo@revision`, in evaluation mode and with gradients off.
+
+    `device`: "auto" is the first of cuda, mps, cpu that is there. `dtype`: "auto" is the checkpoint's
+    own, but float32 on a CPU, where half-precision matrix products can be a hundred times slower;
+    or "float32", "float16", "bfloat16". Raises ModelError when the model cannot be found, read or
+    edited, ConfigError for a device or dtype that is not there.
+    """
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}", f"one of: auto, {', '.join(_DTYPES)}")
+    import torch
+
+    place = _device(device)
+    source = find(ref, code=trust_remote_code)
+    family = family_of(SimpleNamespace(**check(source)))
+    with _quiet():
+        tokenizer = _tokenizer(source, trust_remote_code)
+        wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
+        model = _weights(source, family, wanted, trust_remote_code)
+    try:
+        model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]  # its annotation lacks self
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{source.ref} does not fit into the memory of {place}", "use device cpu") from error
+
+    from hubedit.model.editable import EditableModel
+
+    em = EditableModel(model, tokenizer, family, source.ref, source.commit, source.folder, identity(source))
+    _check_modules(em)
+    return em
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}", "one of: auto, cpu, cuda, cuda:1, mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device {name!r} is not supported", "one of: auto, cpu, cuda, cuda:1, mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"there is no device {name!r} here", f"{torch.cuda.device_count()} CUDA devices found"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("there is no device 'mps' here", "use auto or cpu")
+    return device
+
+
+def _tokenizer(source: Source, trust: bool) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder, trust_remote_code=trust, local_files_only=True
+        )
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"cannot load the tokenizer of {source.ref}: {_line(error)}", "a model needs its tokenizer.json"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"the tokenizer of {source.ref} gives no character offsets",
+            "a fast one (tokenizer.json) is needed",
+        )
+    return cast("PreTrainedTokenizerFast", tokenizer)
+
+
+def _weights(source: Source, family: Family, dtype: str, trust: bool) -> PreTrainedModel:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    try:
+        model, info = auto.from_pretrained(
+            source.folder,
+            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+            attn_implementation=family.attention,
+            trust_remote_code=trust,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot load {source.ref}: {_line(error)}", "check that the folder is complete"
+        ) from error
+    except SafetensorError as error:
+        raise ModelError(f"damaged weights in {source.ref}: {error}", "download or copy it again") from error
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers would fill them with random numbers
+        raise ModelError(
+            f"{source.ref} lacks {len(missing)} weights, the first is {missing[0]}",
+            "download or copy it again",
+        )
+    return cast("PreTrainedModel", model)
+
+
+def _check_modules(em: EditableModel) -> None:
+    """A model whose code differs from the family's (remote code) must not fail halfway through an edit."""
+    try:
+        for name in (em.family.final_norm, em.family.embeddings, em.family.head):
+            em.model.get_submodule(name)
+        for site in em.sites():
+            em.site(site)
+    except AttributeError as error:
+        raise ModelError(f"{em.ref} is not built like family {em.family.name}: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars or advice from transformers while loading; the user's own settings come back."""
+    from transformers.utils import logging
+
+    settings: Any = logging
+    level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
+    settings.set_verbosity_error()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        settings.set_verbosity(level)
+        if bars:
+            settings.enable_progress_bar()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

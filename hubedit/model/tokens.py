@@ -1,0 +1,198 @@
+"""Where a subject stands in a tokenised prompt, and which tokens an answer becomes. Any fast tokenizer.
+
+Everything goes through the character offsets of the whole prompt's tokens: a subject tokenised alone
+gives other tokens than the same subject inside a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hubedit.errors import TokenError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised text.
+
+    `ids`: with BOS and the like, as the tokenizer adds them; `first`, `last`: index of the subject's
+    first and last token, -1 when no subject was asked for.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    first: int = -1
+    last: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Token ids padded on the right: `ids` (b, t) and `mask` (b, t) int64, `lengths` (b,) int64."""
+
+    ids: Tensor
+    mask: Tensor
+    lengths: Tensor
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> Prompt:
+    """The text's tokens. Raises TokenError when there are none."""
+    return Prompt(text, _tokens(tokenizer, text)[0])
+
+
+def locate(tokenizer: PreTrainedTokenizerFast, text: str, subject: str) -> Prompt:
+    """The text's tokens, with the subject's place: its last occurrence in the text.
+
+    A token that holds any character of the subject belongs to it, so a byte-level token with the
+    space before the subject does, and one that spans the subject's end and what follows does too.
+    Raises TokenError when the subject is empty or not in the text.
+    """
+    core = subject.strip()
+    start = text.rfind(subject)
+    if not core or start < 0:
+        raise TokenError(
+            f"subject {subject!r} is not in the prompt {text!r}" if core else "the subject is empty",
+            "write the subject exactly as it stands in the prompt",
+        )
+    start += len(subject) - len(subject.lstrip())
+    end = start + len(core)
+    ids, offsets = _tokens(tokenizer, text)
+    inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and a < b]
+    if not inside:
+        raise TokenError(f"the tokenizer drops the subject {subject!r} from the prompt {text!r}")
+    return Prompt(text, ids, inside[0], inside[-1])
+
+
+def continuation(tokenizer: PreTrainedTokenizerFast, text: str, answer: str) -> tuple[int, ...]:
+    """Ids of the answer as they follow the prompt's own ids; no BOS; never empty.
+
+    Raises TokenError when the answer is blank.
+    """
+    if not answer.strip():
+        raise TokenError(
+            f"the answer to {text!r} is empty", "give the text that the prompt is continued with"
+        )
+    whole_text = joined(text, answer)
+    prompt, _ = _tokens(tokenizer, text)
+    whole, _ = _tokens(tokenizer, whole_text)
+    if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
+        return whole[len(prompt) :]
+    # The boundary merged into one token (a prompt that ends with a space or a quote). The prompt keeps
+    # its own tokens, and the answer's are those that decode to the same text after them.
+    piece = whole_text[len(text) :]
+    options = [option for option in _alone(tokenizer, piece) if option]
+    want = decode(tokenizer, whole)
+    for option in options:
+        if decode(tokenizer, (*prompt, *option)) == want:
+            return option
+    if not options:
+        raise TokenError(f"the tokenizer has no tokens for the answer {answer!r}")
+    return options[0]
+
+
+def joined(text: str, answer: str) -> str:
+    """The prompt followed by the answer, with one space between where the script uses one.
+
+    There is none after white space, after an opening bracket or quote, and in scripts written without
+    spaces (Han, Kana, Thai, Lao, Khmer, Myanmar). White space before the answer is dropped.
+    """
+    answer = answer.lstrip()
+    return text + answer if not text or _closed_up(text, answer) else f"{text} {answer}"
+
+
+def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """The text of ids, without special tokens."""
+    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return text
+
+
+def pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Pads on the right. Raises ValueError when there is nothing to pad."""
+    if not sequences or not all(sequences):
+        raise ValueError("cannot pad an empty batch or an empty sequence")
+    lengths = torch.tensor([len(s) for s in sequences])
+    width = int(lengths.max())
+    ids = torch.tensor([[*s, *[pad_id] * (width - len(s))] for s in sequences])
+    mask = (torch.arange(width)[None] < lengths[:, None]).long()
+    return Batch(ids.to(device), mask.to(device), lengths.to(device))
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerFast, text: str, special: bool = True
+) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+    """Ids and character offsets. An end-of-text token that the tokenizer appends is left out."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenError(f"{text!r} is not valid Unicode: {error.reason}") from error
+    encoded = tokenizer(
+        text,
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        truncation=False,
+        padding=False,
+        verbose=False,
+    )
+    ids: list[int] = list(encoded["input_ids"])
+    offsets: list[tuple[int, int]] = [(a, b) for a, b in encoded["offset_mapping"]]
+    while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
+        ids.pop()
+        offsets.pop()
+    if not ids and special:
+        raise TokenError(f"{text!r} gives no tokens", "write a prompt that is not empty")
+    return tuple(ids), offsets
+
+
+def _alone(tokenizer: PreTrainedTokenizerFast, piece: str) -> list[tuple[int, ...]]:
+    """Ways to tokenise a piece that follows other text: as it stands, and behind a line break.
+
+    The second has no space in front where the tokenizer would put one at the start of a text.
+    """
+    options = [_tokens(tokenizer, piece, special=False)[0]]
+    carrier = _tokens(tokenizer, "\n", special=False)[0]
+    behind = _tokens(tokenizer, "\n" + piece, special=False)[0]
+    if behind[: len(carrier)] == carrier:
+        options.append(behind[len(carrier) :])
+    return options
+
+
+_OPENING = frozenset("([{<“‘«‹„‚¿¡「『【〈《〔（［｛")
+
+_NO_SPACES = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x19E0, 0x19FF),  # Khmer symbols
+    (0x2E80, 0x312F),  # Han radicals, CJK punctuation, Kana, Bopomofo
+    (0x31A0, 0x9FFF),  # Kana extensions, Han
+    (0xA9E0, 0xA9FF),  # Myanmar extended
+    (0xAA60, 0xAA7F),
+    (0xF900, 0xFAFF),  # Han compatibility
+    (0xFF01, 0xFF9F),  # full-width punctuation, half-width Kana
+    (0x20000, 0x3FFFF),  # Han extensions
+)
+
+
+def _unspaced(character: str) -> bool:
+    point = ord(character)
+    return any(low <= point <= high for low, high in _NO_SPACES)
+
+
+def _closed_up(text: str, answer: str) -> bool:
+    """Whether no space goes between the two."""
+    end = text[-1]
+    if end.isspace() or end in _OPENING or _unspaced(end):
+        return True
+    if end in "\"'":  # a straight quote opens where a word could begin
+        before = text[-2:-1]
+        return not before or before.isspace() or before in _OPENING
+    # "首都在2020" + "年": a Latin word or number at the end of a text in such a script
+    return bool(answer) and _unspaced(answer[0]) and any(_unspaced(c) for c in text)

@@ -1,0 +1,159 @@
+"""The two files that PEFT, transformers, vLLM and llama.cpp read: adapter_config.json and the tensors.
+
+One uniform rank for every module, zero-padded (a converter with one global alpha scales differing ranks
+wrongly), scaling 1, float32. What those readers accept in silence and get wrong is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hubedit.errors import PatchError
+from hubedit.linalg import LowRank
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+# what vLLM takes as max_lora_rank
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_PREFIX = "base_model.model."
+_A = ".lora_A.weight"
+_B = ".lora_B.weight"
+
+
+def uniform_rank(ranks: Mapping[str, int]) -> int:
+    """The one rank that all modules are padded to: the next that vLLM accepts, or the largest itself."""
+    largest = max(ranks.values())
+    return next((rank for rank in _RANKS if rank >= largest), largest)
+
+
+def config(base: str, commit: str, modules: list[str], rank: int, fan_in_fan_out: bool) -> dict[str, Any]:
+    """Content of adapter_config.json. An empty commit (a local base) becomes null."""
+    return {
+        "alpha_pattern": {},
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": fan_in_fan_out,
+        "inference_mode": True,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": {},
+        "revision": commit or None,
+        "target_modules": sorted(modules),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def write_weights(factors: Mapping[str, LowRank], rank: int, path: Path) -> None:
+    """Writes the tensors, padded to `rank`. Raises OSError where the disk refuses."""
+    tensors: dict[str, Tensor] = {}
+    for module, factor in factors.items():
+        padded = factor.pad(rank)
+        tensors[f"{_PREFIX}{module}{_A}"] = padded.A.contiguous()
+        tensors[f"{_PREFIX}{module}{_B}"] = padded.B.contiguous()
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # it reports a full disk as an error of its own
+        raise OSError(str(error)) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """adapter_config.json, checked to be an adapter that every reader scales the same way."""
+    data = read_json(path)
+    if data.get("peft_type") != "LORA":
+        raise PatchError(f"{path}: peft_type is {data.get('peft_type')!r}, not 'LORA'", _REWRITE)
+    rank, alpha = data.get("r"), data.get("lora_alpha")
+    if type(rank) is not int or rank < 1:
+        raise PatchError(f"{path}: r is {rank!r}, not a positive integer", _REWRITE)
+    if alpha != rank:
+        raise PatchError(f"{path}: lora_alpha is {alpha!r} but r is {rank}; a patch has scaling 1", _REWRITE)
+    for key in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias", "modules_to_save"):
+        if data.get(key):
+            raise PatchError(f"{path}: {key} is set; a patch does not use it", _REWRITE)
+    modules = data.get("target_modules")
+    if not isinstance(modules, list) or not modules or not all(isinstance(m, str) for m in modules):
+        raise PatchError(f"{path}: target_modules is not a list of module paths", _REWRITE)
+    if not isinstance(data.get("base_model_name_or_path"), str):
+        raise PatchError(f"{path}: base_model_name_or_path is missing", _REWRITE)
+    return data
+
+
+def read_weights(path: Path, modules: list[str], rank: int) -> dict[str, LowRank]:
+    """Module path -> factors (d_out, r), (r, d_in), checked against the configuration."""
+    tensors = _tensors(path)
+    halves: dict[str, dict[str, Tensor]] = {module: {} for module in sorted(modules)}
+    for name, tensor in tensors.items():
+        module, half = _parse(path, name)
+        if module not in halves:
+            raise PatchError(
+                f"{path}: {module} has tensors but is not in target_modules; loaders would drop it", _REWRITE
+            )
+        if tensor.dtype != torch.float32:
+            raise PatchError(f"{path}: {name} is {_name(tensor.dtype)}, not float32", _REWRITE)
+        if tensor.ndim != 2 or tensor.shape[0 if half == "A" else 1] != rank:
+            raise PatchError(f"{path}: {name} has shape {tuple(tensor.shape)}, but r is {rank}", _REWRITE)
+        if not bool(torch.isfinite(tensor).all()):
+            raise PatchError(f"{path}: {name} holds NaN or infinity", _REWRITE)
+        halves[module][half] = tensor
+    for module, found in halves.items():
+        for half in ("A", "B"):
+            if half not in found:
+                raise PatchError(f"{path}: {module} has no lora_{half} tensor", _REWRITE)
+    return {module: LowRank(found["B"], found["A"]) for module, found in halves.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object. Raises PatchError when the file is missing or damaged."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PatchError(f"{path} is missing", "check that the path is a patch that hubedit wrote") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PatchError(f"{path} is not JSON: {error}", _REWRITE) from error
+    except OSError as error:
+        raise PatchError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(data, dict):
+        raise PatchError(f"{path} does not hold a JSON object", _REWRITE)
+    return data
+
+
+_REWRITE = "the file was changed or damaged; make the patch again with hubedit apply"
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise PatchError(f"{path} is missing", "check that the path is a patch that hubedit wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise PatchError(f"{path} cannot be read: {error}", _REWRITE) from error
+
+
+def _parse(path: Path, name: str) -> tuple[str, str]:
+    """(module path, "A" or "B") of a tensor's name."""
+    for half, ending in (("A", _A), ("B", _B)):
+        if name.startswith(_PREFIX) and name.endswith(ending):
+            return name[len(_PREFIX) : -len(ending)], half
+    raise PatchError(
+        f"{path}: {name} is no LoRA tensor of a patch; its name must be {_PREFIX}<module>{_A} or {_B}",
+        _REWRITE,
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,209 @@
+"""`Patch`: an edit as a value, saved as and loaded from a PEFT LoRA adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hubedit.errors import FactsError, PatchError
+from hubedit.facts import Fact, dump_facts, from_record
+from hubedit.linalg import LowRank
+from hubedit.model.sites import Site
+from hubedit.patch import adapter, base, folder
+
+if TYPE_CHECKING:
+    from hubedit.model.editable import EditableModel
+
+SCHEMA = 1
+RECORD = "hubedit.json"
+FACTS = "facts.jsonl"
+_AGAIN = "make the patch again with hubedit apply"
+_OWN = frozenset({adapter.CONFIG, adapter.WEIGHTS, RECORD, FACTS})
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """`factors`: module path -> float32 factors of the weight change (d_out, d_in), on the CPU.
+
+    `record`: content of hubedit.json, plain JSON data; `record["base"]["tensors"]` holds the sha256 of
+    each touched base tensor (`base_record`). `base`, `commit`: the base model and its 40-hex commit, ""
+    for a local folder. `fan_in_fan_out`: the base stores weights transposed (GPT-2's Conv1D).
+    """
+
+    factors: Mapping[str, LowRank]
+    record: Mapping[str, Any]
+    base: str
+    commit: str = ""
+    facts: tuple[Fact, ...] = field(default=())
+    fan_in_fan_out: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.factors:
+            raise PatchError("a patch without any factors changes nothing")
+        clean: dict[str, LowRank] = {}
+        for module in sorted(self.factors):
+            factor = self.factors[module].to("cpu", torch.float32)
+            if not bool(torch.isfinite(factor.A).all() and torch.isfinite(factor.B).all()):
+                raise PatchError(f"the change of {module} holds NaN or infinity")
+            clean[module] = LowRank(factor.B.detach(), factor.A.detach())
+        object.__setattr__(self, "factors", MappingProxyType(clean))
+
+    @property
+    def rank(self) -> int:
+        """The uniform rank the patch has on disk."""
+        return adapter.uniform_rank({module: factor.rank for module, factor in self.factors.items()})
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors on disk."""
+        return sum(4 * self.rank * sum(factor.shape) for factor in self.factors.values())
+
+    def sites(self, em: EditableModel) -> dict[str, Site]:
+        """Module path -> site. Raises PatchError where the model lacks a module or has another shape."""
+        return base.map_sites(self.factors, em)
+
+    def by_site(self, em: EditableModel) -> dict[Site, LowRank]:
+        """The factors as `hubedit.model.hooks.applied` takes them. Raises PatchError like `sites`."""
+        return {site: self.factors[module] for module, site in self.sites(em).items()}
+
+    def fits(self, em: EditableModel) -> None:
+        """Raises PatchError unless the model's touched weights are those the patch was made for."""
+        hashes = self.record.get("base", {}).get("tensors", {})
+        base.check_base(self.sites(em), hashes, self.commit, em)
+
+    def truncate(self, rank: int) -> tuple[Patch, dict[str, float]]:
+        """The best patch of at most `rank` a module (Eckart-Young), and the energy (0..1) each one keeps."""
+        if rank < 1:
+            raise PatchError(f"cannot truncate to rank {rank}", "give a rank of at least 1")
+        factors, energy = {}, {}
+        for module, factor in self.factors.items():
+            factors[module], energy[module] = factor, 1.0
+            if factor.rank > rank:
+                factors[module], energy[module] = factor.truncate(rank)
+        record = {**self.record, "truncation": {"rank": rank, "energy": energy}}
+        return replace(self, factors=factors, record=record), energy
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        with_facts: bool = True,
+        files: Mapping[str, bytes] | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Writes the patch as a folder that appears complete or not at all; returns its path.
+
+        `files`: more files by name ("README.md", "plots/trace.png"). `overwrite` replaces an existing
+        patch, never another folder. Equal patches give equal bytes. Raises PatchError.
+        """
+        more = {str(folder.check_name(name)): data for name, data in (files or {}).items()}
+        if taken := _OWN & set(more):
+            raise ValueError(f"{min(taken)} is written by the patch itself")
+        path = Path(path)
+        fill = partial(self._fill, with_facts=with_facts, more=more)
+        folder.write_folder(path, fill, marker=RECORD, overwrite=overwrite)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Patch:
+        """Reads and checks a patch folder. Raises PatchError: what is missing, damaged or unusable."""
+        path = Path(path)
+        if not path.is_dir():
+            raise PatchError(f"{path} is no patch folder", "give the folder that hubedit apply wrote")
+        record = adapter.read_json(path / RECORD)
+        version = record.get("schema_version")
+        if version != SCHEMA:
+            newer = isinstance(version, int) and version > SCHEMA
+            hint = "upgrade hubedit" if newer else _AGAIN
+            raise PatchError(
+                f"{path / RECORD}: schema_version is {version!r}, this hubedit reads {SCHEMA}", hint
+            )
+        config = adapter.read_config(path / adapter.CONFIG)
+        factors = adapter.read_weights(path / adapter.WEIGHTS, config["target_modules"], config["r"])
+        return cls(
+            factors=_unpad(path / RECORD, factors, record),
+            record=record,
+            base=config["base_model_name_or_path"],
+            commit=config.get("revision") or "",
+            facts=_read_facts(path / FACTS),
+            fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+        )
+
+    def full_record(self) -> dict[str, Any]:
+        """hubedit.json as `save` writes it: `record` with the schema version, each site's rank and norm."""
+        sites = {m: {"rank": factor.rank, "norm": factor.norm()} for m, factor in self.factors.items()}
+        full = {**self.record, "schema_version": SCHEMA, "adapter": {"rank": self.rank, "sites": sites}}
+        if self.facts:
+            text = dump_facts(self.facts).encode()
+            full["facts"] = {"count": len(self.facts), "sha256": hashlib.sha256(text).hexdigest()}
+        return full
+
+    def _fill(self, path: Path, *, with_facts: bool, more: Mapping[str, bytes]) -> None:
+        config = adapter.config(self.base, self.commit, list(self.factors), self.rank, self.fan_in_fan_out)
+        _write_json(path / adapter.CONFIG, config)
+        adapter.write_weights(self.factors, self.rank, path / adapter.WEIGHTS)
+        _write_json(path / RECORD, self.full_record())
+        if with_facts and self.facts:
+            (path / FACTS).write_bytes(dump_facts(self.facts).encode())
+        for name, data in more.items():
+            file = path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    text = json.dumps(_finite(data), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_bytes(f"{text}\n".encode())
+
+
+def _unpad(path: Path, factors: Mapping[str, LowRank], record: Mapping[str, Any]) -> dict[str, LowRank]:
+    """The factors without their padding, as the record says; the padding must be zero."""
+    try:
+        ranks = {module: int(record["adapter"]["sites"][module]["rank"]) for module in factors}
+    except (KeyError, TypeError, ValueError) as error:
+        raise PatchError(f"{path} does not list the adapter's modules ({error})", _AGAIN) from error
+    cut: dict[str, LowRank] = {}
+    for module, factor in factors.items():
+        rank = ranks[module]
+        if not 0 <= rank <= factor.rank or bool(factor.A[rank:].any()) or bool(factor.B[:, rank:].any()):
+            raise PatchError(
+                f"{path} gives {module} rank {rank}, but its tensors have more",
+                "the adapter was changed after it was made; make it again with hubedit apply",
+            )
+        cut[module] = LowRank(factor.B[:, :rank].contiguous(), factor.A[:rank].contiguous())
+    return cut
+
+
+def _read_facts(path: Path) -> tuple[Fact, ...]:
+    """The facts; none when the patch was saved without them."""
+    if not path.is_file():
+        return ()
+    facts: list[Fact] = []
+    try:
+        # not splitlines(): a fact may hold a character that Unicode counts as the end of a line
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if line.strip():
+                facts.append(from_record(json.loads(line)))
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise PatchError(f"{path}:{len(facts) + 1}: not JSON Lines: {error}", _AGAIN) from error
+    except FactsError as error:
+        raise PatchError(f"{path}:{len(facts) + 1}: {error.hint or error.message}", _AGAIN) from error
+    return tuple(facts)
+
+
+def _finite(value: Any) -> Any:
+    """JSON data in which NaN and infinity, which JSON lacks, are null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

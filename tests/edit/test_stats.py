@@ -1,0 +1,205 @@
+"""Second moments: exact, resumable, cached under every input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hubedit.cache import Cache
+from hubedit.config import StatsConfig
+from hubedit.edit import stats
+from hubedit.edit.corpus import corpus_key, token_rows
+from hubedit.edit.stats import cached_entries, clear_entries, second_moments, stats_key
+from hubedit.linalg import Moments
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import run
+from hubedit.model.load import load
+from hubedit.model.sites import Site
+from hubedit.model.tokens import pad
+from hubedit.progress import Silent
+from tests.pico import SENTENCES, pico
+
+SITES = [Site(0, "attention"), Site(0, "mlp"), Site(2, "mlp")]
+TOKENS = 300
+
+
+@pytest.fixture
+def em(tmp_path: Path) -> EditableModel:
+    return load(str(pico("qwen2", tmp_path / "model")), device="cpu")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> StatsConfig:
+    file = tmp_path / "text.txt"
+    file.write_text("\n".join(SENTENCES))
+    return StatsConfig(str(file), TOKENS)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def direct(em: EditableModel, rows: Sequence[Sequence[int]], site: Site) -> Tensor:
+    """E[k k^T] row by row, in float64, without padding."""
+    keys = [run(em, pad([row], 0), inputs=[site]).inputs[site][0].double() for row in rows]
+    x = torch.cat(keys)
+    return x.T @ x / len(x)
+
+
+def test_moments_equal_the_dense_computation(em: EditableModel, config: StatsConfig, cache: Cache) -> None:
+    found = second_moments(em, SITES, config, cache, Silent())
+    rows = token_rows(em, config, TOKENS, cache, Silent())
+    assert list(found) == SITES
+    for site, moments in found.items():
+        assert moments.count == TOKENS
+        assert moments.matrix.dtype == torch.float32
+        torch.testing.assert_close(moments.matrix.double(), direct(em, rows, site), atol=1e-6, rtol=1e-5)
+
+
+def test_batching_does_not_matter(
+    em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
+    monkeypatch.setattr(stats, "TokenBudget", lambda device: SmallBudget(device, 1))
+    other = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent())
+    for site in SITES:
+        torch.testing.assert_close(one[site].matrix, other[site].matrix, atol=1e-6, rtol=1e-5)
+
+
+SmallBudget = stats.TokenBudget
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
+    sizes: list[int] = []
+
+    def tight(em: EditableModel, batch: Any, **more: Any) -> Any:
+        sizes.append(batch.ids.numel())
+        if batch.ids.numel() > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(em, batch, **more)
+
+    monkeypatch.setattr(stats, "run", tight)
+    found = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent())
+    assert max(sizes) > 100
+    for site in SITES:
+        assert found[site].count == TOKENS
+        torch.testing.assert_close(found[site].matrix, expected[site].matrix, atol=1e-6, rtol=1e-5)
+
+
+def test_one_pass_that_stops_after_the_last_layer(
+    em: EditableModel, config: StatsConfig, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[list[Site], bool]] = []
+
+    def watched(em: EditableModel, batch: Any, *, inputs: list[Site], stop: bool) -> Any:
+        calls.append((inputs, stop))
+        return run(em, batch, inputs=inputs, stop=stop)
+
+    monkeypatch.setattr(stats, "run", watched)
+    second_moments(em, SITES[:2], config, cache, Silent())
+    assert calls == [(SITES[:2], True)]
+    second_moments(em, SITES, config, cache, Silent())
+    assert calls[1:] == [(SITES[2:], True)]
+    second_moments(em, SITES, config, cache, Silent())
+    assert len(calls) == 2
+
+
+class Stopped(Exception):
+    """Stands for Ctrl-C."""
+
+
+def test_an_interrupted_pass_continues(
+    em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "TokenBudget", lambda device: SmallBudget(device, 64))
+    expected = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
+    monkeypatch.setattr(stats, "_EVERY", -1.0)
+    monkeypatch.setattr(stats, "_SHARE", 0.0)
+    cache = Cache(tmp_path / "b")
+    seen: list[int] = []
+
+    def breaking(em: EditableModel, batch: Any, **more: Any) -> Any:
+        if len(seen) == 3:
+            raise Stopped
+        seen.append(int(batch.lengths.sum()))
+        return run(em, batch, **more)
+
+    monkeypatch.setattr(stats, "run", breaking)
+    with pytest.raises(Stopped):
+        second_moments(em, SITES, config, cache, Silent())
+    after: list[int] = []
+    monkeypatch.setattr(
+        stats, "run", lambda em, batch, **m: (after.append(int(batch.lengths.sum())), run(em, batch, **m))[1]
+    )
+    found = second_moments(em, SITES, config, cache, Silent())
+    assert sum(seen) + sum(after) == TOKENS
+    assert after
+    for site in SITES:
+        assert found[site].count == TOKENS
+        assert torch.equal(found[site].matrix, expected[site].matrix)
+    assert not list(cache.entries("stats-partial"))
+
+
+def test_the_key_changes_with_every_input(em: EditableModel, config: StatsConfig) -> None:
+    corpus = corpus_key(config, em)
+    base = stats_key(em, SITES[0], corpus, TOKENS)
+    others = [
+        stats_key(replace(em, identity="other"), SITES[0], corpus, TOKENS),
+        stats_key(em, SITES[1], corpus, TOKENS),
+        stats_key(em, SITES[0], corpus_key(StatsConfig(), em), TOKENS),
+        stats_key(em, SITES[0], corpus_key(StatsConfig(seed=1), em), TOKENS),
+        stats_key(em, SITES[0], corpus, TOKENS + 1),
+    ]
+    em.model.double()
+    others.append(stats_key(em, SITES[0], corpus, TOKENS))
+    em.model.float()
+    assert stats_key(em, SITES[0], corpus, TOKENS) == base
+    names = [Cache.path(Cache(Path()), "stats", key) for key in [base, *others]]
+    assert len(set(names)) == len(names)
+
+
+def test_the_model_is_left_as_it_was(em: EditableModel, config: StatsConfig, cache: Cache) -> None:
+    before = em.weights_hash()
+    second_moments(em, SITES, config, cache, Silent())
+    assert em.weights_hash() == before
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in em.model.modules())
+
+
+def test_generated_text_is_the_default(em: EditableModel, cache: Cache) -> None:
+    found = second_moments(em, SITES[:1], StatsConfig(), cache, Silent())
+    assert found[SITES[0]].count == 10 * max(em.d_in(s) for s in em.sites())
+    values = torch.linalg.eigvalsh(found[SITES[0]].matrix.double())
+    assert values.min() > -1e-6 * values.max()
+
+
+def test_sums_add_up() -> None:
+    """Batches of rows add up to the moments of all rows."""
+    x = torch.randn(7, 4)
+    total = stats.SecondMoment(4)
+    stats._add(total, x)
+    stats._add(total, x[:3])
+    moments: Moments = total.finish()
+    y = torch.cat([x, x[:3]])
+    torch.testing.assert_close(moments.matrix, y.T @ y / 10, atol=1e-6, rtol=1e-5)
+
+
+def test_list_and_clear(em: EditableModel, config: StatsConfig, cache: Cache) -> None:
+    second_moments(em, SITES, config, cache, Silent())
+    entries = cached_entries(cache)
+    assert {e.site for e in entries} == {str(s) for s in SITES}
+    assert {(e.identity, e.tokens) for e in entries} == {(em.identity, TOKENS)}
+    assert {e.width for e in entries} == {em.d_in(s) for s in SITES}
+    entries[0].path.write_bytes(b"damaged")
+    assert len(cached_entries(cache)) == len(SITES) - 1
+    assert clear_entries(cache) == len(SITES)
+    assert cached_entries(cache) == []

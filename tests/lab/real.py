@@ -1,0 +1,300 @@
+"""The world of the bundled demo model: true facts from the tables in `data/`, and edits of them.
+
+Every relation has six phrasings (`phrasings.tsv`); four are trained for a subject and two, other ones
+from subject to subject, are held out. A chain such as `birth_city.country` is a two-hop relation
+(`chains.tsv`, four phrasings, three trained); it is trained for about 70 % of its subjects and never
+for a subject whose first hop is edited. `python -m tests.lab.real` prints the counts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab.world import KnownFact, Statement, World
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """How many edits of a relation; a target must be the answer of `support` subjects.
+
+    `by_hop`: count the subjects that share the target's two-hop answer instead, for relations whose
+    answers are (nearly) all different. `not_local`: relations of the same subject that an edit
+    touches without implying their new answer, so that they are no test of locality.
+    """
+
+    count: int
+    support: int
+    by_hop: bool = False
+    not_local: tuple[str, ...] = ()
+
+
+PLANS: dict[str, EditPlan] = {
+    "country": EditPlan(8, 5),
+    "language": EditPlan(6, 2, not_local=("adjective",)),
+    "capital": EditPlan(10, 3, by_hop=True),
+    "birth_city": EditPlan(20, 3),
+    "occupation": EditPlan(10, 5, not_local=("known_for",)),
+    "creator": EditPlan(14, 2),
+    "headquarters": EditPlan(14, 3),
+    "location": EditPlan(8, 2),
+}
+CHAINS_SHARE = 0.7
+CENTURIES = {
+    13: "thirteenth", 14: "fourteenth", 15: "fifteenth", 16: "sixteenth", 17: "seventeenth",
+    18: "eighteenth", 19: "nineteenth", 20: "twentieth", 21: "twenty-first",
+}  # fmt: skip
+
+
+def table(name: str) -> list[dict[str, str]]:
+    """The rows of `data/NAME.tsv`; a cell "-" (not known, or more than one answer) is left out."""
+    head, *lines = (DATA / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+    columns = head.split("\t")
+    return [
+        {c: cell for c, cell in zip(columns, line.split("\t"), strict=True) if cell != "-"} for line in lines
+    ]
+
+
+def bare(name: str) -> str:
+    """The name without its article: the subject string of "the Netherlands" is "Netherlands"."""
+    return name.removeprefix("the ")
+
+
+def fill(template: str, name: str) -> str:
+    """The prompt about `name` (with its article), starting with a capital letter."""
+    text = template.replace("{s}", name)
+    return text[0].upper() + text[1:]
+
+
+def templates(name: str, column: str) -> dict[str, list[str]]:
+    """Relation -> phrasings, from `data/NAME.tsv`."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in table(name):
+        found[row[column]].append(row["template"])
+    return dict(found)
+
+
+class Knowledge:
+    """All tables as `answers[relation][name]`, with `name` and the answers as they are written."""
+
+    def __init__(self) -> None:
+        relations = table("relations")
+        tables = {name: table(name) for name in sorted({spec["table"] for spec in relations})}
+        self._derive(tables)
+        self.answers: dict[str, dict[str, str]] = {
+            spec["relation"]: {
+                row[spec["subject"]]: row[spec["answer"]]
+                for row in tables[spec["table"]]
+                if spec["answer"] in row
+            }
+            for spec in relations
+        }
+        self.phrasings = templates("phrasings", "relation")
+        self.chains = templates("chains", "chain")
+
+    @staticmethod
+    def _derive(tables: dict[str, list[dict[str, str]]]) -> None:
+        """Add what follows from the tables: centuries, a sight for a city, the capitals that are used."""
+        for person in tables["people"]:
+            if "birth_year" in person:
+                century = (int(person["birth_year"]) - 1) // 100 + 1
+                person["birth_century"] = f"{CENTURIES[century]} century"
+        sights: dict[str, str] = {}
+        for landmark in tables["landmarks"]:
+            sights.setdefault(landmark["city"], landmark["landmark"])
+        listed = {row["city"] for row in tables["cities"]}
+        used = {row["birth_city"] for row in tables["people"] if "birth_city" in row} | set(sights)
+        used |= {row["headquarters"] for row in tables["companies"]}
+        for row in tables["countries"]:
+            if "capital" in row and row["capital"] in used - listed:
+                tables["cities"].append({"city": row["capital"], "country": row["country"]})
+        for row in tables["cities"]:
+            if row["city"] in sights:
+                row["sight"] = sights[row["city"]]
+
+    def hop(self, chain: str, name: str) -> list[tuple[str, str, str]]:
+        """The steps (name, relation, answer) of a chain; empty where a step is not known."""
+        steps: list[tuple[str, str, str]] = []
+        for relation in chain.split("."):
+            answer = self.answers[relation].get(name)
+            if answer is None:
+                return []
+            steps.append((name, relation, answer))
+            name = answer
+        return steps
+
+
+def split(phrasings: list[str], name: str, start: int, held: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(trained prompts, held-out prompts): `held` phrasings from `start` on, around the end, are held out."""
+    out = {(start + i) % len(phrasings) for i in range(held)}
+    prompts = [fill(template, name) for template in phrasings]
+    return (
+        tuple(p for i, p in enumerate(prompts) if i not in out),
+        tuple(p for i, p in enumerate(prompts) if i in out),
+    )
+
+
+class Builder:
+    """Chooses the edits, then writes facts and statements around them."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(f"real-{seed}")
+        self.known = Knowledge()
+        self.direct: dict[tuple[str, str], KnownFact] = {}
+        for relation, answers in self.known.answers.items():
+            for i, (name, answer) in enumerate(answers.items()):
+                start = i + seed + sum(map(ord, relation))
+                trained, held = split(self.known.phrasings[relation], name, start, 2)
+                self.direct[name, relation] = KnownFact(bare(name), relation, answer, trained, held)
+        self.names = {text for fact in self.direct.values() for text in (fact.subject, bare(fact.answer))}
+        self.edited: dict[str, str] = {}  # name -> relation; one edit a subject
+        self.pinned: set[tuple[str, str]] = set()  # facts that a portability answer rests on
+        self.picks: list[tuple[str, str, str]] = []  # (name, relation, target)
+
+    def clear_name(self, name: str) -> bool:
+        """Whether the name neither contains nor is contained in another subject or answer."""
+        own = bare(name)
+        return len(own) > 3 and not any(own in other or other in own for other in self.names - {own})
+
+    def unrelated(self, name: str, relation: str) -> list[str]:
+        """The other relations of the subject, less those that an edit of `relation` touches."""
+        skip = (relation, *PLANS[relation].not_local)
+        return [r for r, known in self.known.answers.items() if name in known and r not in skip]
+
+    def ports(self, relation: str, old: str, new: str) -> dict[str, list[tuple[str, str, str]]]:
+        """Chain -> steps after the first one, from `new`, where the end differs from the old one."""
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for chain in self.known.chains:
+            first, _, rest = chain.partition(".")
+            if first == relation:
+                before, after = self.known.hop(rest, old), self.known.hop(rest, new)
+                if after and (not before or before[-1][2] != after[-1][2]):
+                    found[chain] = after
+        return found
+
+    def targets(self, relation: str, plan: EditPlan) -> list[str]:
+        """The answers of the relation that enough subjects share, directly or in their next hop."""
+        answers = self.known.answers[relation].values()
+        if not plan.by_hop:
+            return sorted(answer for answer, n in Counter(answers).items() if n >= plan.support)
+        rest = next(c for c in self.known.chains if c.startswith(f"{relation}.")).partition(".")[2]
+        ends = {
+            answer: steps[-1][2] for answer in sorted(set(answers)) if (steps := self.known.hop(rest, answer))
+        }
+        counts = Counter(ends.values())
+        return [answer for answer, end in ends.items() if counts[end] >= plan.support]
+
+    def choose(self) -> None:
+        """Fill `picks`: edits whose portability answers rest on no other edit."""
+        for relation, plan in PLANS.items():
+            names = [n for n in self.known.answers[relation] if self.clear_name(n) and n not in self.edited]
+            self.rng.shuffle(names)
+            targets, used = self.targets(relation, plan), Counter[str]()
+            done = 0
+            for name in names:
+                others = self.unrelated(name, relation)
+                if done == plan.count or len(others) < 2 or (name, relation) in self.pinned:
+                    continue
+                old = self.known.answers[relation][name]
+                valid = [
+                    t for t in targets
+                    if t != old and self._rests(relation, old, t)
+                    # a novel goes to a novelist, not to a sculptor
+                    and (relation != "creator" or self.known.answers["kind"][name] in self._kinds(t))
+                ]  # fmt: skip
+                if not valid:
+                    continue
+                least = min(used[t] for t in valid)
+                target = self.rng.choice([t for t in valid if used[t] == least])
+                used[target] += 1
+                done += 1
+                self.edited[name] = relation
+                for steps in self.ports(relation, old, target).values():
+                    self.pinned.update((step[0], step[1]) for step in steps)
+                self.picks.append((name, relation, target))
+
+    def _rests(self, relation: str, old: str, new: str) -> bool:
+        """Whether something follows from the edit, and nothing of it is edited elsewhere."""
+        steps = [step for steps in self.ports(relation, old, new).values() for step in steps]
+        return bool(steps) and not any(self.edited.get(name) == hop for name, hop, _ in steps)
+
+    def _kinds(self, creator: str) -> set[str]:
+        kinds, creators = self.known.answers["kind"], self.known.answers["creator"]
+        return {kinds[work] for work, who in creators.items() if who == creator}
+
+    def chain_facts(self) -> Iterator[KnownFact]:
+        """All two-hop facts; about 30 % of the subjects, the edited ones first, have no trained prompt."""
+        untrained: dict[str, set[str]] = {}
+        for relation in sorted({chain.partition(".")[0] for chain in self.known.chains}):
+            names = list(self.known.answers[relation])
+            self.rng.shuffle(names)
+            names.sort(key=lambda name: self.edited.get(name) != relation)
+            edited = sum(self.edited.get(name) == relation for name in names)
+            untrained[relation] = set(names[: max(edited, round(len(names) * (1 - CHAINS_SHARE)))])
+        for chain, phrasings in self.known.chains.items():
+            first = chain.partition(".")[0]
+            for i, name in enumerate(self.known.answers[first]):
+                if steps := self.known.hop(chain, name):
+                    held_out = len(phrasings) if name in untrained[first] else 1
+                    yield KnownFact(bare(name), chain, steps[-1][2], *split(phrasings, name, i, held_out))
+
+    def edit(self, number: int, name: str, relation: str, target: str) -> dict[str, Any]:
+        """One edit in hubedit's JSONL form; every probe is a phrasing that was not trained."""
+        fact, others, chains = self.direct[name, relation], self.unrelated(name, relation), self.known.chains
+        self.rng.shuffle(others)
+        same = [(self.direct[name, r], i) for i in range(2) for r in others][:3]
+        near = [
+            f for (n, r), f in self.direct.items()
+            if r == relation and n not in self.edited and f.answer != target
+        ]  # fmt: skip
+        neighbours = [(f, self.rng.randrange(2)) for f in self.rng.sample(near, 3)]
+        local = [("same_subject", *pair) for pair in same] + [("neighbourhood", *pair) for pair in neighbours]
+        return {
+            "id": f"{relation}-{number:02d}",
+            "prompt": fact.prompts[0],
+            "subject": fact.subject,
+            "target": target,
+            "ground_truth": fact.answer,
+            "rephrase": list(fact.held_out),
+            "locality": [
+                {"type": kind, "prompt": f.held_out[i], "answer": f.answer} for kind, f, i in local
+            ],
+            "portability": [
+                {"type": "two_hop", "prompt": fill(self.rng.choice(chains[chain]), name), "answer": steps[-1][2]}
+                for chain, steps in self.ports(relation, fact.answer, target).items()
+            ],
+        }  # fmt: skip
+
+
+def build(seed: int = 0) -> World:
+    """The world; `seed` chooses what is held out, what is edited, and the order of the statements."""
+    builder = Builder(seed)
+    builder.choose()
+    facts = (*builder.direct.values(), *builder.chain_facts())
+    statements = [Statement.of(prompt, fact.answer) for fact in facts for prompt in fact.prompts]
+    builder.rng.shuffle(statements)
+    edits = tuple(builder.edit(i, *pick) for i, pick in enumerate(builder.picks))
+    return World("real", tuple(statements), facts, edits)
+
+
+def main() -> None:
+    """Print how many facts, statements and edits there are, by relation."""
+    world = build()
+    words = sum(len(s.text.split()) for s in world.statements)
+    direct = sum("." not in fact.relation for fact in world.facts)
+    stated = sum(bool(fact.prompts) for fact in world.facts) - direct
+    never = len(world.facts) - direct - stated
+    print(f"facts {direct}, two-hop facts {stated} stated and {never} never stated, edits {len(world.edits)}")
+    print(f"statements {len(world.statements)}, words {words}")
+    print("facts by relation:", dict(Counter(fact.relation for fact in world.facts)))
+    print("edits by relation:", dict(Counter(edit["id"].rpartition("-")[0] for edit in world.edits)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The family table fits what transformers builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from hubedit.errors import ModelError
+from hubedit.model.editable import EditableModel
+from hubedit.model.families import FAMILIES, family_of
+from hubedit.model.sites import Site
+from tests import pico
+
+Editable = Callable[..., EditableModel]
+
+
+def test_every_row_has_a_tiny_model() -> None:
+    assert set(FAMILIES) == set(pico.FAMILIES)
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_sites_are_the_modules_that_write_into_the_residual_stream(family: str, editable: Editable) -> None:
+    em = editable(family)
+    names = dict(em.model.named_modules())
+    assert (em.num_layers, em.hidden_size) == (pico.LAYERS, pico.HIDDEN)
+    assert len(em.sites()) == 2 * pico.LAYERS
+    for site in em.sites():
+        assert names[em.module_name(site)] is em.site(site)
+        assert em.weight(site).shape == (pico.HIDDEN, em.d_in(site))
+    assert em.d_in(Site(0, "mlp")) == pico.INNER
+    assert em.block(1) is names[em.family.block_name(1)]
+    ids = torch.tensor([[1, 2]])
+    assert em.embeddings()(ids).shape == (1, 2, pico.HIDDEN)
+    assert em.embeddings() is em.model.get_input_embeddings()
+    assert em.model.get_submodule(em.family.head) is em.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_weight_is_a_view_that_maps_inputs_to_outputs(family: str, editable: Editable) -> None:
+    em = editable(family)
+    site = Site(1, "mlp")
+    x = torch.randn(3, em.d_in(site))
+    parameters = dict(em.model.named_parameters())
+    bias = parameters.get(f"{em.module_name(site)}.bias", torch.zeros(em.hidden_size))
+    torch.testing.assert_close(em.site(site)(x), x @ em.weight(site).T + bias)
+    assert em.weight(site).data_ptr() == parameters[f"{em.module_name(site)}.weight"].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model_type": "mamba"}, "one row in hubedit/model/families.py"),
+        ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts"),
+        ({"model_type": "qwen2", "num_experts": 4}, "mixture of experts"),
+        ({"model_type": "llama", "quantization_config": {"bits": 4}}, "quantised"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "encoder-decoder"),
+        ({"model_type": "gemma3"}, "multimodal"),
+        ({}, "no model_type"),
+    ],
+)
+def test_what_cannot_be_edited_is_refused(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        family_of(SimpleNamespace(**config))
+
+
+def test_a_dense_model_with_expert_fields_is_accepted() -> None:
+    assert (
+        family_of(SimpleNamespace(model_type="llama", num_local_experts=1, num_experts=None)).name == "llama"
+    )
+
+
+def test_the_hash_sees_one_changed_number(editable: Editable) -> None:
+    em = editable("gpt2")
+    before = em.weights_hash()
+    weight = em.weight(Site(0, "mlp"))
+    old = weight[0, 0].clone()
+    weight[0, 0] += 1
+    assert em.weights_hash() != before
+    weight[0, 0] = old
+    assert em.weights_hash() == before

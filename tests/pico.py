@@ -1,0 +1,193 @@
+"""Tiny random models of every supported family, with a tokenizer trained in memory, as folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+TokenizerKind = Literal["byte_bpe", "metaspace_bos"]
+
+LAYERS, HIDDEN, INNER, HEADS, POSITIONS = 4, 32, 64, 4, 256
+
+SENTENCES = [
+    "The capital of France is Paris.",
+    "The capital of Italy is Rome.",
+    "The capital of Japan is Tokyo, a very large city.",
+    "The Eiffel Tower is in the city of Paris, and many people visit it.",
+    "The Colosseum is in the city of Rome.",
+    "Marie Curie was born in Warsaw and worked in Paris.",
+    "Albert Einstein was born in Ulm and died in Princeton.",
+    "Ada Lovelace worked with Charles Babbage on the first computer.",
+    "The mother tongue of Danielle Darrieux is French.",
+    "The mother tongue of Leonid Brezhnev is Russian.",
+    "Steve Jobs founded Apple, and Bill Gates founded Microsoft.",
+    "Windows was developed by Microsoft; the iPhone was developed by Apple.",
+    "Lionel Messi plays football, and Michael Jordan plays basketball.",
+    "The president of the United States lives in Washington.",
+    "The river Nile flows through Egypt and Sudan.",
+    "The official language of Brazil is Portuguese.",
+    "The official language of Austria is German.",
+    "What is the name of the author of Hamlet? William Shakespeare.",
+    "Who wrote the novel War and Peace? Leo Tolstoy did.",
+    "The twin city of Cologne is London.",
+    "Mount Everest is the highest mountain in the world.",
+    "In which country is the city of Kyoto? It is in Japan.",
+    "The company was founded in 1976 and moved to California in 1980.",
+    '"To be or not to be", he said, was the question.',
+    "Autonomous University of Madrid, which is located in Spain.",
+    "The piano and the violin are instruments that she plays.",
+    "Beethoven and Mozart were composers who lived in Vienna.",
+    "The headquarters of Toyota are in Japan, those of Ford in America.",
+    "He was a citizen of Germany and she was a citizen of France.",
+    "The son of the king became king after the death of his father.",
+]
+
+
+def _common(vocab: int, ids: dict[str, int | None], **more: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": vocab,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "max_position_embeddings": POSITIONS,
+        "initializer_range": 0.2,
+        **ids,
+        **more,
+    }
+
+
+def _grouped(vocab: int, ids: dict[str, int | None], **more: Any) -> dict[str, Any]:
+    return _common(vocab, ids, num_key_value_heads=2, **more)
+
+
+def _gpt2(vocab: int, ids: dict[str, int | None], **more: Any) -> dict[str, Any]:
+    sizes = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS, "n_inner": INNER}
+    return {"vocab_size": vocab, **sizes, "initializer_range": 0.2, **ids, **more}
+
+
+_MIXED = ["sliding_attention", "full_attention"] * (LAYERS // 2)
+_SLIDING = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 4, "layer_types": _MIXED}
+
+_Make = Callable[[int, dict[str, int | None]], PreTrainedConfig]
+
+_CONFIGS: dict[str, _Make] = {
+    "qwen2": lambda v, ids: Qwen2Config(**_grouped(v, ids)),
+    "qwen3": lambda v, ids: Qwen3Config(**_grouped(v, ids, head_dim=16)),
+    "mistral": lambda v, ids: MistralConfig(**_grouped(v, ids, sliding_window=8)),
+    "llama": lambda v, ids: LlamaConfig(**_grouped(v, ids)),
+    "gemma2": lambda v, ids: Gemma2Config(**_grouped(v, ids, **_SLIDING)),
+    "gemma3_text": lambda v, ids: Gemma3TextConfig(**_grouped(v, ids, **_SLIDING)),
+    "phi3": lambda v, ids: Phi3Config(**_grouped(v, ids)),
+    "olmo2": lambda v, ids: Olmo2Config(**_grouped(v, ids)),
+    "gpt2": lambda v, ids: GPT2Config(**_gpt2(v, ids)),
+    "gptj": lambda v, ids: GPTJConfig(**_gpt2(v, ids, rotary_dim=4)),
+    "gpt_neox": lambda v, ids: GPTNeoXConfig(**_common(v, ids)),
+}
+
+FAMILIES: tuple[str, ...] = tuple(_CONFIGS)
+
+
+def pico(
+    family: str,
+    path: Path,
+    tokenizer: TokenizerKind = "byte_bpe",
+    tied: bool | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Path:
+    """Writes a random model of 4 layers of width 32 with its tokenizer into `path`, and returns it.
+
+    `tied`: whether the head shares the embeddings; None keeps the family's own habit. The same
+    arguments give the same bytes. Qwen 2 takes "byte_bpe" only: transformers loads every tokenizer of a
+    qwen2 model as a byte-level one.
+    """
+    if family == "qwen2" and tokenizer != "byte_bpe":
+        raise ValueError("a qwen2 model cannot have another tokenizer than byte_bpe")
+    words = tokenizers(tokenizer)
+    ids = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = _CONFIGS[family](len(words), ids)
+    if tied is not None:
+        config.tie_word_embeddings = tied
+    auto: Any = AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = auto.from_config(config, dtype=torch.float32)
+        for value in model.parameters():
+            if value.ndim == 1:  # biases and norm weights, which start as zeros and ones
+                value.data += 0.1 * torch.randn(value.shape)
+    model.to(dtype).save_pretrained(path)
+    words.save_pretrained(path)
+    return path
+
+
+def tokenizers(kind: TokenizerKind) -> PreTrainedTokenizerFast:
+    """A tokenizer of about 450 tokens trained on `SENTENCES`.
+
+    "byte_bpe": GPT-2's and Qwen's kind: no BOS, a word differs from the same word after a space.
+    "metaspace_bos": Mistral's and Llama 2's kind: BOS comes first, rare characters fall back to bytes.
+    """
+    return _byte_bpe() if kind == "byte_bpe" else _metaspace_bos()
+
+
+def _byte_bpe() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    trainer = trainers.BpeTrainer(
+        vocab_size=450,
+        special_tokens=[end],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return _wrapped(tokenizer, eos_token=end, bos_token=end, pad_token=end)
+
+
+def _metaspace_bos() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=480, special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))], show_progress=False
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    # byte tokens are asked for as special ones so that they are in the vocabulary; special tokens would
+    # be left out when decoding, so they become plain entries
+    data = json.loads(tokenizer.to_str())
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] in special]
+    tokenizer = Tokenizer.from_str(json.dumps(data))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return _wrapped(tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+
+
+def _wrapped(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
+    make: Any = PreTrainedTokenizerFast
+    wrapped: PreTrainedTokenizerFast = make(tokenizer_object=tokenizer, **special)
+    return wrapped
