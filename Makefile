@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := hubedit tests
 
@@ -44,10 +44,10 @@ smoke: $(VENV)/.developer
 	rm -rf build/smoke && mkdir -p build/smoke
 	$(BIN)/python -m build --no-isolation --outdir build/smoke . > build/smoke/log 2>&1 || { cat build/smoke/log; exit 1; }
 	$(PIP) install --quiet --no-deps --target build/smoke/site build/smoke/*.whl
-	cd build/smoke && PYTHONPATH=site ../../$(BIN)/python -c \
+	cd build/smoke && PYTHONPATH=site $(BIN)/python -c \
 	  'import hubedit; assert "smoke" in hubedit.__file__, hubedit.__file__'
-	cd build/smoke && PYTHONPATH=site ../../$(BIN)/python -m hubedit --version
-	cd build/smoke && PYTHONPATH=site ../../$(BIN)/python -m hubedit --help > /dev/null
+	cd build/smoke && PYTHONPATH=site $(BIN)/python -m hubedit --version
+	cd build/smoke && PYTHONPATH=site $(BIN)/python -m hubedit --help > /dev/null
 
 check: lint types test docs smoke
 

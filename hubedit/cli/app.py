@@ -45,7 +45,7 @@ def build() -> typer.Typer:
         name="hubedit",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
+        rich_markup_mode=None,  # boxes cost every start a third of its time, and narrow terminals much text
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
@@ -75,8 +75,6 @@ def run(arguments: Sequence[str]) -> int:
         # typer turns Ctrl-C into this code, and says nothing
         return report(KeyboardInterrupt(), debug=False) if code == INTERRUPTED else code
     except BaseException as error:  # the outermost frame: everything ends as one line
-        if debug and not isinstance(error, KeyboardInterrupt):
-            raise
         return report(error, debug=debug)
     return 0
 

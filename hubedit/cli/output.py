@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hubedit.cli.progress import LiveProgress
 from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hubedit.cli.progress import LiveProgress
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -85,6 +87,8 @@ class Output:
 
     def progress(self) -> LiveProgress:
         """The progress display on stderr: `with out.progress() as progress: ...`."""
+        from hubedit.cli.progress import LiveProgress
+
         return LiveProgress(self.stderr, quiet=self.mode == "quiet")
 
 

@@ -116,7 +116,7 @@ def _table(result: TraceResult) -> Table:
         )
         for layer in result.layers
     ]
-    return table(columns, rows, title="Recovered probability at the subject's last token", right=columns)
+    return table(columns, rows, title="Recovered probability, last subject token", right=columns)
 
 
 def _check_folder(folder: Path, force: bool) -> None:

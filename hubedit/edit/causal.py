@@ -97,30 +97,29 @@ def corrupted_runs(
 def restored_logits(em: EditableModel, runs: Corrupted, sites: Sequence[Site], place: Tensor) -> Tensor:
     """(b, vocabulary) logits when the sites' outputs at token `place` (b,) are the clean ones.
 
-    A row with `place` -1 stays corrupted. Blocks below the lowest site are not run again.
+    A row with `place` -1 stays corrupted and is not run; neither are blocks below the lowest site.
     """
     rows = (place >= 0).nonzero()[:, 0]
-    at, facts = place[rows], runs.fact[rows]
-
-    def put(clean: Tensor) -> Tensor:
-        return clean[facts, at]
-
-    values = {site: put(runs.clean.outputs[site]) for site in sites}
+    at, every = place[rows], torch.arange(len(rows), device=rows.device)
+    batch = Batch(runs.batch.ids[rows], runs.batch.mask[rows], runs.batch.lengths[rows])
+    noise = runs.noise[rows]
 
     def change(site: Site, output: Tensor) -> Tensor:
         changed = output.clone()
-        changed[rows, at] = values[site].to(output.dtype)
+        changed[every, at] = runs.clean.outputs[site][runs.fact[rows], at].to(output.dtype)
         return changed
 
     changes = {site: lambda output, site=site: change(site, output) for site in sites}
     lowest, top = min(site.layer for site in sites), em.num_layers - 1
     if lowest == 0:
-        with replaced(em, changes, embeddings=lambda x: (x.float() + runs.noise).to(x.dtype)):
-            final = run(em, runs.batch, hidden=[top]).hidden[top]
+        with replaced(em, changes, embeddings=lambda x: (x.float() + noise).to(x.dtype)):
+            final = run(em, batch, hidden=[top]).hidden[top]
     else:
         with replaced(em, changes):
-            final = resume(em, lowest - 1, runs.hidden[lowest - 1], runs.batch)
-    return _last_logits(em, final, runs.batch)
+            final = resume(em, lowest - 1, runs.hidden[lowest - 1][rows], batch)
+    logits = runs.logits.clone()
+    logits[rows] = _last_logits(em, final, batch)
+    return logits
 
 
 def measures(logits: Tensor, answer: Tensor, foil: Tensor) -> Tensor:

@@ -58,11 +58,18 @@ def token_rows(
     """
     rows: list[list[int]] = []
     count = 0
-    for row in _stream(em, config, tokens, cache, progress):
+    generated = config.corpus == SELF
+    if generated:
+        progress.start("generating text", tokens, "tokens")
+    for row in _generated(em, config, "statistics", cache) if generated else _read(em, config.corpus):
         rows.append(row[: tokens - count])
         count += len(rows[-1])
+        if generated:
+            progress.advance(len(rows[-1]))
         if count >= tokens:
             break
+    if generated:
+        progress.finish(f"{len(rows)} texts, {count} tokens")
     if not rows:
         raise ConfigError(f"corpus {config.corpus} holds no text", "give another file, or 'self'")
     if count < tokens:
@@ -92,18 +99,6 @@ def holdout_rows(
         if behind == rows:
             break
     return list(tail)
-
-
-def _stream(
-    em: EditableModel, config: StatsConfig, tokens: int, cache: Cache, progress: Progress
-) -> Iterator[list[int]]:
-    if config.corpus != SELF:
-        yield from _read(em, config.corpus)
-        return
-    progress.start("generating text", tokens, "tokens")
-    for row in _generated(em, config, "statistics", cache):
-        progress.advance(len(row))
-        yield row
 
 
 def _generated(em: EditableModel, config: StatsConfig, part: Part, cache: Cache) -> Iterator[list[int]]:

@@ -28,6 +28,7 @@ from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 from hubedit.progress import Progress
 
+_FORMAT = 1  # goes up when a change here gives other numbers for the same inputs
 _EVERY = 60.0  # seconds between two saved states, at least
 _SHARE = 20.0  # a save may take one part in so many of the time
 
@@ -83,6 +84,7 @@ def second_moments(
 def stats_key(em: EditableModel, site: Site, corpus: Mapping[str, Any], tokens: int) -> dict[str, Any]:
     """Every input a second moment depends on."""
     return {
+        "format": _FORMAT,
         "model": em.identity,
         "site": str(site),
         "corpus": dict(corpus),

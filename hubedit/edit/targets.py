@@ -23,8 +23,8 @@ from hubedit.edit.rows import Row, Rows, chunks
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
-from hubedit.model.hooks import applied, run
-from hubedit.model.resume import resume
+from hubedit.model.tail import Tail
+from hubedit.model.hooks import applied
 from hubedit.progress import Progress, Silent
 
 
@@ -92,9 +92,9 @@ def _optimise_chunk(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     place = {fact: i for i, fact in enumerate(facts)}
     d = em.hidden_size
-    state = _prepare(em, rows, layer, factors)
+    state = _State.of(em, rows, layer, factors)
     bare = torch.tensor([next(i for i, r in enumerate(rows) if r.fact == f) for f in facts], device=em.device)
-    norm = state.hidden[bare, state.rows.last[bare]].float().norm(dim=1)
+    norm = state.tail.hidden[bare, 0].float().norm(dim=1)
     unit = (norm / math.sqrt(d))[:, None]
     u = torch.zeros(len(facts), d, device=em.device)
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
@@ -104,7 +104,7 @@ def _optimise_chunk(
     owner = torch.tensor([place[int(f)] for f in running.rows.fact], device=em.device)
     for step in range(config.steps + 1):
         leaf = u.clone().requires_grad_()
-        nll, kl = _losses(em, running, leaf * unit, owner, len(facts), layer)
+        nll, kl = _losses(em, running, leaf * unit, owner, len(facts))
         # |delta|'s gradient is undefined at 0, so the root is kept off it
         size = ((leaf * unit).square().sum(1) + 1e-12).sqrt() / norm
         loss = nll + config.kl * kl + config.decay * size
@@ -134,46 +134,49 @@ def _optimise_chunk(
 
 @dataclass(frozen=True)
 class _State:
-    """Rows with what does not change while delta does: h[L], and the model's own log-probabilities."""
+    """Rows with what does not change while delta does: the tails, and the model's own log-probabilities.
+
+    Scored positions are columns of the tails. `original[i]` (labels, vocabulary) of preserve rows.
+    """
 
     rows: Rows
-    hidden: Tensor
+    tail: Tail
     original: dict[int, Tensor]
-    index: list[int]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, em: EditableModel, rows: list[Row], layer: int, factors: Mapping[Site, LowRank]) -> _State:
+        tensors = Rows.of(em, rows)
+        ids, cuts = [r.ids for r in rows], [r.last for r in rows]
+        tail = Tail.of(em, layer, ids, cuts)
+        final = tail.run(em, tail.hidden)
+        original: dict[int, Tensor] = {}
+        for i, r in enumerate(rows):
+            if r.preserve:
+                first = r.first_scored - r.last
+                logits = em.head_logits(final[i, first : first + len(r.labels)])
+                original[i] = logits.float().log_softmax(-1)
+        if factors:
+            with applied(em, factors):
+                tail = Tail.of(em, layer, ids, cuts)
+        return cls(tensors, tail, original)
 
     def select(self, em: EditableModel, rows: list[Row], keep: list[int]) -> _State:
         """The state of some of the rows only (the facts that are not done)."""
         part = Rows.of(em, [rows[i] for i in keep])
-        hidden = self.hidden[keep][:, : part.batch.ids.shape[1]]
-        return _State(part, hidden, {k: self.original[i] for k, i in enumerate(keep) if i in self.original}, keep)
+        original = {k: self.original[i] for k, i in enumerate(keep) if i in self.original}
+        return _State(part, self.tail.select(keep), original)
 
 
-def _prepare(em: EditableModel, rows: list[Row], layer: int, factors: Mapping[Site, LowRank]) -> _State:
-    with torch.no_grad():
-        tensors = Rows.of(em, rows)
-        hidden = run(em, tensors.batch, hidden=[layer]).hidden[layer]
-        final = resume(em, layer, hidden, tensors.batch)
-        original: dict[int, Tensor] = {}
-        for i, r in enumerate(rows):
-            if r.preserve:
-                at = torch.arange(r.first_scored, r.first_scored + len(r.labels), device=em.device)
-                original[i] = em.head_logits(final[i, at]).float().log_softmax(-1)
-        if factors:
-            with applied(em, factors):
-                hidden = run(em, tensors.batch, hidden=[layer]).hidden[layer]
-    return _State(tensors, hidden, original, list(range(len(rows))))
-
-
-def _losses(
-    em: EditableModel, state: _State, delta: Tensor, owner: Tensor, count: int, layer: int
-) -> tuple[Tensor, Tensor]:
+def _losses(em: EditableModel, state: _State, delta: Tensor, owner: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean negative log-likelihood over a fact's edit rows, and mean KL over its preserve rows: (n,), (n,)."""
-    rows = state.rows
+    rows, start = state.rows, state.tail.hidden
     b = owner.shape[0]
-    add = torch.zeros_like(state.hidden, dtype=torch.float32)
-    add = add.index_put((torch.arange(b, device=add.device), rows.last), delta[owner])
-    final = resume(em, layer, (state.hidden.float() + add).to(state.hidden.dtype), rows.batch)
-    logp = em.head_logits(final[rows.scored_row, rows.scored_at]).float().log_softmax(-1)
+    # column 0 of a tail is the subject's last token
+    moved = torch.cat([(start[:, :1].float() + delta[owner][:, None]).to(start.dtype), start[:, 1:]], 1)
+    final = state.tail.run(em, moved)
+    column = rows.scored_at - rows.last[rows.scored_row]
+    logp = em.head_logits(final[rows.scored_row, column]).float().log_softmax(-1)
     lengths = torch.bincount(rows.scored_row, minlength=b).float()
     kept = rows.preserve[rows.scored_row]
     each = -logp.gather(1, rows.label[:, None])[:, 0]
@@ -181,11 +184,11 @@ def _losses(
         reference = torch.cat([state.original[i] for i in range(b) if i in state.original])
         kl = (reference.exp() * (reference - logp[kept])).sum(-1)
         each = each.masked_scatter(kept, kl)
-    per_row = torch.zeros(b, device=add.device).index_add(0, rows.scored_row, each / lengths[rows.scored_row])
+    per_row = torch.zeros(b, device=each.device).index_add(0, rows.scored_row, each / lengths[rows.scored_row])
 
     def mean(which: Tensor) -> Tensor:
-        total = torch.zeros(count, device=add.device).index_add(0, owner[which], per_row[which])
-        number = torch.zeros(count, device=add.device).index_add(0, owner[which], torch.ones_like(per_row[which]))
+        total = torch.zeros(count, device=each.device).index_add(0, owner[which], per_row[which])
+        number = torch.zeros(count, device=each.device).index_add(0, owner[which], torch.ones_like(per_row[which]))
         return total / number.clamp_min(1)
 
     return mean(~rows.preserve), mean(rows.preserve)

@@ -32,6 +32,7 @@ from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, continuation, locate
 from hubedit.progress import Progress
 
+_FORMAT = 1  # goes up when a change here gives other numbers for the same inputs
 _FEW = 10  # facts below which the averages are called uncertain
 _LONGEST = 32  # tokens of an answer that are generated at most
 
@@ -76,7 +77,13 @@ def trace(
 def trace_key(em: EditableModel, facts: Sequence[Fact], config: TraceConfig) -> dict[str, Any]:
     """Every input a trace depends on. The targets of the facts are none of them."""
     asked = [[fact.prompt, fact.subject, list(fact.ground_truth)] for fact in facts]
-    return {"model": em.identity, "dtype": str(em.dtype), "facts": digest(asked), "config": asdict(config)}
+    return {
+        "format": _FORMAT,
+        "model": em.identity,
+        "dtype": str(em.dtype),
+        "facts": digest(asked),
+        "config": asdict(config),
+    }
 
 
 def _check(config: TraceConfig) -> None:

@@ -7,7 +7,7 @@ puts in a tensor that does.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,6 +172,13 @@ def keeping(module: nn.Module, store: dict[Any, Tensor], key: Site | int) -> Ite
 def stopping_after(module: nn.Module) -> Iterator[None]:
     """`forward` ends once the module has run."""
     with _forward(module, _stop):
+        yield
+
+
+@contextmanager
+def stopping(module: nn.Module) -> Iterator[None]:
+    """The forward pass inside ends once the module has run; the code after it goes on behind the `with`."""
+    with stopping_after(module), suppress(_Stopped):
         yield
 
 

@@ -28,7 +28,7 @@ def resume(em: EditableModel, layer: int, hidden: Tensor, batch: Batch) -> Tenso
     found: dict[Any, Tensor] = {}
     with ExitStack() as stack:
         for lower in range(layer + 1):
-            stack.enter_context(_skipped(em.block(lower), hidden))
+            stack.enter_context(skipped(em.block(lower), hidden))
         stack.enter_context(starting_from(em.block(layer + 1), hidden))
         stack.enter_context(keeping(em.block(last), found, last))
         stack.enter_context(stopping_after(em.block(last)))
@@ -37,7 +37,7 @@ def resume(em: EditableModel, layer: int, hidden: Tensor, batch: Batch) -> Tenso
 
 
 @contextmanager
-def _skipped(block: nn.Module, stand_in: Tensor) -> Iterator[None]:
+def skipped(block: nn.Module, stand_in: Tensor) -> Iterator[None]:
     """The block computes nothing.
 
     What it returns is never read: the first upper block's input is replaced. It only has to survive

@@ -73,7 +73,7 @@ def reproduction(command: Sequence[str], ref: str, base: Mapping[str, str]) -> s
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         if value == ref and not base["commit"]:
             value = base["name"]
-        elif ("/" in value or "\\" in value) and " " not in value and not _is_hub(value):
+        elif ("/" in value or "\\" in value) and not _is_hub(value):
             value = _last(value)
         words.append(shlex.quote(f"{option}{equals}{value}"))
     return " ".join(words)
@@ -94,8 +94,8 @@ def _summary(report: Mapping[str, Any]) -> list[dict[str, str]]:
     before, counts = report.get("metrics_before", {}), report.get("counts", {})
     for metric, value in report.get("metrics", {}).items():
         prompts = f" ({counts[metric]:,})" if metric in counts else ""
-        old = _percent(before[metric]) if metric in before else ""
-        lines.append({"name": _NAMES.get(metric, metric) + prompts, "before": old, "after": _percent(value)})
+        was = _percent(before[metric]) if metric in before else ""
+        lines.append({"name": _NAMES.get(metric, metric) + prompts, "before": was, "after": _percent(value)})
     if report.get("harmonic_mean") is not None:
         lines.append({"name": "Harmonic mean", "before": "", "after": _percent(report["harmonic_mean"])})
     chances = [

@@ -14,9 +14,10 @@ from torch import Tensor
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit import stats
+from hubedit.edit.adaptive import TokenBudget
 from hubedit.edit.corpus import corpus_key, token_rows
 from hubedit.edit.stats import cached_entries, clear_entries, second_moments, stats_key
-from hubedit.linalg import Moments
+from hubedit.linalg import Moments, SecondMoment
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.load import load
@@ -67,13 +68,10 @@ def test_batching_does_not_matter(
     em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
-    monkeypatch.setattr(stats, "TokenBudget", lambda device: SmallBudget(device, 1))
+    monkeypatch.setattr(stats, "TokenBudget", lambda device: TokenBudget(device, 1))
     other = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent())
     for site in SITES:
         torch.testing.assert_close(one[site].matrix, other[site].matrix, atol=1e-6, rtol=1e-5)
-
-
-SmallBudget = stats.TokenBudget
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
@@ -114,14 +112,14 @@ def test_one_pass_that_stops_after_the_last_layer(
     assert len(calls) == 2
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Stands for Ctrl-C."""
 
 
 def test_an_interrupted_pass_continues(
     em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stats, "TokenBudget", lambda device: SmallBudget(device, 64))
+    monkeypatch.setattr(stats, "TokenBudget", lambda device: TokenBudget(device, 64))
     expected = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
     monkeypatch.setattr(stats, "_EVERY", -1.0)
     monkeypatch.setattr(stats, "_SHARE", 0.0)
@@ -130,17 +128,20 @@ def test_an_interrupted_pass_continues(
 
     def breaking(em: EditableModel, batch: Any, **more: Any) -> Any:
         if len(seen) == 3:
-            raise Stopped
+            raise StoppedError
         seen.append(int(batch.lengths.sum()))
         return run(em, batch, **more)
 
     monkeypatch.setattr(stats, "run", breaking)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         second_moments(em, SITES, config, cache, Silent())
     after: list[int] = []
-    monkeypatch.setattr(
-        stats, "run", lambda em, batch, **m: (after.append(int(batch.lengths.sum())), run(em, batch, **m))[1]
-    )
+
+    def counting(em: EditableModel, batch: Any, **more: Any) -> Any:
+        after.append(int(batch.lengths.sum()))
+        return run(em, batch, **more)
+
+    monkeypatch.setattr(stats, "run", counting)
     found = second_moments(em, SITES, config, cache, Silent())
     assert sum(seen) + sum(after) == TOKENS
     assert after
@@ -160,9 +161,10 @@ def test_the_key_changes_with_every_input(em: EditableModel, config: StatsConfig
         stats_key(em, SITES[0], corpus_key(StatsConfig(seed=1), em), TOKENS),
         stats_key(em, SITES[0], corpus, TOKENS + 1),
     ]
-    em.model.double()
+    model: Any = em.model
+    model.to(torch.float64)
     others.append(stats_key(em, SITES[0], corpus, TOKENS))
-    em.model.float()
+    model.to(torch.float32)
     assert stats_key(em, SITES[0], corpus, TOKENS) == base
     names = [Cache.path(Cache(Path()), "stats", key) for key in [base, *others]]
     assert len(set(names)) == len(names)
@@ -185,7 +187,7 @@ def test_generated_text_is_the_default(em: EditableModel, cache: Cache) -> None:
 def test_sums_add_up() -> None:
     """Batches of rows add up to the moments of all rows."""
     x = torch.randn(7, 4)
-    total = stats.SecondMoment(4)
+    total = SecondMoment(4)
     stats._add(total, x)
     stats._add(total, x[:3])
     moments: Moments = total.finish()

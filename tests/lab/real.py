@@ -45,7 +45,7 @@ PLANS: dict[str, EditPlan] = {
     "headquarters": EditPlan(14, 3),
     "location": EditPlan(8, 2),
 }
-CHAINS_SHARE = 0.7
+CHAINS_SHARE = 0.8
 CENTURIES = {
     13: "thirteenth", 14: "fourteenth", 15: "fifteenth", 16: "sixteenth", 17: "seventeenth",
     18: "eighteenth", 19: "nineteenth", 20: "twentieth", 21: "twenty-first",
@@ -144,7 +144,7 @@ class Builder:
     """Chooses the edits, then writes facts and statements around them."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(f"real-{seed}")
+        self.rng = random.Random(f"lab-{seed}")
         self.known = Knowledge()
         self.direct: dict[tuple[str, str], KnownFact] = {}
         for relation, answers in self.known.answers.items():
@@ -195,8 +195,7 @@ class Builder:
         for relation, plan in PLANS.items():
             names = [n for n in self.known.answers[relation] if self.clear_name(n) and n not in self.edited]
             self.rng.shuffle(names)
-            targets, used = self.targets(relation, plan), Counter[str]()
-            done = 0
+            targets, used, done = self.targets(relation, plan), Counter[str](), 0
             for name in names:
                 others = self.unrelated(name, relation)
                 if done == plan.count or len(others) < 2 or (name, relation) in self.pinned:
@@ -225,8 +224,8 @@ class Builder:
         return bool(steps) and not any(self.edited.get(name) == hop for name, hop, _ in steps)
 
     def _kinds(self, creator: str) -> set[str]:
-        kinds, creators = self.known.answers["kind"], self.known.answers["creator"]
-        return {kinds[work] for work, who in creators.items() if who == creator}
+        kinds = self.known.answers["kind"]
+        return {kinds[work] for work, who in self.known.answers["creator"].items() if who == creator}
 
     def chain_facts(self) -> Iterator[KnownFact]:
         """All two-hop facts; about 30 % of the subjects, the edited ones first, have no trained prompt."""
@@ -266,8 +265,8 @@ class Builder:
                 {"type": kind, "prompt": f.held_out[i], "answer": f.answer} for kind, f, i in local
             ],
             "portability": [
-                {"type": "two_hop", "prompt": fill(self.rng.choice(chains[chain]), name), "answer": steps[-1][2]}
-                for chain, steps in self.ports(relation, fact.answer, target).items()
+                {"type": "two_hop", "prompt": fill(self.rng.choice(chains[c]), name), "answer": hops[-1][2]}
+                for c, hops in self.ports(relation, fact.answer, target).items()
             ],
         }  # fmt: skip
 

@@ -7,18 +7,29 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests.lab.world import World
 
+_QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 _EOS, _BOS, _UNK, _PAD = "<|endoftext|>", "<s>", "<unk>", "<pad>"
 
 
-def byte_level(world: World, vocab: int = 2000) -> PreTrainedTokenizerFast:
-    """GPT-2's kind: no BOS is added, and a word differs from the same word after a space."""
+def byte_level(world: World, vocab: int = 3000) -> PreTrainedTokenizerFast:
+    """GPT-2's and Qwen2's kind: no BOS is added, and a word differs from the same word after a space."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Qwen2's own rule: transformers puts it into every tokenizer it loads for a qwen2 model
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -1,0 +1,113 @@
+"""Running only the layers above L, and only the tokens from the subject's last one on.
+
+What stands before that token cannot change when something is added at it, so the keys and values of
+the upper layers there are computed once and kept in the model's own cache (causal attention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import keeping, starting_from, stopping
+from hubedit.model.resume import skipped
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Rows cut at a position each: prefixes padded on the left, tails padded on the right.
+
+    `ids` (b, s), `mask` (b, p + s), `positions` (b, s); `prefix`: keys and values (b, heads, p, width) of
+    each layer above `layer`; `hidden` (b, s, d): the residual stream after `layer` at the tails. Column 0
+    is the token at which a row was cut.
+    """
+
+    layer: int
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    prefix: tuple[tuple[Tensor, Tensor], ...]
+    hidden: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, em: EditableModel, layer: int, rows: Sequence[Sequence[int]], cuts: Sequence[int]) -> Tail:
+        """Cuts `rows` (token ids) at `cuts` (positions). Inside `applied` everything includes the change."""
+        p = max(cuts)
+        s = max(len(row) - cut for row, cut in zip(rows, cuts, strict=True))
+        b = len(rows)
+        ids = torch.full((b, p + s), em.pad_id)
+        mask = torch.zeros(b, p + s, dtype=torch.long)
+        for i, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
+            ids[i, p - cut : p - cut + len(row)] = torch.tensor(list(row))
+            mask[i, p - cut : p - cut + len(row)] = 1
+        ids, mask = ids.to(em.device), mask.to(em.device)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        found: dict[Any, Tensor] = {}
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        with ExitStack() as stack:
+            stack.enter_context(keeping(em.block(layer), found, layer))
+            em.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
+        prefix = tuple(
+            (cache.layers[i].keys[:, :, :p].contiguous(), cache.layers[i].values[:, :, :p].contiguous())
+            for i in range(layer + 1, em.num_layers)
+        )
+        return cls(layer, ids[:, p:], mask, positions[:, p:], prefix, found[layer][:, p:].contiguous())
+
+    def select(self, keep: Sequence[int]) -> Tail:
+        """Some of the rows only."""
+        index = torch.tensor(list(keep), device=self.ids.device)
+        return Tail(
+            self.layer,
+            self.ids[index],
+            self.mask[index],
+            self.positions[index],
+            tuple((k[index], v[index]) for k, v in self.prefix),
+            self.hidden[index],
+        )
+
+    def run(self, em: EditableModel, hidden: Tensor) -> Tensor:
+        """The residual stream (b, s, d) after the last block, when it is `hidden` (b, s, d) after `layer`.
+
+        Gradients flow to `hidden`.
+        """
+        if self.layer == em.num_layers - 1:
+            return hidden
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        b, p = self.ids.shape[0], self.mask.shape[1] - self.ids.shape[1]
+        if p:
+            # the layers below never read theirs; the model asks the first one how long the prefix is
+            blank = self.hidden.new_zeros(b, 1, p, 1)
+            for i in range(self.layer + 1):
+                cache.update(blank, blank, i)
+            for i, (keys, values) in enumerate(self.prefix, self.layer + 1):
+                cache.update(keys, values, i)
+        found: dict[Any, Tensor] = {}
+        last = em.num_layers - 1
+        with ExitStack() as stack:
+            for lower in range(self.layer + 1):
+                stack.enter_context(skipped(em.block(lower), hidden))
+            stack.enter_context(starting_from(em.block(self.layer + 1), hidden))
+            stack.enter_context(keeping(em.block(last), found, last))
+            stack.enter_context(stopping(em.block(last)))
+            em.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=self.positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return found[last]

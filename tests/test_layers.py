@@ -1,0 +1,102 @@
+"""Imports point downward only, so that a part can be understood without what stands above it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hubedit"
+
+# from the top down; a module imports its own row only inside its own package, and rows below
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("report",),
+    ("evaluate", "edit", "patch"),
+    ("model", "cache", "progress"),
+    ("linalg", "facts", "config", "demo"),
+    ("errors",),
+)
+LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+# the one step up: facts are checked with a model's tokenizer, which is loaded only when that is asked for
+ALLOWED = {("facts", "model")}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """(full module name, line) of every import in a file, also inside functions and TYPE_CHECKING."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            yield str(node.module), node.lineno
+            if node.module == "hubedit":
+                yield from ((f"hubedit.{alias.name}", node.lineno) for alias in node.names)
+
+
+def part(name: str) -> str:
+    """The layer's name of a module: `hubedit.model.load` -> `model`."""
+    return name.split(".")[1]
+
+
+def owner(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = owner(path)
+    if own == "__init__":
+        return  # the re-exports
+    assert own in LEVEL, f"{own} has no place in LAYERS"
+    for name, line in imports(path):
+        if not name.startswith("hubedit."):
+            continue
+        other = part(name)
+        if other not in LEVEL or other == own:  # a name of hubedit/__init__.py, or the same package
+            continue
+        down = LEVEL[other] > LEVEL[own] or (own, other) in ALLOWED
+        assert down, f"{path.name}:{line}: {own} must not import {other}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_command_line_renders(path: Path) -> None:
+    own = owner(path)
+    for name, line in imports(path):
+        top = name.split(".")[0]
+        assert top != "click", f"{path.name}:{line}: typer carries its own click"
+        if own not in ("cli", "__main__"):
+            assert top not in ("typer", "rich"), f"{path.name}:{line}: only cli may use {top}"
+        if own == "linalg":
+            assert top not in ("transformers", "peft", "safetensors", "tokenizers"), f"{path.name}:{line}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_small(path: Path) -> None:
+    assert path.name not in ("utils.py", "helpers.py", "common.py")
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_help_needs_no_torch() -> None:
+    code = """
+import sys
+from hubedit.cli.app import run
+assert run(["--help"]) == 0
+heavy = {"torch", "transformers", "peft", "matplotlib", "huggingface_hub", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_patches_load_without_transformers() -> None:
+    code = "import sys, hubedit.patch; assert not {'transformers', 'peft'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

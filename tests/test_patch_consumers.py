@@ -1,0 +1,97 @@
+"""The patch through the loaders that people use: the logits are those of the edit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.model.sites import Site
+from hubedit.patch import Patch, base_record
+from tests.pico import FAMILIES
+
+SITES = (Site(0, "attention"), Site(1, "mlp"), Site(2, "attention"), Site(3, "mlp"))
+Editable = Callable[..., EditableModel]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+
+
+def patch_for(em: EditableModel) -> Patch:
+    """Random factors of differing ranks, as large as the weights themselves."""
+    factors = {}
+    for number, site in enumerate(SITES):
+        weight = em.weight(site).float()
+        factor = LowRank(torch.randn(weight.shape[0], number + 1), torch.randn(number + 1, weight.shape[1]))
+        factors[em.module_name(site)] = factor * (float(weight.norm()) / factor.norm())
+    record = {"base": base_record(em, SITES)}
+    return Patch(factors, record, str(em.path), em.commit, (), em.family.conv1d)
+
+
+@contextmanager
+def no_warning(recwarn: pytest.WarningsRecorder) -> Iterator[None]:
+    """Fails when a loader says that keys were missing, unexpected or unknown."""
+    recwarn.clear()
+    yield
+    said = [str(w.message) for w in recwarn if "key" in str(w.message).lower() or "fan_in" in str(w.message)]
+    assert not said
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_loader_gives_the_logits_of_the_edit_in_memory(
+    editable: Editable, tmp_path: Path, family: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    em = editable(family)
+    path = patch_for(em).save(tmp_path / "patch")
+    patch = Patch.load(path)
+    patch.fits(em)
+    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    with torch.no_grad():
+        plain = em.model(input_ids=ids).logits
+        with applied(em, patch.by_site(em)):
+            wanted = em.model(input_ids=ids).logits
+    assert float((wanted - plain).abs().max()) > 0.1
+
+    def base() -> torch.nn.Module:
+        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+            em.path, dtype=torch.float32, attn_implementation=em.family.attention
+        )
+        return model.eval()
+
+    def same(model: torch.nn.Module) -> None:
+        with torch.no_grad():
+            logits: Tensor = model.eval()(input_ids=ids).logits
+        assert float((logits - wanted).abs().max()) < 1e-4
+
+    with no_warning(recwarn):
+        same(PeftModel.from_pretrained(base(), str(path)))
+    with no_warning(recwarn):
+        same(
+            AutoPeftModelForCausalLM.from_pretrained(
+                str(path), dtype=torch.float32, attn_implementation=em.family.attention
+            )
+        )
+    with no_warning(recwarn):
+        model = base()
+        model.load_adapter(str(path))  # type: ignore[operator]
+        same(model)
+
+
+def test_merging_into_the_weights_gives_the_same_model(editable: Editable, tmp_path: Path) -> None:
+    em = editable("gpt2")
+    path = patch_for(em).save(tmp_path / "patch")
+    ids = torch.randint(5, em.model.config.vocab_size, (1, 7))
+    with torch.no_grad(), applied(em, Patch.load(path).by_site(em)):
+        wanted = em.model(input_ids=ids).logits
+    base = AutoModelForCausalLM.from_pretrained(em.path, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, str(path)).merge_and_unload()
+    with torch.no_grad():
+        assert float((merged.eval()(input_ids=ids).logits - wanted).abs().max()) < 1e-4
