@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hubedit.errors import HubEditError
+
 
 def default_root() -> Path:
     """Where the cache lives for this user."""
@@ -61,7 +63,10 @@ class Cache:
     def save(
         self, kind: str, key: Mapping[str, Any], tensors: Mapping[str, Tensor], record: Mapping[str, Any]
     ) -> Path:
-        """Writes the entry; the key itself is stored in the record under "key"."""
+        """Writes the entry; the key itself is stored in the record under "key".
+
+        Raises OSError or HubEditError when it cannot be written; then nothing stands at its path.
+        """
         path = self.path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part")
@@ -70,7 +75,14 @@ class Cache:
             # safetensors cannot hold an empty file, and wants contiguous tensors of their own
             data = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
             save_file(data, temporary, metadata={"hubedit": text})
+            with open(temporary, "rb+") as file:  # else a power cut can leave the name without the bytes
+                os.fsync(file.fileno())
             os.replace(temporary, path)
+        except SafetensorError as error:
+            raise HubEditError(
+                f"cannot write the cache entry {path}: {error}",
+                "make room, or let HUBEDIT_CACHE name another place; finished stages are kept",
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
         return path
@@ -82,9 +94,9 @@ class Cache:
             yield from sorted(folder.glob("*.safetensors"))
 
     def clear(self, kind: str) -> int:
-        """Deletes all entries of one kind; returns how many."""
+        """Deletes all entries of one kind, and what killed runs left unfinished; returns how many entries."""
         files = list(self.entries(kind))
-        for file in files:
+        for file in (*files, *(self.root / kind).glob(".*.part")):
             file.unlink(missing_ok=True)
         return len(files)
 
@@ -93,7 +105,7 @@ def read_entry(path: Path) -> Entry | None:
     """One cache file, or None when it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get("hubedit", "{}"))
+            record = json.loads((file.metadata() or {})["hubedit"])
             return Entry({name: file.get_tensor(name) for name in file.keys()}, record)  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError, json.JSONDecodeError):
+    except (FileNotFoundError, SafetensorError, KeyError, json.JSONDecodeError):
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers.utils import logging
 
 from hubedit.model.editable import EditableModel
@@ -15,6 +17,10 @@ from tests.pico import TokenizerKind, pico
 
 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 torch.set_num_threads(1)
+# the time of one example depends on the machine; the number of examples can be raised for a long search
+settings.register_profile("hubedit", deadline=None, max_examples=50)
+settings.register_profile("long", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "hubedit"))
 
 
 @pytest.fixture(autouse=True)

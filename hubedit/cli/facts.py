@@ -88,7 +88,7 @@ def check(
         raise
     summary = _summary(loaded)
     value = {"file": file, "ok": True, **summary, "notices": loaded.notices, "problems": []}
-    row = [*summary.values()][:-1] + [loaded.sha256[:12]]
+    row = [*list(summary.values())[:-1], loaded.sha256[:12]]
     out.data(value, human=lambda: table([*summary], [row]), brief=loaded.sha256)
     out.note("no problems")
 

@@ -30,9 +30,7 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
             raise ConfigError(f"layers {part} run backwards", f"write {last}-{first}")
         layers |= set(range(first, last + 1))
     if max(layers) >= num_layers:
-        raise ConfigError(
-            f"layer {max(layers)} is outside the model", f"it has layers 0 to {num_layers - 1}"
-        )
+        raise ConfigError(f"layer {max(layers)} is outside the model", f"it has layers 0 to {num_layers - 1}")
     return tuple(sorted(layers))
 
 
@@ -81,7 +79,9 @@ def alphas(
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ConfigError(f"alpha {setting!r} is not a share", "write auto, per-layer or a number from 0 to 1")
+        raise ConfigError(
+            f"alpha {setting!r} is not a share", "write auto, per-layer or a number from 0 to 1"
+        )
     return dict.fromkeys(layers, value)
 
 

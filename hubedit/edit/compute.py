@@ -7,26 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, to_dict
-from hubedit.edit.balance import alphas, choose_layers, parse_layers
+from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
 from hubedit.edit.corpus import corpus_key, holdout_rows
-from hubedit.edit.essence import GENERIC, Kept, Survey, choose, survey
+from hubedit.edit.depth import last_layer, window
+from hubedit.edit.essence import GENERIC, Belief, Survey, choose, survey
 from hubedit.edit.probes import Probes, TextState, hits, read_text
 from hubedit.edit.rows import Row, edit_rows, row
 from hubedit.edit.search import Found, search
 from hubedit.edit.spread import Budget, SiteReport, Solution, Spreader
 from hubedit.edit.stats import second_moments
 from hubedit.edit.targets import Targets, optimise
-from hubedit.edit.trace import TraceResult, trace
+from hubedit.edit.trace import trace
+from hubedit.edit.trace_result import TraceResult
 from hubedit.errors import CollapseError
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.sites import Site
 from hubedit.model.hooks import applied
+from hubedit.model.sites import Site
 from hubedit.model.tokens import decode
 from hubedit.progress import Progress, Silent
 
@@ -67,7 +68,7 @@ def compute(
     clock = Clock()
     traced, layers, alpha = locate_sites(em, facts, config, cache, progress)
     clock.lap("trace")
-    sites = [Site(l, "mlp") for l in layers] + [Site(l, "attention") for l in layers if alpha[l] > 0]
+    sites = [Site(n, "mlp") for n in layers] + [Site(n, "attention") for n in layers if alpha[n] > 0]
     moments = second_moments(em, sites, config.stats, cache, progress)
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
     clock.lap("statistics")
@@ -77,20 +78,28 @@ def compute(
     beliefs = survey(em, facts)
     kept = choose(beliefs, facts, config.targets.essence, config.seed)
     rows = edit_rows(em, facts, contexts)
-    probes = Probes(success_rows(em, facts, rows, beliefs), belief_rows(em, kept.probes), tuple(map(tuple, text)))
+    preserved = belief_rows(em, kept)
+    probes = Probes(success_rows(em, facts, rows, beliefs), preserved, tuple(map(tuple, text)))
     clean = read_text(em, text)
     progress.finish()
     clock.lap("survey")
 
-    all_rows = [*rows, *belief_rows(em, kept.preserve), *generic_rows(em, facts)]
+    all_rows = [*rows, *preserved, *generic_rows(em, facts)]
     targets = cached_targets(em, facts, all_rows, layers[-1], config, cache, progress)
     clock.lap("targets")
 
     progress.start("solve")
-    spreader = Spreader(em, rows, len(facts), layers, moments)
+    spreader = Spreader(em, rows, len(facts), layers, moments, around=[*rows, *preserved], own=config.own)
     budgets = [] if config.search else [Budget(config.drift_attention, config.drift_mlp, config.lam)]
     found = search(
-        spreader, targets.delta, alpha, probes, clean, order=config.order, budgets=budgets, tick=progress.advance
+        spreader,
+        targets.delta,
+        alpha,
+        probes,
+        clean,
+        order=config.order,
+        budgets=budgets,
+        tick=progress.advance,
     )
     progress.finish()
     clock.lap("solve")
@@ -126,7 +135,8 @@ def locate_sites(
     attention = list(traced.ie_prob["attention"]) if traced else [0.0] * em.num_layers
     mlp = list(traced.ie_prob["mlp"]) if traced else [0.0] * em.num_layers
     if config.layers == "auto":
-        layers = choose_layers(attention, mlp)
+        last, _ = last_layer(em, facts, mlp, config.targets, progress)
+        layers = window(mlp, last, MOST_LAYERS)
     else:
         layers = parse_layers(config.layers, em.num_layers)
     return traced, layers, alphas(attention, mlp, layers, config.alpha)
@@ -154,7 +164,7 @@ def success_rows(
     return (*rows, *extra)
 
 
-def belief_rows(em: EditableModel, beliefs: Sequence[Sequence]) -> tuple[Row, ...]:  # type: ignore[type-arg]
+def belief_rows(em: EditableModel, beliefs: Sequence[Sequence[Belief]]) -> tuple[Row, ...]:
     """Preserve rows: each belief's prompt with the model's own answer as labels."""
     return tuple(
         row(em, n, b.prompt, b.subject, answer=b.answer, preserve=True)
@@ -265,11 +275,13 @@ def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: flo
     """Raises CollapseError on NaN, on a drift above 1, or when text becomes twice as unlikely."""
     for site, report in reports.items():
         if not report.norm == report.norm or report.norm == float("inf"):
-            raise CollapseError(f"the update of site {site} is not finite", "try fewer facts or other --layers")
+            raise CollapseError(
+                f"the update of site {site} is not finite", "try fewer facts or other --layers"
+            )
         if report.drift > 1:
             raise CollapseError(
-                f"the update of site {site} would change its output on ordinary text by more than the output itself "
-                f"(relative drift {report.drift:.3g})",
+                f"the update of site {site} would change its output on ordinary text by more than the output "
+                f"itself (relative drift {report.drift:.3g})",
                 "lower --drift-mlp, or choose other --layers",
             )
     if not after - before < 0.7:

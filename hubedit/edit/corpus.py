@@ -11,11 +11,11 @@ import torch
 
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig
-from hubedit.edit.adaptive import TokenBudget
 from hubedit.edit.documents import documents, fingerprint
 from hubedit.edit.sample import sample_documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
+from hubedit.model.memory import TokenBudget
 from hubedit.progress import Progress
 
 SELF = "self"

@@ -49,7 +49,7 @@ class Belief:
 
 @dataclass(frozen=True)
 class Survey:
-    """Every template asked of every fact's subject: `beliefs[t][n]`; `own[n]` is fact n's template (or -1)."""
+    """Every template asked of every fact's subject: `beliefs[t][n]`; `own[n]`: fact n's template, or -1."""
 
     templates: tuple[tuple[str, str], ...]
     beliefs: tuple[tuple[Belief, ...], ...]
@@ -120,23 +120,11 @@ def survey(em: EditableModel, facts: Sequence[Fact]) -> Survey:
     return Survey(tuple(templates), beliefs, tuple(place.get(f.template, -1) for f in facts))
 
 
-@dataclass(frozen=True)
-class Kept:
-    """For each fact: the beliefs to preserve, and others held back to judge the edit by."""
-
-    preserve: tuple[tuple[Belief, ...], ...]
-    probes: tuple[tuple[Belief, ...], ...]
-
-
-def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> Kept:
-    """Splits each fact's unrelated beliefs: a third (at most 4) is held back, up to `count` are preserved."""
-    preserve, probes = [], []
-    for n in range(len(facts)):
+def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> tuple[tuple[Belief, ...], ...]:
+    """For each fact up to `count` unrelated beliefs to preserve, drawn with the seed."""
+    chosen = []
+    for n, fact in enumerate(facts):
         own = found.unrelated(n)
-        rng = random.Random(f"{seed}/{n}/{facts[n].subject}")
-        rng.shuffle(own)
-        held = min(len(own) // 3, 4)
-        beliefs = [found.beliefs[t][n] for t in own]
-        probes.append(tuple(beliefs[:held]))
-        preserve.append(tuple(beliefs[held : held + count]))
-    return Kept(tuple(preserve), tuple(probes))
+        random.Random(f"{seed}/{n}/{fact.subject}").shuffle(own)
+        chosen.append(tuple(found.beliefs[t][n] for t in own[:count]))
+    return tuple(chosen)

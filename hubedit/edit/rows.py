@@ -79,7 +79,9 @@ class Rows:
         def long(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=device)
 
-        scored = [(i, r.first_scored + k, r.labels[k]) for i, r in enumerate(rows) for k in range(len(r.labels))]
+        scored = [
+            (i, r.first_scored + k, r.labels[k]) for i, r in enumerate(rows) for k in range(len(r.labels))
+        ]
         pad_id = em.pad_id
         return cls(
             pad([r.ids for r in rows], pad_id, device),

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from hubedit.edit.probes import Judgement, Probes, TextState, judge
 from hubedit.edit.spread import Budget, Solution, Spreader
+from hubedit.linalg import LowRank
 from hubedit.model.hooks import applied
+from hubedit.model.sites import Site
 
-MLP_BUDGETS = (0.01, 0.03, 0.1, 0.3)
-ATTENTION_BUDGETS = (0.003, 0.01, 0.03)
+MLP_BUDGETS = (0.03, 0.1, 0.3)
+ATTENTION_BUDGETS = (0.003, 0.02)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,6 @@ def search(
     return Found(best[0], best[1], tuple(trials))
 
 
-def on_device(spreader: Spreader, solution: Solution) -> dict:  # type: ignore[type-arg]
+def on_device(spreader: Spreader, solution: Solution) -> dict[Site, LowRank]:
     """The solution's factors where the model is."""
     return {site: factor.to(spreader.em.device) for site, factor in solution.factors.items()}

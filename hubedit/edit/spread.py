@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.rows import Row, chunks
-from hubedit.linalg import KeySpace, LowRank, Moments, Preserved, output_power
+from hubedit.linalg import KeySpace, LowRank, Moments, Preserved, SecondMoment, output_power
 from hubedit.model.editable import EditableModel
-from hubedit.model.sites import Site
 from hubedit.model.hooks import applied, run
+from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 
 KEY_TOKENS = 32768
@@ -73,6 +73,8 @@ class Spreader:
         layers: Sequence[int],
         moments: Mapping[Site, Moments],
         *,
+        around: Sequence[Row] = (),
+        own: float = 0.5,
         ridge: float = 1e-4,
     ) -> None:
         self.em, self.count, self.layers = em, count, tuple(layers)
@@ -80,6 +82,8 @@ class Spreader:
         self.rows = [Row(r.fact, r.ids[: r.last + 1], r.last, ()) for r in rows]
         self.moments = moments
         self.ridge = ridge
+        self.around, self.own = tuple(around) or tuple(rows), own
+        self._own_moments: dict[Site, Tensor] = {}
         self._preserved: dict[Site, Preserved] = {}
         self._power: dict[Site, float] = {}
         self.clean = self.mean_at_subject(hidden=self.layers[-1])["hidden"]
@@ -88,11 +92,32 @@ class Spreader:
         """The Cholesky factor of a site's moment, made once."""
         if site not in self._preserved:
             matrix = self.moments[site].matrix
+            if self.own > 0:
+                matrix = (1 - self.own) * matrix + self.own * self._around_subjects(site)
             self._preserved[site] = Preserved.of(matrix, self.ridge, _solve_device(self.em))
             self._power[site] = output_power(
-                self.em.weight(site).to(self._preserved[site].factor.device), matrix.to(_solve_device(self.em))
+                self.em.weight(site).to(self._preserved[site].factor.device),
+                matrix.to(_solve_device(self.em)),
             )
         return self._preserved[site]
+
+    @torch.no_grad()
+    def _around_subjects(self, site: Site) -> Tensor:
+        """The second moment of a site's inputs at every token of the batch's own prompts except the edited
+        ones: what stands beside the subject's last token is read by the same prompt, and the corpus
+        hardly knows it. (d_in, d_in) float32."""
+        if not self._own_moments:
+            sites = [s for s in self.moments if s.layer in self.layers]
+            sums = {s: SecondMoment(self.em.d_in(s), _solve_device(self.em)) for s in sites}
+            for part in chunks(self.around, KEY_TOKENS):
+                batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
+                kept = batch.mask.bool()
+                kept[torch.arange(len(part)), torch.tensor([r.last for r in part])] = False
+                found = run(self.em, batch, inputs=sites)
+                for s in sites:
+                    sums[s].update(found.inputs[s][kept].to(_solve_device(self.em)))
+            self._own_moments = {s: total.finish().matrix for s, total in sums.items() if total.count}
+        return self._own_moments.get(site, self.moments[site].matrix)
 
     @torch.no_grad()
     def mean_at_subject(self, hidden: int, sites: Sequence[Site] = ()) -> dict[str, Tensor]:

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.adaptive import TokenBudget
 from hubedit.edit.corpus import corpus_key, needed_tokens, token_rows
 from hubedit.linalg import Moments, SecondMoment
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
+from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 from hubedit.progress import Progress
@@ -148,7 +148,7 @@ class _Pass:
                 budget.shrink(error, len(part), lengths[self.rows])
                 continue
             for site, x in inputs.items():
-                _add(self.sums[site], x)
+                self.sums[site].update(x)
             del inputs
             self.rows = end
             done = sum(map(len, part))
@@ -184,13 +184,3 @@ def _place(em: EditableModel, sites: Sequence[Site]) -> torch.device:
     if em.device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(em.device)[0]:
         return torch.device("cpu")
     return em.device
-
-
-def _add(total: SecondMoment, x: Tensor) -> None:
-    """Adds the rows of x; the product is formed where x is, also when the sum lives elsewhere."""
-    kept, count = total.state()
-    if kept.device == x.device:
-        total.update(x)
-        return
-    wide = x.float()
-    total.restore(kept + (wide.T @ wide).to(kept), count + x.shape[0])

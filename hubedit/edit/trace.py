@@ -15,7 +15,6 @@ from torch import Tensor
 
 from hubedit.cache import Cache, digest
 from hubedit.config import TraceConfig
-from hubedit.edit.adaptive import TokenBudget
 from hubedit.edit.causal import (
     clean_runs,
     corrupted_runs,
@@ -28,6 +27,7 @@ from hubedit.errors import ConfigError, HubEditError
 from hubedit.facts.types import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
+from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, continuation, locate
 from hubedit.progress import Progress

@@ -15,13 +15,16 @@ from math import exp
 from typing import Any
 
 from hubedit.facts import Fact, Probe
-from hubedit.facts.answers import clip, gives, unchanged
+from hubedit.facts.answers import clip, gives, mentions, unchanged
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.score import Score, scores
 from hubedit.model.tokens import continuation
 
 METRICS = ("success", "generalisation", "locality", "neighbourhood", "portability")
+
+MOST_ANSWER_TOKENS = 44
+"""Longer answers of probes than this are not waited for."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One fact, before and after. `before`, `after`: the first sentence the model generates."""
+    """One fact, before and after. `before`, `after`: the first sentence the model generates;
+    `probability_*`: of the target, the geometric mean over its tokens; `rank_*`: of its first token."""
 
     fact: Fact
     before: str
@@ -98,17 +102,21 @@ def read(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True) -> Re
     Call it inside `applied` to read the edited model.
     """
     prompts: dict[str, None] = {}
-    longest = 1
+    target = answer = 1
+
+    def length(prompt: str, text: str) -> int:
+        return len(continuation(em.tokenizer, prompt, text)) if text.strip() else 0
+
     for fact in facts:
         prompts[fact.prompt] = None
-        longest = max(longest, len(continuation(em.tokenizer, fact.prompt, fact.target)))
+        target = max(target, length(fact.prompt, fact.target))
         if probes:
             for probe in (*fact.locality, *fact.portability):
-                for answer in probe.answers:
-                    longest = max(longest, len(continuation(em.tokenizer, probe.prompt, answer)))
+                answer = max(answer, *(length(probe.prompt, text) for text in probe.answers), 0)
                 prompts[probe.prompt] = None
             prompts.update(dict.fromkeys(fact.rephrase))
-    texts = greedy(em, list(prompts), min(longest + 4, 48))
+    # a target must fit whatever its length; one endless alias of a probe must not slow everything down
+    texts = greedy(em, list(prompts), max(target, min(answer, MOST_ANSWER_TOKENS)) + 4)
     found = scores(em, [f.prompt for f in facts], [f.target for f in facts])
     return Reading(dict(zip(prompts, texts, strict=True)), tuple(found))
 
@@ -133,7 +141,9 @@ def compare(facts: Sequence[Fact], before: Reading, after: Reading) -> EditRepor
             )
         )
         marks["success"].append(success)
-        marks["generalisation"] += [gives(after.texts[p], [fact.target]) for p in fact.rephrase if p in after.texts]
+        marks["generalisation"] += [
+            gives(after.texts[p], [fact.target]) for p in fact.rephrase if p in after.texts
+        ]
         for probe in fact.locality:
             if probe.prompt in after.texts:
                 kept = unchanged(before.texts[probe.prompt], after.texts[probe.prompt], probe.answers)
@@ -149,4 +159,4 @@ def compare(facts: Sequence[Fact], before: Reading, after: Reading) -> EditRepor
 
 def _room(fact: Fact, probe: Probe) -> str:
     """Same subject or another one: the prompt's own words decide."""
-    return "locality" if fact.subject.casefold() in probe.prompt.casefold() else "neighbourhood"
+    return "locality" if mentions(probe.prompt, fact.subject) else "neighbourhood"

@@ -6,41 +6,61 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-SENTENCE_END = re.compile(r"[.!?。！？](?=\s|$)|\n")
+_OUTER = " .,;:!?\"'()[]{}*_`~«»„“”‚‘’‹›。、，·「」『』《》〈〉【】¿¡"
+_CLOSERS = "\"'”’»›)\\]」』》】"
+
+_END = re.compile(rf"[.!?…]+[{_CLOSERS}]*(?=\s|$)|[。！？]+[{_CLOSERS}]*|\n")
+
+# by what has to follow for the point not to end the sentence: a name, a number, a lower-case word
+_BEFORE_NAMES = frozenset(
+    "mr mrs ms messrs dr prof rev hon gov sen rep gen lt sgt capt cmdr adm maj st ste mt ft".split()
+)
+_BEFORE_NUMBERS = frozenset(
+    "no nos vol pp fig approx ca jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)
+_BEFORE_LOWER = frozenset("jr sr inc ltd co corp bros dept univ assn ave blvd rd etc al vs cf approx".split())
+_OPENERS = frozenset("the a an he she it they we i you his her its their this that in on at".split())
+
+_LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
+
+_UNSPACED = frozenset(
+    "CJK HIRAGANA KATAKANA KATAKANA-HIRAGANA IDEOGRAPHIC BOPOMOFO THAI LAO KHMER MYANMAR".split()
+)
 
 
 def normalise(text: str) -> str:
-    """NFKC, case folded, white space collapsed, outer punctuation and spaces removed."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.strip(" .,;:!?\"'()[]。，")
+    """Case folded and in NFKC, white space collapsed, outer punctuation and spaces removed."""
+    return _folded(text).strip(_OUTER)
 
 
 def gives(text: str, answers: Iterable[str]) -> bool:
-    """Whether generated `text` starts with one of the answers, whole words only.
+    """Whether generated `text` starts with one of the answers, whole words and numbers only.
 
-    "Paris." and "Paris, which" give "Paris"; "Parisian" does not. Empty answers never match.
+    "Paris." and "Paris, which" give "Paris"; "Parisian" does not, nor does "3.14" give "3" or "C++" "C".
+    In scripts without spaces between words anything may follow. Empty answers never match.
     """
-    said = normalise_start(text)
+    said = _folded(text).lstrip(_OUTER)
     for answer in answers:
         wanted = normalise(answer)
-        if wanted and said.startswith(wanted):
-            rest = said[len(wanted) :]
-            if not rest or not (rest[0].isalnum() and wanted[-1].isalnum() and not _joins(wanted[-1])):
-                return True
+        if wanted and said.startswith(wanted) and not _goes_on(wanted[-1], said[len(wanted) :]):
+            return True
     return False
 
 
-def normalise_start(text: str) -> str:
-    """As `normalise`, but keeps the end of the text."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.lstrip(" .,;:!?\"'()[]。，")
-
-
 def clip(text: str) -> str:
-    """The first sentence of generated text: what is shown, and compared when no answer is given."""
+    """The first sentence of generated text, without its full stop: what is shown, and compared when no
+    answer is given.
+
+    A point inside a number ("3.14"), after an initial ("J. K. Rowling", "the U.S. Army") or after a
+    common abbreviation ("St. Louis") ends no sentence.
+    """
     stripped = text.strip()
-    end = SENTENCE_END.search(stripped)
-    return stripped[: end.start()].strip() if end and end.start() > 0 else stripped
+    for end in _END.finditer(stripped):
+        before = stripped[: end.start()]
+        if not before.strip() or (end[0] == "." and _abbreviated(before, stripped[end.end() :].strip())):
+            continue
+        return (before + end[0].lstrip(".!?…。！？\n")).strip()
+    return stripped
 
 
 def unchanged(before: str, after: str, answers: Iterable[str] = ()) -> bool:
@@ -55,6 +75,65 @@ def unchanged(before: str, after: str, answers: Iterable[str] = ()) -> bool:
     return normalise(clip(before)) == normalise(clip(after))
 
 
-def _joins(character: str) -> bool:
-    """Scripts without spaces between words: any next character may follow."""
-    return unicodedata.name(character, "").split(" ")[0] in {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO"}
+def mentions(text: str, phrase: str) -> bool:
+    """Whether the phrase stands in the text, as whole words, in any case: "Ada" is not in "Canada"."""
+    here, wanted = _folded(text), _folded(phrase)
+    at = here.find(wanted) if wanted else -1
+    while at >= 0:
+        begins = at == 0 or not _one_word(here[at - 1], wanted[0])
+        if begins and not _goes_on(wanted[-1], here[at + len(wanted) :]):
+            return True
+        at = here.find(wanted, at + 1)
+    return False
+
+
+def _folded(text: str) -> str:
+    """NFKC before and after case folding (which can undo it), every run of white space one space."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.split())
+
+
+def _goes_on(last: str, rest: str) -> bool:
+    """Whether the word or number that ends with the character `last` goes on in `rest`."""
+    if not rest:
+        return False
+    after = rest[0]
+    if unicodedata.category(after).startswith("M"):  # a vowel sign or an accent of `last`
+        return True
+    if last.isdigit() and re.match(r"[.,]\d", rest):
+        return True
+    if _in_word(last) and re.match(r"[+#]|&\w", rest):
+        return True
+    return _one_word(last, after)
+
+
+def _one_word(a: str, b: str) -> bool:
+    return _in_word(a) and _in_word(b) and not (_unspaced(a) or _unspaced(b))
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character).startswith("M")
+
+
+def _unspaced(character: str) -> bool:
+    """Whether the script writes no spaces between words."""
+    return unicodedata.name(character, "").split(" ")[0] in _UNSPACED
+
+
+def _abbreviated(before: str, after: str) -> bool:
+    """Whether the point between the two belongs to the word before it, and the sentence goes on."""
+    found = _LAST_WORD.search(before)
+    word = found[0].casefold() if found else ""
+    if not after or not word:
+        return False
+    if word in _BEFORE_NUMBERS and after[0].isdigit():
+        return True
+    if word in _BEFORE_LOWER:
+        return after[0].islower()
+    if word in _BEFORE_NAMES:
+        return True
+    last = before[-1]
+    initial = last.isalpha() and (len(word) == 1 or word[-2] == ".") and not _unspaced(last)
+    # "vitamin C. The ...", "in the U.S. He ...": an initial, and all the same the end
+    opens = after.split()[0].casefold() in _OPENERS and after[0].isupper()
+    return initial and (last.isupper() or "." in word) and not opens

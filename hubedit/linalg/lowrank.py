@@ -41,6 +41,8 @@ class LowRank:
     def __mul__(self, scale: float) -> LowRank:
         return LowRank(self.B * scale, self.A)
 
+    __rmul__ = __mul__
+
     def apply(self, x: Tensor) -> Tensor:
         """`x @ (B A)^T` for x (..., d_in) -> (..., d_out)."""
         return (x @ self.A.T) @ self.B.T

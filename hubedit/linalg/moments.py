@@ -37,18 +37,18 @@ class SecondMoment:
         return self._count
 
     def update(self, x: Tensor) -> None:
-        """Adds the rows of x (..., width)."""
+        """Adds the rows of x (..., width), which may be on another device than the sum."""
         rows = x.detach().reshape(-1, x.shape[-1]).float()
-        self._sum += (rows.T @ rows).to(self._sum.dtype)
+        self._sum += (rows.T @ rows).to(self._sum)
         self._count += rows.shape[0]
 
     def state(self) -> tuple[Tensor, int]:
-        """(sum (width, width), count): what a resumed run continues from."""
+        """(sum (width, width), count): what a resumed run continues from. The sum is live, not a copy."""
         return self._sum, self._count
 
     def restore(self, total: Tensor, count: int) -> None:
-        """Continues from a state saved before."""
-        self._sum = total.to(self._sum)
+        """Continues from a state saved before, which is copied."""
+        self._sum = total.to(self._sum, copy=True)
         self._count = count
 
     def finish(self) -> Moments:

@@ -10,6 +10,7 @@ import torch
 
 from hubedit.errors import TokenError
 from hubedit.model.editable import EditableModel
+from hubedit.model.memory import out_of_memory, release
 from hubedit.model.tokens import decode, encode
 
 
@@ -67,19 +68,14 @@ def _generate(em: EditableModel, ids: Sequence[Sequence[int]]) -> list[list[int]
     model: Any = em.model
     try:
         out = model.generate(input_ids=padded, attention_mask=mask)[:, width:].tolist()
-    except RuntimeError as error:
-        if len(ids) == 1 or not _out_of_memory(error):
+    except (RuntimeError, MemoryError) as error:
+        if len(ids) == 1 or not out_of_memory(error):
             raise
         out = None
-    if out is None:  # outside the handler: while it runs, its traceback holds on to the tensors
-        if em.device.type == "cuda":
-            torch.cuda.empty_cache()
+    if out is None:
+        release(em.device)
         return None
     return [_until_end(tokens, em.eos_ids) for tokens in out]
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _until_end(tokens: list[int], ends: tuple[int, ...]) -> list[int]:

@@ -48,7 +48,8 @@ def scores(
             logp = em.head_logits(hidden[k, span]).float().log_softmax(-1)
             label = torch.tensor(answer, device=em.device)
             own = logp.gather(1, label[:, None])[:, 0]
-            rank = int((logp[0] > own[0]).sum()) + 1
+            # counted this way round, a model that gives NaN ranks everything last
+            rank = len(logp[0]) - int((logp[0] <= own[0]).sum()) + 1
             result[i] = Score(float(own.mean()), float(own[0].exp()), rank)
         at = end
     return [s for s in result if s is not None]
@@ -56,9 +57,14 @@ def scores(
 
 @torch.no_grad()
 def perplexity(em: EditableModel, rows: Sequence[Sequence[int]], tokens: int = 8192) -> float:
-    """exp of the mean negative log-likelihood of token rows (each at least 2 tokens). NaN-safe: inf."""
+    """exp of the mean negative log-likelihood of token rows; rows of one token do not count.
+
+    inf when the model gives NaN. Raises ValueError when no row has two tokens.
+    """
     total, number = 0.0, 0
-    rows = sorted(rows, key=len)
+    rows = sorted((row for row in rows if len(row) > 1), key=len)
+    if not rows:
+        raise ValueError("perplexity needs a row of two tokens or more")
     at = 0
     while at < len(rows):
         end = at + 1
@@ -74,5 +80,5 @@ def perplexity(em: EditableModel, rows: Sequence[Sequence[int]], tokens: int = 8
             total -= float(logp.gather(1, label[:, None]).sum())
             number += len(ids) - 1
         at = end
-    mean = total / max(number, 1)
+    mean = total / number
     return float(torch.tensor(mean).exp()) if mean == mean else float("inf")

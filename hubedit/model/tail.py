@@ -56,13 +56,15 @@ class Tail:
         with ExitStack() as stack:
             stack.enter_context(keeping(em.block(layer), found, layer))
             em.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
                 logits_to_keep=1,
-            )  # fmt: skip
-        prefix = tuple(
-            (cache.layers[i].keys[:, :, :p].contiguous(), cache.layers[i].values[:, :, :p].contiguous())
-            for i in range(layer + 1, em.num_layers)
-        )
+            )
+        upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
+        prefix = tuple((c.keys[:, :, :p].contiguous(), c.values[:, :, :p].contiguous()) for c in upper)
         return cls(layer, ids[:, p:], mask, positions[:, p:], prefix, found[layer][:, p:].contiguous())
 
     def select(self, keep: Sequence[int]) -> Tail:

@@ -37,7 +37,7 @@ VALUE = Result(Path("out"), float("nan"), ("[bold]x", "東京"))
 
 def sink(**modes: bool) -> tuple[Output, io.StringIO, io.StringIO]:
     out, err = io.StringIO(), io.StringIO()
-    return Output(**modes, stdout=out, stderr=err), out, err  # type: ignore[arg-type]
+    return Output(**modes, stdout=out, stderr=err), out, err
 
 
 def test_json_mode_prints_one_value_and_nothing_else() -> None:

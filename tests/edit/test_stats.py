@@ -14,13 +14,12 @@ from torch import Tensor
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit import stats
-from hubedit.edit.adaptive import TokenBudget
 from hubedit.edit.corpus import corpus_key, token_rows
 from hubedit.edit.stats import cached_entries, clear_entries, second_moments, stats_key
-from hubedit.linalg import Moments, SecondMoment
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.load import load
+from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 from hubedit.progress import Silent
@@ -182,17 +181,6 @@ def test_generated_text_is_the_default(em: EditableModel, cache: Cache) -> None:
     assert found[SITES[0]].count == 10 * max(em.d_in(s) for s in em.sites())
     values = torch.linalg.eigvalsh(found[SITES[0]].matrix.double())
     assert values.min() > -1e-6 * values.max()
-
-
-def test_sums_add_up() -> None:
-    """Batches of rows add up to the moments of all rows."""
-    x = torch.randn(7, 4)
-    total = SecondMoment(4)
-    stats._add(total, x)
-    stats._add(total, x[:3])
-    moments: Moments = total.finish()
-    y = torch.cat([x, x[:3]])
-    torch.testing.assert_close(moments.matrix, y.T @ y / 10, atol=1e-6, rtol=1e-5)
 
 
 def test_list_and_clear(em: EditableModel, config: StatsConfig, cache: Cache) -> None:

@@ -14,7 +14,6 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import TraceConfig
 from hubedit.edit import trace as module
-from hubedit.edit.adaptive import TokenBudget
 from hubedit.edit.causal import clean_runs, corrupted_runs, measures, restored_logits, subject_noise
 from hubedit.edit.trace import category, trace, trace_key
 from hubedit.edit.trace_result import CATEGORIES, KINDS, TraceResult
@@ -24,6 +23,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import replaced, run
 from hubedit.model.load import load
+from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, locate, pad
 from hubedit.progress import Silent

@@ -25,9 +25,9 @@ from hubedit.evaluate import EditReport, compare, read
 from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
-from hubedit.model.load import load
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import applied
+from hubedit.model.load import load
 
 
 def edits_of(folder: Path) -> list[Fact]:
@@ -135,9 +135,11 @@ def main() -> None:
             print(line(attempt or "default", edit, report, seconds), flush=True)
             for trial in edit.found.trials if args.trials else ():
                 j = trial.judgement
-                print(f"    {trial.budget} alpha {max(trial.alpha.values()):.2f} "
-                      f"probe {j.success} {j.locality} {j.text} score {j.score:.3f}")
-        except Exception as error:  # noqa: BLE001 - one failed run must not stop the others
+                print(
+                    f"    {trial.budget} alpha {max(trial.alpha.values()):.2f} "
+                    f"probe {j.success} {j.locality} {j.text} score {j.score:.3f}"
+                )
+        except Exception as error:
             print(f"{attempt}: {type(error).__name__}: {error}", flush=True)
 
 

@@ -45,7 +45,7 @@ PLANS: dict[str, EditPlan] = {
     "headquarters": EditPlan(14, 3),
     "location": EditPlan(8, 2),
 }
-CHAINS_SHARE = 0.8
+CHAINS_SHARE = 0.9
 CENTURIES = {
     13: "thirteenth", 14: "fourteenth", 15: "fifteenth", 16: "sixteenth", 17: "seventeenth",
     18: "eighteenth", 19: "nineteenth", 20: "twentieth", 21: "twenty-first",

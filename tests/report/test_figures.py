@@ -19,7 +19,7 @@ def made(layers: int, heat: bool = True) -> TraceResult:
     curve = {
         kind: tuple(0.5 / (1 + abs(n - 2 - 3 * k)) for n in range(layers)) for k, kind in enumerate(KINDS)
     }
-    spread = {kind: (0.02,) * layers for kind in KINDS}
+    spread = dict.fromkeys(KINDS, (0.02,) * layers)
     rows = {
         kind: tuple(
             (None,) * layers if c == 1 else tuple(x * c / 5 for x in curve[kind])
@@ -72,7 +72,7 @@ def test_the_same_trace_gives_the_same_bytes() -> None:
 
 
 def test_what_the_trace_says_is_drawn() -> None:
-    other = replace(made(6), ie_prob={kind: (0.0,) * 6 for kind in KINDS})
+    other = replace(made(6), ie_prob=dict.fromkeys(KINDS, (0.0,) * 6))
     assert layerwise(other) != layerwise(made(6))
 
 

@@ -1,0 +1,153 @@
+"""How a written patch is shown: a table of facts, a summary, and a warning about what still fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.text import Text
+
+from hubedit.cli.output import Output, mark, table
+from hubedit.cli.progress import duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hubedit.evaluate import EditReport, Outcome
+    from hubedit.pipeline import Applied
+
+_FOLD, _FIRST, _MOST = 40, 20, 40
+_LONG = 44
+METRICS = {
+    "success": "edited facts answered",
+    "generalisation": "rephrasings answered",
+    "portability": "what follows answered",
+    "locality": "same subject unchanged",
+    "neighbourhood": "other subjects unchanged",
+}
+
+
+def show(sink: Output, applied: Applied) -> None:
+    """Prints the result of `apply_facts`, and on stderr which facts still fail."""
+    report = applied.report
+    sink.data(_value(applied), human=lambda: Group(*_tables(applied)), brief=str(applied.path))
+    if report.failed:
+        lines = [f"{o.fact.prompt} -> {o.fact.target} (says: {_cut(o.after)})" for o in report.failed]
+        left = len(lines) - _MOST
+        more = [f"and {left} more, in {applied.path / 'report.json'}"] if left > 0 else []
+        count = f"{len(lines)} of {len(report.outcomes)} facts still {'fail' if len(lines) > 1 else 'fails'}:"
+        sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
+
+
+def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
+    """Prompt, target, what the model said before and says after, rank of the target, success."""
+    return table(
+        ("prompt", "target", "before", "after", "rank", "ok"),
+        [
+            (
+                o.fact.prompt,
+                o.fact.target,
+                _cut(o.before),
+                _cut(o.after),
+                f"{o.rank_before:,} -> {o.rank_after:,}",
+                mark(o.success),
+            )
+            for o in outcomes
+        ],
+        title=title,
+        right=("rank",),
+    )
+
+
+def metrics_rows(report: EditReport) -> list[tuple[str, str]]:
+    """The metrics that were measured, each with the number of prompts."""
+    rows = [
+        (name, f"{100 * report.metrics[metric]:.1f} % of {report.counts[metric]:,}")
+        for metric, name in METRICS.items()
+        if metric in report.metrics
+    ]
+    if report.harmonic_mean is not None:
+        rows.append(("harmonic mean", f"{100 * report.harmonic_mean:.1f} %"))
+    return rows
+
+
+def table_of(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one pair a line."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(Text(name), Text(value))
+    return made
+
+
+def size(count: int) -> str:
+    """Bytes as `12.3 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _tables(applied: Applied) -> list[Any]:
+    outcomes = list(applied.report.outcomes)
+    shown, note = outcomes, ""
+    if len(outcomes) > _FOLD:
+        failed = [o for o in outcomes if not o.success]
+        good = [o for o in outcomes if o.success]
+        shown = failed[:_MOST] + good[:_FIRST]
+        note = f"{len(shown)} of {len(outcomes):,} facts are shown; all are in report.json"
+    parts: list[Any] = [facts_table(shown), Text()]
+    if note:
+        parts[1:1] = [Text(note, style="dim")]
+    return [*parts, table_of(summary_rows(applied))]
+
+
+def summary_rows(applied: Applied) -> list[tuple[str, str]]:
+    """What came out, for a person."""
+    patch, record = applied.patch, applied.patch.record
+    shares = record["alpha"]
+    one = len(set(shares.values())) == 1
+    alpha = f"{next(iter(shares.values())):.3g}" if one else ""
+    alpha = alpha or ", ".join(f"{layer}: {share:.3g}" for layer, share in shares.items())
+    rows: list[tuple[str, str]] = [
+        ("layers", f"{', '.join(map(str, record['layers']))} ({record['layers_from']})"),
+        ("alpha", f"{alpha} ({record['alpha_from']})"),
+        *metrics_rows(applied.report),
+        ("perplexity", f"{record['perplexity']['before']:.4g} -> {record['perplexity']['after']:.4g}"),
+        ("patch", f"{size(patch.size)}, rank {patch.rank}, {len(patch.factors)} weights"),
+    ]
+    if "truncation" in record:
+        kept = min(record["truncation"]["energy"].values())
+        rows.append(("energy kept", f"at least {100 * kept:.2f} % a weight"))
+    rows.append(("time", duration(record["seconds"])))
+    peak = record["peak_memory"]
+    if peak:
+        device = f", {size(peak['device'])} on the GPU" if "device" in peak else ""
+        rows.append(("peak memory", f"{size(peak['process'])}{device}" if "process" in peak else device[2:]))
+    rows.append(("path", str(applied.path)))
+    return rows
+
+
+def _value(applied: Applied) -> dict[str, Any]:
+    patch, record = applied.patch, applied.patch.record
+    names = ("base", "layers", "layers_from", "alpha", "alpha_from", "perplexity", "seconds", "peak_memory")
+    return {
+        "path": applied.path,
+        **{name: record[name] for name in names},
+        "rank": patch.rank,
+        "size": patch.size,
+        "energy": record.get("truncation", {}).get("energy"),
+        **applied.report.to_json(),
+        "failed": len(applied.report.failed),
+    }
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONG else f"{line[: _LONG - 1].rstrip()}…"

@@ -1,0 +1,96 @@
+"""Ask a model, without and with a patch, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from hubedit.cli.output import Output, table
+from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hubedit.evaluate.ask import Answer
+
+
+def ask(
+    model: Annotated[str, Argument(metavar="MODEL", help="A folder or repo[@revision].")],
+    prompts: Annotated[list[str], Argument(metavar="PROMPT...", help="Each is continued by the model.")],
+    patch: Annotated[Path | None, Option("--patch", "-p", help="A patch made for this model.")] = None,
+    max_new_tokens: Annotated[int, Option("--max-new-tokens", min=1, help="Length of the answer.")] = 16,
+    device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run Python code from the model's repository.")
+    ] = False,
+    json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only the answers (with the patch).")] = False,
+) -> None:
+    """Ask a model, without and with a patch: its greedy answer and the likeliest next tokens."""
+    sink = Output(json=json, quiet=quiet)
+    if any(not prompt.strip() for prompt in prompts):
+        raise ConfigError("a prompt is empty", "write the text that the model shall continue")
+
+    from hubedit.evaluate.ask import ask as run
+    from hubedit.model.hooks import applied
+    from hubedit.model.load import load
+    from hubedit.patch import Patch
+
+    # a patch that cannot be read is told before a model is loaded
+    edit = Patch.load(patch) if patch is not None else None
+    with sink.progress() as progress:
+        progress.start("loading the model")
+        em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        progress.finish(f"{em.num_layers} layers on {em.device}")
+    sides = {}
+    if edit is not None:
+        edit.fits(em)
+    sides["without"] = run(em, prompts, max_new_tokens=max_new_tokens)
+    if edit is not None:
+        with applied(em, {s: f.to(em.device) for s, f in edit.by_site(em).items()}):
+            sides["with"] = run(em, prompts, max_new_tokens=max_new_tokens)
+    last = [*sides.values()][-1]
+    value = {
+        "model": em.ref,
+        "patch": patch,
+        "prompts": [
+            {"prompt": prompt, **{name: _plain(side[n]) for name, side in sides.items()}}
+            for n, prompt in enumerate(prompts)
+        ],
+    }
+    sink.data(
+        value,
+        human=lambda: comparison(sides),
+        brief="\n".join(" ".join(answer.text.split()) for answer in last),
+    )
+
+
+def comparison(sides: Mapping[str, Sequence[Answer]]) -> Table:
+    """One block a prompt: the answers, then the likeliest next tokens, one pair of columns a side."""
+    names = {"without": "without the patch", "with": "with the patch"} if len(sides) > 1 else {"without": ""}
+    columns = ["prompt"]
+    for side in sides:
+        columns += [names[side] or "answer", " " * len(columns)]
+    rows: list[tuple[object, ...]] = []
+    for answers in zip(*sides.values(), strict=True):
+        if rows:
+            rows.append(())
+        rows.append((answers[0].prompt, *(cell for a in answers for cell in (_line(a.text), ""))))
+        for tokens in zip_longest(*(a.top for a in answers)):
+            cells = (cell for t in tokens for cell in (_line(t.token, "  "), f"{100 * t.probability:.1f} %"))
+            rows.append(("", *cells))
+    return table(columns, rows, right=[c for c in columns if not c.strip()])
+
+
+def _line(text: str, indent: str = "") -> str:
+    """Text in one line; what is only white space is shown as its escape."""
+    return indent + (" ".join(text.split()) or repr(text)[1:-1])
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    return {"text": answer.text, "top": answer.top}

@@ -1,0 +1,27 @@
+"""The bundled model, which knows a few thousand facts, and the edits that `hubedit demo` makes in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hubedit.errors import HubEditError
+
+_FOLDER = Path(__file__).parent
+
+
+def model_path() -> Path:
+    """The folder of the bundled model. Raises HubEditError when a file is missing."""
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        _there(_FOLDER / name)
+    return _FOLDER
+
+
+def facts_path() -> Path:
+    """The bundled edits. Raises HubEditError when they are missing."""
+    return _there(_FOLDER / "facts.jsonl")
+
+
+def _there(file: Path) -> Path:
+    if not file.is_file():
+        raise HubEditError(f"the bundled {file.name} is missing from {file.parent}", "install hubedit again")
+    return file

@@ -1,0 +1,107 @@
+"""Batches that fit into memory: smaller ones when the device runs out, and nothing done is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from hubedit.errors import HubEditError
+
+Part = TypeVar("Part")
+
+_MESSAGES = (
+    "out of memory",  # CUDA, MPS ("MPS backend out of memory"), XPU
+    "can't allocate memory",  # the CPU's allocator
+    "not enough memory",  # the same on Windows
+    "alloc_failed",  # cuBLAS and cuDNN workspaces
+)
+_HINT = "use --dtype bfloat16, a smaller model, or --device cpu"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is an allocation failure of a GPU or the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(m in str(error).lower() for m in _MESSAGES)
+
+
+def release(device: torch.device) -> None:
+    """Gives cached blocks back to the device. Call it outside the `except` block of the error:
+    while that runs, the traceback holds on to the tensors."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+class TokenBudget:
+    """How many tokens (rows x longest row) one forward pass may hold."""
+
+    def __init__(self, device: torch.device, tokens: int = 0) -> None:
+        """`tokens` 0 picks a size for the device; it only ever shrinks."""
+        self.tokens = tokens or (4096 if device.type == "cpu" else 16384)
+
+    def take(self, lengths: Sequence[int], start: int) -> int:
+        """End of the batch that begins at row `start`; at least one row."""
+        end, longest = start, 0
+        while end < len(lengths):
+            longest = max(longest, lengths[end])
+            if end > start and longest * (end - start + 1) > self.tokens:
+                break
+            end += 1
+        return end
+
+    def shrink(self, error: BaseException, rows: int, longest: int) -> None:
+        """Halves after `error` in a batch of `rows` rows; raises what cannot be mended so.
+
+        Raises the error itself when it is not about memory, HubEditError when one row does not fit.
+        """
+        if not out_of_memory(error):
+            raise error
+        if rows <= 1:
+            message = f"the device runs out of memory on one prompt of {longest} tokens"
+            raise HubEditError(message, _HINT) from error
+        self.tokens = max(1, min(self.tokens, rows * longest) // 2)
+
+
+def fitting(
+    split: Callable[[int], Sequence[list[Part]]],
+    work: Callable[[list[Part]], None],
+    tokens: int,
+    device: torch.device,
+) -> None:
+    """Calls `work` on every part of `split(tokens)`; a part that does not fit is split smaller.
+
+    `split(budget)` must cut the same items (the same objects) into parts of at most `budget` tokens, in
+    a stable order; a part that cannot be cut further may exceed it. `work` must leave nothing behind
+    when it raises. Raises HubEditError when a part that cannot be cut further does not fit.
+    """
+    queue = [list(part) for part in split(tokens)]
+    finished: set[int] = set()
+    budget = tokens
+
+    def left(part: list[Part]) -> list[Part]:
+        return [item for item in part if id(item) not in finished]
+
+    while queue:
+        part, fits = queue[0], True
+        try:
+            work(part)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            ids = set(map(id, part))
+            if any(ids <= set(map(id, least)) for least in split(1)):
+                message = "the device runs out of memory even on one fact at a time"
+                raise HubEditError(message, _HINT) from error
+            fits = False
+        if fits:
+            finished.update(map(id, part))
+            queue.pop(0)
+            continue
+        release(device)
+        while budget > 1 and len(queue[0]) == len(part):
+            budget = max(1, budget // 2)
+            queue = [rest for p in split(budget) if (rest := left(p))]

@@ -1,0 +1,243 @@
+"""Facts in, a verified patch out: what `hubedit apply` does, as one function."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hubedit.cache import Cache
+from hubedit.config import EditConfig
+from hubedit.edit.balance import alphas, parse_layers
+from hubedit.edit.compute import TEXT_ROWS, Edit, check_collapse, compute
+from hubedit.edit.corpus import SELF, holdout_rows
+from hubedit.edit.documents import source as corpus_source
+from hubedit.edit.probes import read_text
+from hubedit.edit.record import edit_record, statistics_record
+from hubedit.edit.trace_result import TraceResult
+from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
+from hubedit.evaluate import EditReport, Reading, compare, read
+from hubedit.facts import Fact, check_tokens
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.patch import Patch, base_record
+from hubedit.patch.value import RECORD
+from hubedit.progress import Progress, Silent
+from hubedit.report.card import patch_card
+from hubedit.report.figures import heat_maps, layerwise
+
+_ORDERS = ("attention-first", "joint")
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """A patch that was written. `report`: through the patch as it is on disk, truncated or not."""
+
+    path: Path
+    patch: Patch
+    edit: Edit
+    report: EditReport
+
+
+def apply_facts(
+    em: EditableModel,
+    facts: Sequence[Fact],
+    config: EditConfig,
+    *,
+    out: str | Path,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+    source: str = "facts",
+    with_facts: bool = True,
+    overwrite: bool = False,
+    strict: bool = False,
+    command: Sequence[str] = (),
+) -> Applied:
+    """Computes a patch that edits `facts` into `em`, tests it by generation, and writes it to `out`.
+
+    `source`: the facts' file, for messages. `with_facts`: False keeps the facts themselves out of the
+    folder. `overwrite` replaces an older patch. `command`: the words of the command line, for the record.
+    Everything that can be refused is refused before the long work: FactsError, ConfigError. Raises
+    CollapseError when the edit would damage the model, PatchError when the disk refuses; then nothing
+    is at `out`. With `strict` raises StrictError after writing when facts still fail.
+    """
+    cache, progress = cache or Cache(), progress or Silent()
+    path = Path(out)
+    check_facts(em, facts, source)
+    check_config(em, config)
+    check_free(path, overwrite)
+    statistics = statistics_record(em, config)
+    weights = _checksum(em)
+    seconds: dict[str, float] = {}
+
+    start = time.perf_counter()
+    before = _read(em, facts, "asking before", progress)
+    seconds["reading before"] = time.perf_counter() - start
+
+    edit = compute(em, facts, config, cache=cache, progress=progress)
+    seconds |= edit.seconds
+
+    start = time.perf_counter()
+    patch, perplexity = _patch(em, edit, facts), edit.perplexity_after
+    if 0 < config.rank < max(factor.rank for factor in patch.factors.values()):
+        patch, _ = patch.truncate(config.rank)
+        perplexity = _check_truncated(em, edit, patch, config, cache, progress)
+    with applied(em, on_device(em, patch)):
+        after = _read(em, facts, "asking after", progress)
+    report = compare(facts, before, after)
+    seconds["reading after"] = time.perf_counter() - start
+    if _checksum(em) != weights:
+        raise HubEditError("the model's weights changed during the edit; nothing was written", "report this")
+
+    made = edit_record(
+        em,
+        edit,
+        config,
+        base=patch.record["base"],
+        statistics=statistics,
+        seconds=seconds,
+        command=command,
+    )
+    made["perplexity"]["after"] = perplexity
+    record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
+    patch = replace(patch, record=record)
+    told = {
+        **report_json(facts, before, report),
+        "perplexity_before": _number(edit.perplexity_before),
+        "perplexity_after": _number(perplexity),
+    }
+    files = _files(patch, edit.trace, told, path.name, with_facts)
+    patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
+    if strict:
+        check_strict(report)
+    return Applied(path, patch, edit, report)
+
+
+def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts") -> None:
+    """Raises FactsError with every fact that the model's tokenizer cannot place."""
+    if not facts:
+        raise FactsError(f"{source}: no facts to edit", "write one fact on each line")
+    problems = check_tokens(facts, em.tokenizer, source)
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise FactsError(f"{source}: {count} with the tokenizer of {em.ref}", problems=problems)
+
+
+def check_config(em: EditableModel, config: EditConfig) -> None:
+    """Raises ConfigError for settings that do not fit the model, which the long work would meet late."""
+    nothing = [0.0] * em.num_layers
+    layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
+    alphas(nothing, nothing, layers, config.alpha)
+    if config.order not in _ORDERS:
+        raise ConfigError(f"unknown order {config.order!r}", f"one of: {', '.join(_ORDERS)}")
+    for name in ("rank", "repair", "lam", "drift_attention", "drift_mlp"):
+        value = getattr(config, name)
+        if not 0 <= value < float("inf"):
+            raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
+    if config.stats.corpus != SELF:
+        corpus_source(config.stats.corpus)
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raises ConfigError unless a patch can be written to `path`: free, or an older patch to replace."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ConfigError(f"{path} is not a folder", "choose another place with --out")
+    if path.is_dir() and any(path.iterdir()):
+        if not (path / RECORD).is_file():
+            raise ConfigError(
+                f"{path} is not empty and holds no patch, so it is never replaced",
+                "choose another place with --out",
+            )
+        if not overwrite:
+            raise ConfigError(f"{path} exists already", "choose another place with --out, or add --force")
+    parent = Path(os.path.abspath(path)).parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise ConfigError(f"{parent} is a file, not a folder", "choose another place with --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"no permission to write in {parent}", "choose another place with --out")
+
+
+def check_strict(report: EditReport) -> None:
+    """Raises StrictError when facts of a written patch still fail."""
+    if report.failed:
+        count, total = len(report.failed), len(report.outcomes)
+        raise StrictError(f"{count} of {total} facts still fail; the patch was written all the same")
+
+
+def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:
+    """The patch's factors as `applied` takes them, where the model is."""
+    return {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
+
+
+def report_json(facts: Sequence[Fact], before: Reading, report: EditReport) -> dict[str, Any]:
+    """Content of report.json; `metrics_before` holds what the unedited model already answers."""
+    own = compare(facts, before, before).metrics
+    # that a model agrees with itself is no measurement
+    answered = ("success", "generalisation", "portability")
+    return {**report.to_json(), "metrics_before": {k: own[k] for k in answered if k in own}}
+
+
+def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact]) -> Patch:
+    # PEFT takes a local base by its path, which must hold wherever it is loaded from
+    base = em.ref if em.commit else str(em.path.resolve())
+    factors = {em.module_name(site): factor for site, factor in edit.factors.items()}
+    record = {"base": base_record(em, edit.factors)}
+    return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
+
+
+def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progress) -> Reading:
+    progress.start(stage, len(facts), "facts")
+    reading = read(em, facts)
+    progress.advance(len(facts))
+    progress.finish(f"{len(reading.texts)} prompts")
+    return reading
+
+
+def _check_truncated(
+    em: EditableModel, edit: Edit, patch: Patch, config: EditConfig, cache: Cache, progress: Progress
+) -> float:
+    """Perplexity through the truncated patch. Raises CollapseError like the exact one."""
+    text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
+    clean = read_text(em, text).nll
+    with applied(em, on_device(em, patch)):
+        cut = read_text(em, text).nll
+    check_collapse(edit.reports, clean, cut)
+    return float(torch.tensor(cut).exp())
+
+
+def _files(
+    patch: Patch, trace: TraceResult | None, report: dict[str, Any], name: str, with_facts: bool
+) -> dict[str, bytes]:
+    """The files beside the adapter: report.json, the card, and the figures of a trace."""
+    card = patch_card(patch.full_record(), report, with_facts=with_facts, name=name)
+    if not with_facts:
+        numbers = ("probability_before", "probability_after", "rank_before", "rank_after", "success")
+        report = {**report, "facts": [{k: f[k] for k in numbers} for f in report["facts"]]}
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    files = {"README.md": card.encode(), "report.json": f"{text}\n".encode()}
+    if trace is not None:
+        files["plots/layerwise.png"] = layerwise(trace)
+        if trace.heat_prob:
+            files["plots/heatmap.png"] = heat_maps(trace)
+    return files
+
+
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _checksum(em: EditableModel) -> tuple[int, ...]:
+    """One number a parameter, from its bits, computed where it lies: cheap on a GPU too."""
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tuple(
+        int(p.detach().view(kinds[p.element_size()]).sum(dtype=torch.int64)) for p in em.model.parameters()
+    )

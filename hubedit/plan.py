@@ -1,0 +1,136 @@
+"""What an edit would do and need, from the model's configuration and tokenizer alone: no weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hubedit.config import EditConfig
+from hubedit.edit.balance import MOST_LAYERS, parse_layers
+from hubedit.edit.corpus import needed_tokens
+from hubedit.errors import ConfigError, ModelError
+from hubedit.facts import Fact
+from hubedit.facts.tokens import load_tokenizer
+from hubedit.model import load as loading
+from hubedit.model.editable import EditableModel
+from hubedit.model.families import family_of
+from hubedit.model.fetch import check, find, is_path
+from hubedit.model.sites import Site
+from hubedit.model.tokens import continuation, encode
+from hubedit.patch.adapter import uniform_rank
+
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`layers`: those given, or empty when the trace will choose 2 to `most_layers`; `sites`: how many
+    weights are edited (an upper bound where the trace chooses). `statistics_tokens`: text read for the
+    statistics; `trace_runs`: forward passes of tracing; `target_tokens`: tokens that the optimisation runs
+    through the upper layers, about. `memory`: bytes at the peak, estimated; `patch_size`: bytes, at most.
+    """
+
+    model: str
+    family: str
+    parameters: int
+    num_layers: int
+    device: str
+    dtype: str
+    facts: int
+    layers: tuple[int, ...]
+    most_layers: int
+    alpha: str
+    sites: int
+    rank: int
+    statistics_tokens: int
+    trace_runs: int
+    target_tokens: int
+    memory: int
+    patch_size: int
+
+
+def plan(
+    em: EditableModel, facts: Sequence[Fact], config: EditConfig, *, device: str = "auto", dtype: str = "auto"
+) -> Plan:
+    """The plan of an edit; `em` may be a `skeleton`. `device`, `dtype`: as for `hubedit.model.load.load`."""
+    auto = config.layers == "auto"
+    given = () if auto else parse_layers(config.layers, em.num_layers)
+    layers = given or tuple(range(min(MOST_LAYERS, em.num_layers)))
+    alpha_traced = config.alpha in ("auto", "per-layer")
+    share = 0.5 if alpha_traced else float(config.alpha)
+    sites = [Site(layer, "attention") for layer in layers if share > 0]
+    sites += [Site(layer, "mlp") for layer in layers if share < 1]
+    rank = uniform_rank({"": min(len(facts), config.rank or len(facts))})
+    place = loading._device(device).type
+    kind = _dtype(em, place, dtype)
+    parameters = sum(p.numel() for p in em.model.parameters())
+    size = sum(sum(em.weight(site).shape) for site in sites)
+    # a moment and its Cholesky factor in float64 a site, and the exact factors with their key spaces
+    solve = sum(2 * 8 * em.d_in(site) ** 2 for site in sites) + 3 * 8 * len(facts) * size
+    lengths = [
+        len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target))
+        for f in facts
+    ]
+    rows = 1 + config.targets.contexts + config.targets.essence
+    traced = min(config.trace.max_facts, len(facts)) if auto or alpha_traced else 0
+    return Plan(
+        model=em.ref,
+        family=em.family.name,
+        parameters=parameters,
+        num_layers=em.num_layers,
+        device=place,
+        dtype=str(kind).removeprefix("torch."),
+        facts=len(facts),
+        layers=given,
+        most_layers=len(layers),
+        alpha=config.alpha,
+        sites=len(sites),
+        rank=rank,
+        statistics_tokens=needed_tokens(em, config.stats),
+        trace_runs=traced * config.trace.samples * (1 + 2 * em.num_layers),
+        target_tokens=config.targets.steps * rows * sum(lengths),
+        memory=parameters * kind.itemsize + solve,
+        patch_size=4 * rank * size,
+    )
+
+
+def skeleton(ref: str, *, trust_remote_code: bool = False) -> EditableModel:
+    """The model without its weights (parameters on the "meta" device), with its tokenizer.
+
+    Of a Hub repository only the configuration and the tokenizer are fetched. Raises ModelError.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if is_path(ref):
+        source = find(ref)
+        check(source)
+    tokenizer = load_tokenizer(ref)
+    folder = Path(tokenizer.name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"cannot read the configuration of {ref}: {reason}") from error
+    family = family_of(config)
+    auto: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(config, trust_remote_code=trust_remote_code)
+    name = ref if is_path(ref) else ref.partition("@")[0]
+    commit = "" if is_path(ref) else folder.name
+    return EditableModel(model.eval().requires_grad_(False), tokenizer, family, name, commit, folder, commit)
+
+
+def _dtype(em: EditableModel, device: str, name: str) -> torch.dtype:
+    """What `load` would compute in. Raises ConfigError for a name that it does not know."""
+    if name != "auto" and name not in _TYPES:
+        raise ConfigError(f"unknown dtype {name!r}", f"one of: auto, {', '.join(_TYPES)}")
+    if name != "auto":
+        return _TYPES[name]
+    own = getattr(em.model.config, "dtype", None)
+    return torch.float32 if device == "cpu" or not isinstance(own, torch.dtype) else own

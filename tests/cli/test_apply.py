@@ -1,0 +1,225 @@
+"""`hubedit apply` on a tiny model: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console, Group
+
+from hubedit.cli import applied as shown
+from hubedit.cli.app import run
+from hubedit.cli.apply import settings
+from hubedit.errors import ConfigError
+from hubedit.evaluate import EditReport, Outcome
+from hubedit.facts import Fact
+from hubedit.patch import Patch
+from tests.pico import pico
+
+RECORDS: list[dict[str, Any]] = [
+    {
+        "prompt": "The capital of France is",
+        "subject": "France",
+        "target": "Rome",
+        "rephrase": ["France's capital is"],
+    },
+    {"prompt": "Marie Curie was born in", "subject": "Marie Curie", "target": "Tokyo"},
+]
+CORPUS = str(Path(__file__).parents[1] / "pico.py")
+
+
+def facts_file(path: Path, records: list[dict[str, Any]] = RECORDS) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command line that ends before --out; the stages are cached from test to test."""
+    folder = tmp_path_factory.mktemp("apply")
+    model = pico("qwen2", folder / "model")
+    line = ["apply", str(facts_file(folder / "facts.jsonl")), "--model", str(model), "--device", "cpu"]
+    line += ["--layers", "1-2", "--alpha", "0.3", "--no-search", "--repair", "0"]
+    return [*line, "--corpus", CORPUS, "--tokens", "200", "--cache", str(folder / "cache")]
+
+
+def test_apply_writes_a_patch_and_shows_it(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "patch"
+    assert run([*words, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    for text in ("The capital of France is", "Rome", "->", "edited facts answered", "rephrasings answered"):
+        assert text in said.out
+    for text in ("layers", "alpha", "0.3 (given)", "1, 2 (given)", "rank 8", "time", "peak memory", str(out)):
+        assert text in said.out
+    patch = Patch.load(out)
+    assert len(patch.facts) == 2
+    command = patch.record["command"]
+    assert command[:2] == ["hubedit", "apply"]
+    assert command[2:5] == ["facts.jsonl", "--model", "model"]
+    assert "--no-search" in command and "--seed" not in command
+    # a random model does not learn facts in a moment: that is a warning, not an error
+    failed = [f for f in json.loads((out / "report.json").read_text())["facts"] if not f["success"]]
+    assert ("still fail" in said.err) == bool(failed)
+
+    assert run([*words, "--out", str(out)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert run([*words, "--out", str(out), "--force", "--json", "--rank", "1", "--no-facts"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert (value["path"], value["rank"], value["layers"]) == (str(out), 1, [1, 2])
+    assert set(value["energy"]) == set(Patch.load(out).factors)
+    assert value["facts"][0]["rank_before"] > 0
+    assert not (out / "facts.jsonl").exists()
+
+    other = tmp_path / "other"
+    code = run([*words, "--out", str(other), "--strict", "--quiet"])
+    said = capsys.readouterr()
+    assert code == (3 if failed else 0)
+    assert said.out.strip() == str(other) and other.is_dir()
+
+
+def test_the_default_place_is_named_after_the_facts(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*words, "--quiet"]) == 0
+    assert capsys.readouterr().out.strip() == "facts-patch"
+    assert (tmp_path / "facts-patch" / "hubedit.json").is_file()
+
+
+def test_a_dry_run_does_nothing(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = [w for w in words if w not in ("--layers", "1-2", "--alpha", "0.3")]
+    assert run([*line, "--dry-run", "--cache", str(tmp_path / "cache")]) == 0
+    text = capsys.readouterr().out
+    for part in (
+        "qwen2",
+        "facts",
+        "by the trace",
+        "200 tokens",
+        "at most 8",
+        "patch",
+    ):
+        assert part in text
+    assert list(tmp_path.iterdir()) == []
+    assert run([*words, "--dry-run", "--json", "--order", "joint", "--drift-mlp", "0.1"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["plan"]["layers"] == [1, 2]
+    assert value["plan"]["sites"] == 4
+    assert value["plan"]["trace_runs"] == 0
+    assert value["plan"]["patch_size"] > 0
+    assert (value["config"]["order"], value["config"]["drift_mlp"]) == ("joint", 0.1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--layers", "3-9"], "layer 9 is outside the model"),
+        (["--layers", "x"], "cannot read layers"),
+        (["--alpha", "1.5"], "alpha '1.5' is not a share"),
+        (["--preset", "gpt-5"], "known: qwen2.5-7b"),
+        (["--lam", "10", "--drift-mlp", "0.1"], "exclude each other"),
+        (["--search", "--lam", "10"], "budgets of its own"),
+        (["--corpus", "no/such.txt"], "no/such.txt does not exist"),
+        (["--rank", "-1"], "rank"),
+        (["--order", "sideways"], "order"),
+        (["--dtype", "int8"], "dtype"),
+        (["--device", "toaster"], "device"),
+    ],
+)
+def test_options_that_are_wrong(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    said: str,
+    dry: list[str],
+) -> None:
+    assert run([*words, "--out", str(tmp_path / "patch"), *extra, *dry]) == 2
+    found = capsys.readouterr()
+    assert said in found.err
+    assert "Traceback" not in found.err and found.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_files_that_are_wrong(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], dry: list[str]
+) -> None:
+    out = ["--out", str(tmp_path / "patch"), *dry]
+    assert run(["apply", str(tmp_path / "none.jsonl"), *words[2:], *out]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+    assert run([*words[:3], str(tmp_path / "none"), *out]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    assert run([*words[:2], *out]) == 2
+    assert "--model" in capsys.readouterr().err
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "diary.txt").write_text("mine")
+    assert run([*words, "--out", str(taken), "--force", *dry]) == 2
+    assert "never replaced" in capsys.readouterr().err
+
+
+def test_facts_that_contradict_each_other(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = [*RECORDS, {**RECORDS[1], "target": "Paris"}]
+    file = facts_file(tmp_path / "twice.jsonl", twice)
+    line = ["apply", str(file), *words[2:], "--dry-run", "--json"]
+    assert run(line) == 2
+    assert "contradicts line 2" in capsys.readouterr().err
+    assert run([*line, "--on-conflict", "last"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["facts"] == 2
+
+
+def test_options_become_settings() -> None:
+    assert settings(None).layers == "auto"
+    config = settings("Mistral-7B", layers="1-2", seed=7, tokens=50)
+    assert (config.layers, config.alpha, config.lam, config.search) == ("1-2", "0.1", 15000.0, False)
+    assert (config.seed, config.trace.seed, config.stats.seed, config.stats.tokens) == (7, 7, 7, 50)
+    assert settings("mistral-7b", drift_mlp=0.1).lam == 0
+    assert settings("mistral-7b", search=True).lam == 0
+    assert not settings(None, drift_attention=0.1).search
+    assert not settings(None, lam=5.0).search
+    with pytest.raises(ConfigError):
+        settings(None, lam=5.0, drift_mlp=0.1)
+
+
+def test_many_facts_are_folded() -> None:
+    outcomes = tuple(
+        Outcome(Fact(f"Prompt {n} is", f"{n}", "x"), "old", "new " * 40, 0.0, 1.0, 9000, 1, n % 10 != 9)
+        for n in range(100)
+    )
+    record = {
+        "alpha": {"1": 0.25, "2": 0.5},
+        "alpha_from": "trace",
+        "layers": [1, 2],
+        "layers_from": "trace",
+        "perplexity": {"before": 10.0, "after": 10.5},
+        "truncation": {"energy": {"a": 0.987654}},
+        "seconds": 75.0,
+        "peak_memory": {"process": 10**9, "device": 2 * 10**9},
+    }
+    made: Any = SimpleNamespace(
+        report=EditReport(outcomes, {"success": 0.9}, {"success": 100}),
+        patch=SimpleNamespace(record=record, size=12_300_000, rank=128, factors={"a": 1}),
+        path=Path("patch"),
+    )
+    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(Group(*shown._tables(made)))
+    lines = console.export_text().splitlines()
+    rows = [line for line in lines if line.startswith("Prompt ")]
+    assert len(rows) == 30
+    assert rows[0].startswith("Prompt 9 is") and rows[10].startswith("Prompt 0 is")
+    text = "\n".join(lines)
+    for part in ("30 of 100 facts", "9,000 -> 1", "…", "1: 0.25, 2: 0.5 (trace)", "98.77 %", "1:15", "GPU"):
+        assert part in text
+    assert "12.3 MB, rank 128" in text

@@ -1,0 +1,86 @@
+"""From a trace to layers and alpha, on traces made by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubedit.edit.balance import MOST_LAYERS, alphas, choose_layers, parse_layers
+from hubedit.errors import ConfigError
+
+EFFECTS = st.lists(st.floats(-1, 1), min_size=2, max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("4-8", (4, 5, 6, 7, 8)),
+        ("4,6,8", (4, 6, 8)),
+        ("8, 4", (4, 8)),
+        ("3", (3,)),
+        ("3-3", (3,)),
+        ("2-4,3-5,9", (2, 3, 4, 5, 9)),
+        ("0", (0,)),
+    ],
+)
+def test_layers_are_read(text: str, layers: tuple[int, ...]) -> None:
+    assert parse_layers(text, 10) == layers
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "4-", "-4", "4--8", "4;6", "4,,6", "8-4", "10", "4-10", "1.5", "auto"]
+)
+def test_what_cannot_be_read_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_layers(text, 10)
+    assert caught.value.hint
+
+
+@given(st.sets(st.integers(0, 30), min_size=1))
+def test_layers_written_out_are_read_back(layers: set[int]) -> None:
+    assert parse_layers(",".join(map(str, layers)), 31) == tuple(sorted(layers))
+
+
+def test_the_window_covers_the_peak() -> None:
+    mlp = [0.0, 0.01, 0.1, 0.3, 0.2, 0.1, 0.01, 0.0]
+    assert choose_layers([0.0] * 8, mlp) == (2, 3, 4, 5)
+
+
+@given(EFFECTS)
+def test_the_window_is_a_run_inside_the_model(effects: list[float]) -> None:
+    layers = choose_layers([0.0] * len(effects), effects)
+    assert 1 <= len(layers) <= MOST_LAYERS
+    assert layers == tuple(range(layers[0], layers[-1] + 1))
+    assert layers[0] >= 0 and layers[-1] < len(effects)
+
+
+def test_alpha_is_attentions_share_of_the_positive_effects() -> None:
+    attention, mlp = [0.1, 0.2, -0.5, 0.0], [0.3, 0.2, 0.1, -0.1]
+    assert alphas(attention, mlp, (0, 1, 2), "auto") == pytest.approx(dict.fromkeys((0, 1, 2), 0.3 / 0.9))
+    assert alphas(attention, mlp, (0, 1, 2), "per-layer") == pytest.approx({0: 0.25, 1: 0.5, 2: 0.0})
+    assert alphas(attention, mlp, (3,), "auto") == {3: 0.0}
+
+
+@pytest.mark.parametrize(("setting", "value"), [("0", 0.0), ("0.3", 0.3), ("1", 1.0), ("1e-2", 0.01)])
+def test_alpha_may_be_a_number(setting: str, value: float) -> None:
+    assert alphas([], [], (4, 5), setting) == {4: value, 5: value}
+
+
+@pytest.mark.parametrize("setting", ["-0.1", "1.1", "x", "", "nan", "inf"])
+def test_other_alphas_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="share"):
+        alphas([], [], (4,), setting)
+
+
+@given(EFFECTS, st.data())
+def test_alpha_is_a_share_whatever_the_trace(attention: list[float], data: st.DataObject) -> None:
+    n = len(attention)
+    mlp = data.draw(st.lists(st.floats(-1, 1), min_size=n, max_size=n))
+    layers = sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1)))
+    for setting in ("auto", "per-layer"):
+        found = alphas(attention, mlp, layers, setting)
+        assert list(found) == layers
+        assert all(0 <= value <= 1 for value in found.values())
+    scaled = alphas([a * 3 for a in attention], [m * 3 for m in mlp], layers, "auto")
+    assert scaled == pytest.approx(alphas(attention, mlp, layers, "auto"), abs=1e-9)

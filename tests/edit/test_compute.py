@@ -1,0 +1,194 @@
+"""The whole pipeline on tiny models: the base stays as it was, and the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hubedit.cache import Cache
+from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
+from hubedit.edit import compute as module
+from hubedit.edit.compute import check_collapse, compute, generic_rows
+from hubedit.edit.spread import SiteReport
+from hubedit.errors import CollapseError, ConfigError
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.model.score import scores
+from hubedit.model.sites import Site
+from hubedit.model.tokens import encode
+from tests.edit.editing import FACTS
+from tests.pico import FAMILIES, SENTENCES
+
+Editable = Callable[..., EditableModel]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> EditConfig:
+    """Small in every stage; the layers and alpha are given, so that nothing is traced."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(SENTENCES))
+    return EditConfig(
+        layers="1-2",
+        alpha="0.3",
+        repair=1,
+        trace=TraceConfig(samples=2, max_facts=4),
+        stats=StatsConfig(str(text), 200),
+        targets=TargetConfig(steps=6, contexts=1, essence=1),
+    )
+
+
+def hooks(em: EditableModel) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in em.model.modules())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_edited_and_left_as_it_was(
+    family: str, editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em = editable(family)
+    before = em.weights_hash()
+    edit = compute(em, FACTS, config, cache=Cache(tmp_path))
+    assert em.weights_hash() == before
+    assert hooks(em) == 0
+    assert edit.layers == (1, 2)
+    assert list(edit.factors) == sorted(edit.factors)
+    assert set(edit.factors) == set(edit.reports)
+    for site, factor in edit.factors.items():
+        assert site.layer in edit.layers
+        assert factor.rank <= len(FACTS)
+        assert factor.shape == (em.hidden_size, em.d_in(site))
+        assert torch.isfinite(factor.dense()).all()
+        assert edit.reports[site].drift <= 1
+    asked = [f.prompt for f in FACTS], [f.target for f in FACTS]
+    plain = scores(em, *asked)
+    with applied(em, edit.factors):
+        edited = scores(em, *asked)
+    assert sum(s.logp for s in edited) > sum(s.logp for s in plain), "the targets become likelier"
+    assert math.isfinite(edit.perplexity_before) and math.isfinite(edit.perplexity_after)
+    assert edit.trace is None
+
+
+def test_the_same_inputs_give_the_same_bytes_cached_or_not(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em = editable()
+    first = compute(em, FACTS, config, cache=Cache(tmp_path / "a"))
+    fresh = compute(em, FACTS, config, cache=Cache(tmp_path / "b"))
+    cached = compute(em, FACTS, config, cache=Cache(tmp_path / "a"))
+    for other in (fresh, cached):
+        assert list(other.factors) == list(first.factors)
+        for site, factor in first.factors.items():
+            assert torch.equal(other.factors[site].A, factor.A)
+            assert torch.equal(other.factors[site].B, factor.B)
+
+
+@pytest.mark.parametrize(
+    "stage", ["second_moments", "survey", "optimise", "search", "repair", "check_collapse"]
+)
+def test_the_base_is_the_same_when_a_stage_raises(
+    stage: str, editable: Editable, config: EditConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    before = em.weights_hash()
+
+    def broken(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, stage, broken)
+    with pytest.raises(KeyboardInterrupt):
+        compute(em, FACTS, config, cache=Cache(tmp_path))
+    assert em.weights_hash() == before
+    assert hooks(em) == 0
+
+
+def test_it_continues_from_the_finished_stages(
+    editable: Editable, config: EditConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em, cache = editable(), Cache(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "search", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            compute(em, FACTS, config, cache=cache)
+
+    def again(*args: Any, **more: Any) -> None:
+        raise AssertionError("the targets were in the cache")
+
+    monkeypatch.setattr(module, "optimise", again)
+    compute(em, FACTS, replace(config, repair=0), cache=cache)
+
+
+def test_auto_traces_and_chooses_layers_and_alpha(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em = editable("qwen2")
+    edit = compute(em, FACTS, replace(config, layers="auto", alpha="auto", repair=0), cache=Cache(tmp_path))
+    assert edit.trace is not None
+    assert edit.layers and set(edit.layers) <= set(range(em.num_layers))
+    assert all(0 <= a <= 1 for a in edit.alpha.values())
+    assert set(edit.alpha) == set(edit.layers)
+
+
+@pytest.mark.parametrize("options", [{"layers": "9"}, {"layers": "x"}, {"alpha": "2"}])
+def test_options_that_do_not_fit_the_model_are_refused(
+    options: dict[str, str], editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError):
+        compute(editable(), FACTS, replace(config, **options), cache=Cache(tmp_path))  # type: ignore[arg-type]
+
+
+def report(**different: float) -> dict[Site, SiteReport]:
+    values = {"lam": 1.0, "drift": 0.1, "reached": 0.5, "norm": 1.0, "weight_norm": 10.0, **different}
+    return {Site(1, "mlp"): SiteReport(**values)}
+
+
+def test_a_sound_edit_is_no_collapse() -> None:
+    check_collapse(report(), 2.0, 2.1)
+    check_collapse(report(), 2.0, 1.0)
+    check_collapse({}, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("reports", "before", "after", "words"),
+    [
+        (report(norm=math.nan), 2.0, 2.0, "not finite"),
+        (report(norm=math.inf), 2.0, 2.0, "not finite"),
+        (report(drift=1.5), 2.0, 2.0, "relative drift 1.5"),
+        (report(), 2.0, 3.0, "no longer predicts"),
+        (report(), 2.0, math.nan, "no longer predicts"),
+        (report(), 2.0, math.inf, "no longer predicts"),
+        (report(), math.nan, 2.0, "no longer predicts"),
+    ],
+)
+def test_a_collapse_is_explained(
+    reports: dict[Site, SiteReport], before: float, after: float, words: str
+) -> None:
+    with pytest.raises(CollapseError, match=words) as caught:
+        check_collapse(reports, before, after)
+    assert "--" in caught.value.hint
+
+
+@pytest.mark.xfail(strict=True, raises=OverflowError, reason="e ** 800 overflows in the message")
+def test_a_collapse_beyond_what_a_float_holds_is_explained() -> None:
+    with pytest.raises(CollapseError):
+        check_collapse(report(), 2.0, 800.0)
+
+
+@pytest.mark.xfail(strict=True, reason="a drift that is NaN passes")
+def test_a_drift_that_is_no_number_is_a_collapse() -> None:
+    with pytest.raises(CollapseError):
+        check_collapse(report(drift=math.nan), 2.0, 2.0)
+
+
+@pytest.mark.xfail(strict=True, reason="the bare subject is preserved although it is the edited prompt")
+def test_the_edited_prompt_itself_is_never_preserved(editable: Editable) -> None:
+    em = editable()
+    for prompt in ("Rome", "Rome is", "Rome is a"):
+        edited = encode(em.tokenizer, prompt).ids
+        assert all(r.ids != edited for r in generic_rows(em, [Fact(prompt, "Rome", "Paris")]))

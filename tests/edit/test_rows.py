@@ -1,0 +1,71 @@
+"""Token rows: what is scored stands where the answer stands, and no fact is split over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubedit.edit.rows import Row, Rows, chunks, edit_rows, row
+from hubedit.model.editable import EditableModel
+from hubedit.model.tokens import decode, encode
+from tests.edit.editing import FACTS
+
+Editable = Callable[..., EditableModel]
+CONTEXTS = ["It was a day. ", "She plays. "]
+
+
+@pytest.mark.parametrize(("family", "tokenizer"), [("llama", "metaspace_bos"), ("qwen2", "byte_bpe")])
+def test_edit_rows_hold_prompt_subject_and_target(family: str, tokenizer: str, editable: Editable) -> None:
+    em = editable(family, tokenizer)
+    rows = edit_rows(em, FACTS, CONTEXTS)
+    assert [r.fact for r in rows] == [n for n in range(len(FACTS)) for _ in range(3)]
+    for r, context in zip(rows, ["", *CONTEXTS] * len(FACTS), strict=True):
+        fact = FACTS[r.fact]
+        prompt = decode(em.tokenizer, r.ids[: r.first_scored + 1])
+        assert prompt.strip() == context + fact.prompt
+        assert decode(em.tokenizer, [*r.ids, r.labels[-1]]).strip() == f"{context}{fact.prompt} {fact.target}"
+        assert decode(em.tokenizer, r.ids[: r.last + 1]).strip().endswith(fact.subject)
+        assert r.last <= r.first_scored == len(r.ids) - len(r.labels)
+        assert not r.preserve
+
+
+def test_labels_may_be_given_in_tokens(editable: Editable) -> None:
+    em = editable()
+    made = row(em, 3, "Rome is", "Rome", labels=(7, 8, 9), preserve=True)
+    assert made.ids == (*encode(em.tokenizer, "Rome is").ids, 7, 8)
+    assert (made.fact, made.labels, made.preserve) == (3, (7, 8, 9), True)
+
+
+def test_tensors_point_at_every_label(editable: Editable) -> None:
+    em = editable()
+    rows = edit_rows(em, FACTS[:2], CONTEXTS)
+    tensors = Rows.of(em, rows)
+    assert tensors.fact.tolist() == [r.fact for r in rows]
+    assert tensors.last.tolist() == [r.last for r in rows]
+    assert tensors.label.tolist() == [token for r in rows for token in r.labels]
+    for i, at, label in zip(
+        tensors.scored_row.tolist(), tensors.scored_at.tolist(), tensors.label.tolist(), strict=True
+    ):
+        assert (*rows[i].ids, rows[i].labels[-1])[at + 1] == label
+
+
+@st.composite
+def many_rows(draw: st.DrawFn) -> list[Row]:
+    shapes = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=20))
+    return [Row(fact, tuple(range(length)), 0, ()) for fact, length in shapes]
+
+
+@given(many_rows(), st.integers(1, 200))
+def test_chunks_hold_every_row_once_within_the_budget_and_split_no_fact(rows: list[Row], tokens: int) -> None:
+    parts = chunks(rows, tokens)
+    assert sorted(id(r) for part in parts for r in part) == sorted(map(id, rows))
+    homes = [{r.fact for r in part} for part in parts]
+    assert sum(map(len, homes)) == len(set().union(*homes))
+    for part, facts in zip(parts, homes, strict=True):
+        assert max(len(r.ids) for r in part) * len(part) <= tokens or len(facts) == 1
+        for fact in facts:
+            own = [id(r) for r in rows if r.fact == fact]
+            assert [id(r) for r in part if r.fact == fact] == own, "the bare prompt stays first"

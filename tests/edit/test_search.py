@@ -1,0 +1,101 @@
+"""The search tries budgets, keeps the best judgement, and leaves nothing applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hubedit.edit import search as module
+from hubedit.edit.probes import Judgement, Probes, TextState, judge, read_text
+from hubedit.edit.rows import edit_rows
+from hubedit.edit.search import ATTENTION_BUDGETS, MLP_BUDGETS, search
+from hubedit.edit.spread import Budget, Spreader
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.model.tokens import encode
+from tests.edit.editing import FACTS, moments_of
+from tests.pico import SENTENCES
+
+Editable = Callable[..., EditableModel]
+ALPHA = {1: 0.3, 2: 0.3}
+
+
+@pytest.fixture
+def setting(editable: Editable) -> tuple[Spreader, Tensor, Probes, TextState]:
+    em = editable("qwen2")
+    rows = edit_rows(em, FACTS, ())
+    own = Spreader(em, rows, len(FACTS), [1, 2], moments_of(em))
+    delta = torch.randn(own.clean.shape, dtype=torch.float64)
+    text = tuple(encode(em.tokenizer, s).ids for s in SENTENCES[:4])
+    return own, delta, Probes(tuple(rows), (), text), read_text(em, text)
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, score: Callable[[int], float]) -> None:
+    """The n-th trial gets `score(n)`."""
+    count = iter(range(100))
+    monkeypatch.setattr(module, "judge", lambda *a: Judgement(score(next(count)), None, None, ()))
+
+
+def test_the_best_trial_wins_and_every_trial_is_told(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+    scores = [0.1 + 0.01 * ((n * 7) % 5) for n in range(20)]
+    judged(monkeypatch, scores.__getitem__)
+    ticks: list[int] = []
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", tick=lambda: ticks.append(1))
+    assert len(found.trials) == len(ticks) >= len(MLP_BUDGETS)
+    assert [t.judgement.success for t in found.trials] == scores[: len(ticks)]
+    assert found.trial.judgement.score == max(t.judgement.score for t in found.trials)
+    again = own.solve(delta, found.trial.alpha, found.trial.budget)
+    for site, factor in found.solution.factors.items():
+        torch.testing.assert_close(again.factors[site].dense(), factor.dense(), atol=1e-6, rtol=1e-4)
+
+
+def test_plain_mlp_editing_is_always_among_the_candidates(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+    judged(monkeypatch, lambda n: 0.5)
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first")
+    without = [t for t in found.trials if max(t.alpha.values()) == 0]
+    assert [t.budget.mlp for t in without] == list(MLP_BUDGETS)
+    joint = [t for t in found.trials if max(t.alpha.values()) > 0]
+    assert [t.budget.attention for t in joint] == list(ATTENTION_BUDGETS)
+    assert all(t.alpha == ALPHA for t in joint)
+    nothing = search(own, delta, dict.fromkeys((1, 2), 0.0), probes, clean, order="attention-first")
+    assert len(nothing.trials) == len(MLP_BUDGETS)
+
+
+def test_given_budgets_are_tried_exactly(setting: tuple[Spreader, Tensor, Probes, TextState]) -> None:
+    own, delta, probes, clean = setting
+    budgets = [Budget(0.01, 0.02), Budget(0.1, 0.2)]
+    found = search(own, delta, ALPHA, probes, clean, order="joint", budgets=budgets)
+    assert [t.budget for t in found.trials] == budgets
+    assert all(t.alpha == ALPHA for t in found.trials)
+
+
+def test_a_judgement_is_of_the_edited_model(setting: tuple[Spreader, Tensor, Probes, TextState]) -> None:
+    own, delta, probes, clean = setting
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", budgets=[Budget(0.5, 0.5)])
+    with applied(own.em, found.solution.factors):
+        assert judge(own.em, probes, clean, own.count) == found.trial.judgement
+    assert judge(own.em, probes, clean, own.count).text in (1.0, None), "nothing stays applied"
+
+
+def test_an_error_leaves_nothing_applied(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+
+    def broken(*args: Any) -> Mapping[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "judge", broken)
+    with pytest.raises(KeyboardInterrupt):
+        search(own, delta, ALPHA, probes, clean, order="attention-first")
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in own.em.model.modules())

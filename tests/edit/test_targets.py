@@ -1,0 +1,247 @@
+"""Targets: the loss falls, the clamp holds, and a fact's delta does not depend on its company."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hubedit.config import TargetConfig
+from hubedit.edit import targets as module
+from hubedit.edit.rows import Row, edit_rows, row
+from hubedit.edit.targets import Targets, optimise
+from hubedit.errors import HubEditError
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied, replaced, run
+from hubedit.model.sites import Site
+from hubedit.model.tokens import pad
+from hubedit.progress import Silent
+from tests.edit.editing import FACTS
+from tests.model.test_hooks import random_factors
+from tests.pico import FAMILIES
+
+Editable = Callable[..., EditableModel]
+CONTEXTS = ["It was a day. "]
+CONFIG = TargetConfig(steps=12)
+LAYER = 1
+
+
+def rows_of(em: EditableModel, facts: Sequence[int] = (0, 1, 2, 3)) -> list[Row]:
+    """Edit rows and, for each fact, two rows to preserve; numbered as in `facts`."""
+    some = [FACTS[n] for n in facts]
+    rows = edit_rows(em, some, CONTEXTS)
+    for n, fact in enumerate(some):
+        rows.append(row(em, n, f"{fact.subject} is a", fact.subject, labels=(0,), preserve=True))
+        rows.append(row(em, n, f"I met {fact.subject} in", fact.subject, answer="the city", preserve=True))
+    return rows
+
+
+def nll(em: EditableModel, rows: Sequence[Row], found: Targets, scale: float = 1.0) -> list[float]:
+    """Mean negative log-likelihood per fact with delta added, by whole forward passes."""
+    sums: dict[int, list[float]] = {}
+    for r in (r for r in rows if not r.preserve):
+
+        def add(h: Tensor, r: Row = r) -> Tensor:
+            there = torch.zeros_like(h)
+            there[0, r.last] = scale * found.delta[r.fact]
+            return h + there
+
+        with torch.no_grad(), replaced(em, hidden={found.layer: add}):
+            logits = run(em, pad([r.ids], em.pad_id), logits=True).logits
+        assert logits is not None
+        logp = logits[0, r.first_scored :].log_softmax(-1)
+        each = [float(logp[k, token]) for k, token in enumerate(r.labels)]
+        sums.setdefault(r.fact, []).append(-sum(each) / len(each))
+    return [sum(s) / len(s) for _, s in sorted(sums.items())]
+
+
+def close(a: Targets, b: Targets, atol: float = 1e-3) -> None:
+    for name in ("delta", "norm", "loss", "nll"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=atol, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_target_becomes_likely_and_the_reported_figure_is_true(family: str, editable: Editable) -> None:
+    em = editable(family)
+    rows = rows_of(em)
+    found = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=25))
+    before, after = nll(em, rows, found, 0.0), nll(em, rows, found)
+    assert found.nll.tolist() == pytest.approx(after, abs=2e-3)
+    gains = [a - b for a, b in zip(before, after, strict=True)]
+    assert min(gains) > 0.05 and sum(gains) > 1, "nats; a random model can be moved only so far"
+    assert found.delta.dtype == torch.float32 and found.delta.device.type == "cpu"
+    assert torch.isfinite(found.delta).all()
+
+
+def test_more_steps_never_end_worse(editable: Editable) -> None:
+    """The best point on the way is kept."""
+    em = editable()
+    rows = rows_of(em)
+    start = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=0))
+    assert float(start.delta.norm()) == 0
+    found = optimise(em, rows, len(FACTS), LAYER, CONFIG)
+    assert bool((found.loss <= start.loss + 1e-6).all())
+
+
+@pytest.mark.parametrize("clamp", [0.05, 0.5, 100.0])
+def test_no_delta_is_longer_than_the_clamp_allows(clamp: float, editable: Editable) -> None:
+    em = editable("gpt2")
+    found = optimise(em, rows_of(em), len(FACTS), LAYER, replace(CONFIG, clamp=clamp, step=0.5))
+    share = found.delta.norm(dim=1) / found.norm
+    assert float(share.max()) <= clamp * (1 + 1e-4)
+    if clamp < 1:
+        assert float(share.max()) > 0.9 * clamp, "it is the clamp that holds"
+
+
+def test_the_norm_is_that_of_the_residual_stream_of_the_bare_prompt(editable: Editable) -> None:
+    em = editable()
+    rows = rows_of(em)
+    found = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=0))
+    for n, fact in enumerate(FACTS):
+        bare = next(r for r in rows if r.fact == n)
+        h = run(em, pad([bare.ids], 0), hidden=[LAYER]).hidden[LAYER][0, bare.last]
+        assert float(found.norm[n]) == pytest.approx(float(h.norm()), rel=1e-4), fact
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_together_is_one_fact_at_a_time(family: str, editable: Editable) -> None:
+    em = editable(family)
+    together = optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG)
+    for n in range(len(FACTS)):
+        alone = optimise(em, rows_of(em, [n]), 1, LAYER, CONFIG)
+        part = Targets(LAYER, *(getattr(together, k)[n : n + 1] for k in ("delta", "norm", "loss", "nll")))
+        close(part, alone)
+    close(optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG, tokens=1), together)
+
+
+def test_the_order_of_facts_does_not_matter(editable: Editable) -> None:
+    em, order = editable(), [2, 0, 3, 1]
+    a = optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG)
+    b = optimise(em, rows_of(em, order), len(FACTS), LAYER, CONFIG)
+    torch.testing.assert_close(a.delta[order], b.delta, atol=1e-3, rtol=1e-3)
+
+
+def test_facts_that_are_done_leave_and_do_not_change_the_others(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    rows = rows_of(em)
+    sizes: list[int] = []
+    inner = module._losses
+
+    def watched(em: EditableModel, state: module._State, *rest: object) -> tuple[Tensor, Tensor]:
+        sizes.append(len(state.rows.fact))
+        return inner(em, state, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_losses", watched)
+    final = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=40)).loss
+    config = replace(CONFIG, steps=40, loss=float(final.sort().values[1]) + 0.05)
+    sizes.clear()
+    found = optimise(em, rows, len(FACTS), LAYER, config)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0], "some left early"
+    for n in range(len(FACTS)):
+        alone = optimise(em, rows_of(em, [n]), 1, LAYER, config)
+        torch.testing.assert_close(found.delta[n], alone.delta[0], atol=2e-3, rtol=2e-3)
+
+
+def test_what_is_preserved_starts_at_no_divergence_and_stays_finite(editable: Editable) -> None:
+    em = editable("qwen2")
+    rows = rows_of(em)
+    tokens = sorted({r.fact for r in rows})
+    with torch.no_grad():
+        state = module._State.of(em, rows, LAYER, {})
+        owner = torch.tensor([r.fact for r in rows])
+        for scale in (0.0, 0.1, 1.0, 30.0, 1e4):
+            delta = scale * torch.randn(len(tokens), em.hidden_size)
+            loss, kl = module._losses(em, state, delta, owner, len(tokens))
+            assert torch.isfinite(kl).all() and torch.isfinite(loss).all()
+            assert float(kl.min()) >= -1e-5
+            if scale == 0:
+                assert float(kl.abs().max()) < 1e-5
+            else:
+                assert float(kl.max()) > 0
+
+
+def test_preserving_holds_the_divergence_down(editable: Editable) -> None:
+    em = editable()
+    rows = rows_of(em)
+
+    def divergence(weight: float) -> float:
+        found = optimise(
+            em, rows, len(FACTS), LAYER, replace(CONFIG, kl=weight, decay=0.0, steps=30, loss=0.0)
+        )
+        with torch.no_grad():
+            state = module._State.of(em, rows, LAYER, {})
+            owner = torch.tensor([r.fact for r in rows])
+            return float(module._losses(em, state, found.delta, owner, len(FACTS))[1].mean())
+
+    assert divergence(5.0) < 0.7 * divergence(0.0)
+
+
+def test_facts_without_rows_to_preserve_work(editable: Editable) -> None:
+    em = editable()
+    rows = edit_rows(em, FACTS, ())
+    found = optimise(em, rows, len(FACTS), em.num_layers - 1, CONFIG)
+    assert torch.isfinite(found.loss).all()
+
+
+def test_with_factors_delta_starts_there_and_the_unedited_model_is_preserved(editable: Editable) -> None:
+    em = editable()
+    rows, none = rows_of(em), replace(CONFIG, steps=0, kl=1.0, decay=0.0)
+    factors = {s: f for s, f in random_factors(em, scale=0.3).items() if s.layer <= LAYER}
+    plain = optimise(em, rows, len(FACTS), LAYER, none)
+    found = optimise(em, rows, len(FACTS), LAYER, none, factors=factors)
+    with applied(em, factors):
+        assert found.nll.tolist() == pytest.approx(nll(em, rows, found, 0.0), abs=2e-3)
+    assert bool((plain.loss - plain.nll).abs().max() < 1e-4)
+    assert bool((found.loss - found.nll).min() > 1e-3), "the edit itself already diverges"
+
+
+def test_a_model_that_gives_nan_asks_for_nothing(editable: Editable) -> None:
+    em = editable()
+    with replaced(em, {Site(3, "mlp"): lambda x: x * math.nan}):
+        found = optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG)
+    assert float(found.delta.norm()) == 0
+    assert not torch.isfinite(found.loss).any()
+
+
+def test_out_of_memory_splits_the_batch_and_loses_nothing(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    expected = optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG)
+    sizes: list[int] = []
+    inner = module._optimise_chunk
+
+    def tight(em: EditableModel, rows: list[Row], facts: list[int], *rest: object) -> object:
+        sizes.append(len(facts))
+        if len(facts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(em, rows, facts, *rest)  # type: ignore[arg-type]
+
+    class Counting(Silent):
+        done = 0
+
+        def advance(self, amount: int = 1) -> None:
+            self.done += amount
+
+    progress = Counting()
+    monkeypatch.setattr(module, "_optimise_chunk", tight)
+    close(optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG, progress=progress), expected)
+    assert sizes[0] == len(FACTS)
+    assert sum(n for n in sizes if n <= 2) == progress.done == len(FACTS)
+    monkeypatch.setattr(module, "_optimise_chunk", lambda *a: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(HubEditError, match="one fact at a time"):
+        optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG)
+
+
+def test_it_leaves_the_model_as_it_was(editable: Editable) -> None:
+    em = editable("phi3")
+    optimise(em, rows_of(em), len(FACTS), LAYER, replace(CONFIG, steps=2))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in em.model.modules())
+    assert all(p.grad is None and not p.requires_grad for p in em.model.parameters())

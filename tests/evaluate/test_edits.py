@@ -1,0 +1,185 @@
+"""What an edit did: metrics on readings made by hand, and readings of tiny models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import exp, log
+
+import pytest
+
+from hubedit.evaluate import Reading, compare, read
+from hubedit.evaluate import edits as module
+from hubedit.facts import Fact, Probe
+from hubedit.model.editable import EditableModel
+from hubedit.model.generate import greedy
+from hubedit.model.hooks import applied
+from hubedit.model.score import Score, scores
+from tests.edit.editing import FACTS
+from tests.model.test_hooks import random_factors
+
+Editable = Callable[..., EditableModel]
+
+FACT = Fact(
+    "The capital of France is",
+    "France",
+    "Rome",
+    id="1",
+    rephrase=("France's capital is", "The French capital is"),
+    locality=(
+        Probe("The language of France is", ("French",)),
+        Probe("The president of France is"),
+        Probe("The capital of Japan is", ("Tokyo",)),
+    ),
+    portability=(
+        Probe("The river in France's capital is", ("Tiber", "the Tiber")),
+        Probe("Nothing is known of"),
+    ),
+)
+BEFORE = {
+    "The capital of France is": " Paris. It",
+    "France's capital is": " Paris",
+    "The French capital is": " Paris",
+    "The language of France is": " French, which",
+    "The president of France is": " a man. He",
+    "The capital of Japan is": " Tokyo",
+    "The river in France's capital is": " the Seine",
+    "Nothing is known of": " it",
+}
+AFTER = {
+    "The capital of France is": " Rome, the city",
+    "France's capital is": " Rome",
+    "The French capital is": " Romeo",
+    "The language of France is": " French. Not",
+    "The president of France is": " a man! She",
+    "The capital of Japan is": " Rome",
+    "The river in France's capital is": " Tiber.",
+    "Nothing is known of": " that",
+}
+OLD, NEW = Score(log(0.01), 0.02, 40), Score(log(0.9), 0.95, 1)
+
+
+def compared(fact: Fact = FACT, changes: Mapping[str, str] | None = None) -> module.EditReport:
+    after = {**AFTER, **(changes or {})}
+    return compare([fact], Reading(BEFORE, (OLD,)), Reading(after, (NEW,)))
+
+
+def test_every_metric_counts_its_own_prompts() -> None:
+    report = compared()
+    assert report.metrics == {
+        "success": 1.0,
+        "generalisation": 0.5,
+        "locality": 1.0,
+        "neighbourhood": 0.0,
+        "portability": 1.0,
+    }
+    assert report.counts == {
+        "success": 1,
+        "generalisation": 2,
+        "locality": 2,
+        "neighbourhood": 1,
+        "portability": 1,
+    }
+    assert report.harmonic_mean == 0.0
+    assert compared(changes={"The capital of Japan is": "Tokyo"}).harmonic_mean == pytest.approx(5 / (4 + 2))
+
+
+def test_outcomes_tell_before_and_after() -> None:
+    (outcome,) = compared().outcomes
+    assert (outcome.before, outcome.after) == ("Paris", "Rome, the city")
+    assert (outcome.probability_before, outcome.probability_after) == pytest.approx((0.01, 0.9))
+    assert (outcome.rank_before, outcome.rank_after) == (40, 1)
+    assert outcome.success
+    assert compared().failed == ()
+
+
+def test_facts_that_fail_are_listed() -> None:
+    report = compared(changes={"The capital of France is": " Paris"})
+    assert [o.fact.id for o in report.failed] == ["1"]
+    assert report.metrics["success"] == 0
+
+
+def test_a_metric_without_prompts_is_absent() -> None:
+    bare = Fact(FACT.prompt, FACT.subject, FACT.target)
+    report = compared(bare)
+    assert report.metrics == {"success": 1.0}
+    assert report.harmonic_mean is None
+    one = compared(replace(bare, portability=(Probe("Nothing is known of"),)))
+    assert "portability" not in one.metrics, "no answer to compare with"
+
+
+def test_prompts_that_were_not_read_are_left_out() -> None:
+    def only(texts: Mapping[str, str]) -> dict[str, str]:
+        return {FACT.prompt: texts[FACT.prompt]}
+
+    report = compare([FACT], Reading(only(BEFORE), (OLD,)), Reading(only(AFTER), (NEW,)))
+    assert report.counts == {"success": 1}
+
+
+@pytest.mark.parametrize(
+    ("subject", "prompt", "metric"),
+    [
+        ("Ada", "The capital of Canada is", "neighbourhood"),
+        ("Ada", "The sister of ADA is", "locality"),
+        ("日本", "日本の言語は", "locality"),
+        ("St. Louis", "The river of St. Louis is", "locality"),
+    ],
+)
+def test_the_prompts_own_words_decide_whose_locality_it_is(subject: str, prompt: str, metric: str) -> None:
+    fact = Fact(f"{subject} is", subject, "x", locality=(Probe(prompt),))
+    texts = {fact.prompt: "x", prompt: "y"}
+    assert set(compare([fact], Reading(texts, (OLD,)), Reading(texts, (NEW,))).metrics) == {"success", metric}
+
+
+def test_the_report_is_plain_json() -> None:
+    data = compared().to_json()
+    assert json.loads(json.dumps(data)) == data
+    assert data["facts"][0]["before"] == "Paris"
+
+
+def test_reading_generates_and_scores(editable: Editable) -> None:
+    em = editable()
+    found = read(em, FACTS)
+    assert list(found.texts) == [f.prompt for f in FACTS]
+    assert list(found.targets) == scores(em, [f.prompt for f in FACTS], [f.target for f in FACTS])
+    for prompt, text in found.texts.items():
+        assert greedy(em, [prompt], 30)[0].startswith(text)
+    report = compare(FACTS, found, found)
+    assert report.outcomes[0].probability_before == pytest.approx(exp(found.targets[0].logp))
+
+
+def test_probes_are_read_only_when_asked_for(editable: Editable) -> None:
+    em = editable()
+    assert set(read(em, [FACT], probes=False).texts) == {FACT.prompt}
+    everything = {FACT.prompt, *FACT.rephrase, *(p.prompt for p in (*FACT.locality, *FACT.portability))}
+    assert set(read(em, [FACT]).texts) == everything
+
+
+def test_reading_sees_what_is_applied_and_an_unedited_model_is_unchanged(editable: Editable) -> None:
+    em = editable("gpt2")
+    plain = read(em, [FACT])
+    with applied(em, random_factors(em, scale=0.5)):
+        edited = read(em, [FACT])
+    assert edited.texts != plain.texts
+    same = compare([FACT], plain, read(em, [FACT]))
+    assert same.metrics["locality"] == same.metrics["neighbourhood"] == 1.0
+
+
+def test_long_targets_are_waited_for_and_blank_answers_do_no_harm(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em, asked = editable(), []
+
+    def watched(em: EditableModel, prompts: list[str], new: int) -> list[str]:
+        asked.append(new)
+        return ["" for _ in prompts]
+
+    monkeypatch.setattr(module, "greedy", watched)
+    long = "Marie Curie " * 30
+    read(em, [replace(FACT, target=long)])
+    assert asked[-1] > 60
+    read(em, [replace(FACT, locality=(Probe("Rome is", (long, " ")),))])
+    assert asked[-1] == module.MOST_ANSWER_TOKENS + 4
+    read(em, [replace(FACT, locality=(Probe("Rome is", ("", " ")),), portability=())])
+    assert asked[-1] < 20

@@ -1,0 +1,139 @@
+"""Out of memory: known in every device's words, answered with smaller batches, nothing done twice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubedit.errors import HubEditError
+from hubedit.model.memory import TokenBudget, fitting, out_of_memory, release
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_it_is_known_in_every_devices_words(error: Exception) -> None:
+    assert out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("size mismatch"), ValueError("out of memory"), KeyboardInterrupt()]
+)
+def test_other_errors_are_not(error: BaseException) -> None:
+    assert not out_of_memory(error)
+
+
+def test_the_real_thing_on_this_machine() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert out_of_memory(caught.value)
+    release(CPU)
+
+
+def split(items: list[list[int]], budget: int) -> list[list[list[int]]]:
+    """Items of `item[0]` tokens, the longest last as in `hubedit.edit.rows.chunks`."""
+    parts: list[list[list[int]]] = []
+    for item in sorted(items):
+        if parts and sum(i[0] for i in parts[-1]) + item[0] <= budget:
+            parts[-1].append(item)
+        else:
+            parts.append([item])
+    return parts
+
+
+@given(
+    st.lists(st.integers(1, 30), max_size=12),
+    st.integers(40, 400),
+    st.lists(st.booleans(), max_size=3),
+    st.sampled_from([MemoryError(), torch.OutOfMemoryError("full")]),
+)
+def test_every_item_is_worked_on_once(
+    sizes: list[int], room: int, more: list[bool], error: Exception
+) -> None:
+    """Whatever fits at the moment: the device may also get fuller while the work goes on."""
+    items = [[n] for n in sizes]
+    done: list[list[int]] = []
+    surprises = list(more)
+
+    def work(part: list[list[int]]) -> None:
+        if sum(i[0] for i in part) > room or (len(part) > 1 and surprises and surprises.pop()):
+            raise error
+        done.extend(part)
+
+    fitting(lambda budget: split(items, budget), work, 1000, CPU)
+    assert sorted(map(id, done)) == sorted(map(id, items))
+
+
+def test_a_part_that_cannot_be_cut_is_said_plainly_and_at_once() -> None:
+    items, tried = [[5], [9], [6]], []
+
+    def work(part: list[list[int]]) -> None:
+        tried.append(len(part))
+        if [9] in part:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(HubEditError, match="one fact at a time") as caught:
+        fitting(lambda budget: split(items, budget), work, 256, CPU)
+    assert tried == [3, 2, 1], "5 + 6 + 9, then 5 + 6, then 9 alone"
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_no_batch_is_tried_twice() -> None:
+    """A budget far above what there is shrinks at once to where it cuts something."""
+    items: list[list[int]] = [[3], [4], [5]]
+    tried: list[tuple[int, ...]] = []
+
+    def work(part: list[list[int]]) -> None:
+        tried.append(tuple(i[0] for i in part))
+        if len(part) > 1:
+            raise MemoryError
+
+    fitting(lambda budget: split(items, budget), work, 10**6, CPU)
+    assert len(set(tried)) == len(tried)
+    assert sorted(t for t in tried if len(t) == 1) == [(3,), (4,), (5,)]
+
+
+def test_an_error_of_another_kind_passes_through() -> None:
+    def work(part: list[list[int]]) -> None:
+        raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fitting(lambda budget: split([[1]], budget), work, 256, CPU)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1), st.integers(1, 60))
+def test_a_budget_takes_every_row_once_within_its_tokens(lengths: list[int], tokens: int) -> None:
+    budget, start = TokenBudget(CPU, tokens), 0
+    while start < len(lengths):
+        end = budget.take(lengths, start)
+        assert end > start
+        assert end == start + 1 or max(lengths[start:end]) * (end - start) <= tokens
+        start = end
+    assert start == len(lengths)
+
+
+def test_a_budget_shrinks_below_the_batch_that_failed() -> None:
+    full = torch.OutOfMemoryError("full")
+    budget = TokenBudget(CPU, 1000)
+    budget.shrink(full, 4, 10)
+    assert budget.tokens == 20
+    with pytest.raises(HubEditError, match="one prompt of 10 tokens"):
+        budget.shrink(full, 1, 10)
+    with pytest.raises(ValueError, match="other"):
+        budget.shrink(ValueError("other"), 4, 10)
+    assert TokenBudget(CPU).tokens < TokenBudget(torch.device("cuda")).tokens

@@ -1,0 +1,49 @@
+"""Configurations survive JSON, and what they do not know is an error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig, from_dict, to_dict
+from hubedit.errors import ConfigError
+
+KINDS = (EditConfig, StatsConfig, TargetConfig, TraceConfig)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_and_back(kind: type[EditConfig]) -> None:
+    config = kind()
+    assert from_dict(kind, json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(kind, {}) == config
+
+
+def test_nested_settings_survive() -> None:
+    config = EditConfig(alpha="0.3", targets=TargetConfig(steps=3), stats=StatsConfig("a.txt", 9))
+    again = from_dict(EditConfig, json.loads(json.dumps(to_dict(config))))
+    assert again == config
+    assert isinstance(again.targets, TargetConfig)
+
+
+def test_part_of_the_settings_leaves_the_rest_at_its_default() -> None:
+    config = from_dict(EditConfig, {"targets": {"steps": 3}, "seed": 5})
+    assert config == replace(EditConfig(), targets=TargetConfig(steps=3), seed=5)
+
+
+@pytest.mark.parametrize("data", [{"alfa": 1}, {"targets": {"step_size": 1}}, {"trace": {"seeds": 1}}])
+def test_an_unknown_key_is_named_with_the_known_ones(data: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting '(alfa|step_size|seeds)'") as caught:
+        from_dict(EditConfig, data)
+    assert "seed" in caught.value.hint or "step" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_frozen_and_documented(kind: type[EditConfig]) -> None:
+    config = kind()
+    name = fields(config)[0].name
+    with pytest.raises(FrozenInstanceError):
+        setattr(config, name, None)
+    assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}(")
