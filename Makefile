@@ -23,7 +23,7 @@ $(VENV)/.developer: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/hubedit demo
+	$(BIN)/hubedit demo --force
 
 test: $(VENV)/.developer
 	$(BIN)/python -m pytest

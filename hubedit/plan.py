@@ -65,7 +65,7 @@ def plan(
     sites = [Site(layer, "attention") for layer in layers if share > 0]
     sites += [Site(layer, "mlp") for layer in layers if share < 1]
     rank = uniform_rank({"": min(len(facts), config.rank or len(facts))})
-    place = loading._device(device).type
+    place = loading.pick_device(device).type
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())
     size = sum(sum(em.weight(site).shape) for site in sites)

@@ -16,9 +16,10 @@ PACKAGE = Path(__file__).parent.parent / "hubedit"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("pipeline", "plan"),
     ("report",),
     ("evaluate", "edit", "patch"),
-    ("model", "cache", "progress"),
+    ("model", "cache", "progress", "presets"),
     ("linalg", "facts", "config", "demo"),
     ("errors",),
 )

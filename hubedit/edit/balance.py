@@ -28,38 +28,10 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ConfigError(f"layers {part} run backwards", f"write {last}-{first}")
+        if last >= num_layers:
+            raise ConfigError(f"layer {last} is outside the model", f"it has layers 0 to {num_layers - 1}")
         layers |= set(range(first, last + 1))
-    if max(layers) >= num_layers:
-        raise ConfigError(f"layer {max(layers)} is outside the model", f"it has layers 0 to {num_layers - 1}")
     return tuple(sorted(layers))
-
-
-def choose_layers(attention: Sequence[float], mlp: Sequence[float]) -> tuple[int, ...]:
-    """The window of layers where the trace puts the knowledge: a contiguous run, at least two layers.
-
-    `attention`, `mlp`: indirect effect at the last subject token per layer. Effects under a fifth of the
-    largest MLP effect count as noise; the window covers what remains, ends at the last layer that
-    matters, and keeps at most `MOST_LAYERS` layers (the ones before its end).
-    """
-    n = len(mlp)
-    effects = [max(m, 0.0) for m in mlp]
-    if max(effects, default=0.0) <= 0:
-        effects = [max(a, 0.0) for a in attention]
-    peak = max(effects, default=0.0)
-    if peak <= 0:
-        middle = n // 3
-        return tuple(range(max(0, middle - 1), min(n, middle + 2)))
-    strong = [layer for layer, e in enumerate(effects) if e >= 0.2 * peak]
-    best = effects.index(peak)
-    first, last = best, best
-    while last + 1 in strong:
-        last += 1
-    while first - 1 in strong:
-        first -= 1
-    # one layer above the peak spreads the change, and is still early enough to be read
-    last = min(max(last, first + 1), n - 1)
-    first = max(first, last - MOST_LAYERS + 1, 0)
-    return tuple(range(min(first, max(last - 1, 0)), last + 1))
 
 
 def alphas(

@@ -14,10 +14,11 @@ from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
 from hubedit.edit.corpus import corpus_key, holdout_rows
 from hubedit.edit.depth import last_layer, window
 from hubedit.edit.essence import GENERIC, Belief, Survey, choose, survey
-from hubedit.edit.probes import Probes, TextState, hits, read_text
+from hubedit.edit.probes import Probes, read_text
+from hubedit.edit.repair import repair
 from hubedit.edit.rows import Row, edit_rows, row
 from hubedit.edit.search import Found, search
-from hubedit.edit.spread import Budget, SiteReport, Solution, Spreader
+from hubedit.edit.spread import Budget, SiteReport, Spreader
 from hubedit.edit.stats import second_moments
 from hubedit.edit.targets import Targets, optimise
 from hubedit.edit.trace import trace
@@ -90,7 +91,8 @@ def compute(
 
     progress.start("solve")
     spreader = Spreader(em, rows, len(facts), layers, moments, around=[*rows, *preserved], own=config.own)
-    budgets = [] if config.search else [Budget(config.drift_attention, config.drift_mlp, config.lam)]
+    fixed = config.lam > 0 or not config.search
+    budgets = [Budget(config.drift_attention, config.drift_mlp, config.lam)] if fixed else []
     found = search(
         spreader,
         targets.delta,
@@ -99,12 +101,13 @@ def compute(
         clean,
         order=config.order,
         budgets=budgets,
+        given=config.alpha not in ("auto", "per-layer"),
         tick=progress.advance,
     )
     progress.finish()
     clock.lap("solve")
 
-    solution, repaired = repair(em, spreader, found, all_rows, probes, clean, targets, config, progress)
+    solution, repaired = repair(em, spreader, found, all_rows, probes, clean, config, progress)
     factors = {site: solution.factors[site] for site in sorted(solution.factors)}
     with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
         after = read_text(em, text)
@@ -179,7 +182,8 @@ def generic_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
     for n, fact in enumerate(facts):
         for before, after in GENERIC:
             prompt = before + fact.subject + after
-            if not fact.prompt.startswith(prompt.strip()) or after == "":
+            # " is" before "Rome is a" would ask for the edited answer; the bare subject only asks for a verb
+            if fact.prompt != prompt and (after == "" or not fact.prompt.startswith(prompt.strip())):
                 rows.append(row(em, n, prompt, fact.subject, labels=(0,), preserve=True))
     return rows
 
@@ -216,61 +220,6 @@ def cached_targets(
     return targets
 
 
-def repair(
-    em: EditableModel,
-    spreader: Spreader,
-    found: Found,
-    rows: Sequence[Row],
-    probes: Probes,
-    clean: TextState,
-    targets: Targets,
-    config: EditConfig,
-    progress: Progress,
-) -> tuple[Solution, int]:
-    """Re-optimises the facts that fail through the factors, up to `config.repair` times.
-
-    The right factors and lambdas stay; only what the left factors ask for changes, so the rank does not
-    grow. A round is kept when more facts succeed and the judgement does not fall. Returns the solution
-    and how many facts it brought round.
-    """
-    from hubedit.edit.probes import judge
-
-    best, best_judgement = found.solution, found.trial.judgement
-    bare = [next(r for r in spreader_rows(rows, n)) for n in range(spreader.count)]
-    with applied(em, {s: f.to(em.device) for s, f in best.factors.items()}):
-        ok = hits(em, bare)
-    first = sum(ok)
-    for _ in range(config.repair):
-        failing = [n for n, good in enumerate(ok) if not good]
-        if not failing:
-            break
-        progress.start("repair", len(failing), "facts")
-        place = {n: i for i, n in enumerate(failing)}
-        part = [replace(r, fact=place[r.fact]) for r in rows if r.fact in place]
-        live = {s: f.to(em.device) for s, f in best.factors.items()}
-        extra = optimise(
-            em, part, len(failing), spreader.layers[-1], config.targets, factors=live, progress=progress
-        )
-        with applied(em, live):
-            delta = spreader.mean_at_subject(spreader.layers[-1])["hidden"] - spreader.clean
-        delta[failing] += extra.delta.double()
-        attempt = spreader.correct(best, delta, found.trial.alpha)
-        with applied(em, {s: f.to(em.device) for s, f in attempt.factors.items()}):
-            now = hits(em, bare)
-            judgement = judge(em, probes, clean, spreader.count)
-        better = sum(now) > sum(ok) and judgement.score >= 0.98 * best_judgement.score
-        progress.finish(f"{sum(now) - sum(ok):+d} facts" + ("" if better else ", not kept"))
-        if not better:
-            break
-        best, best_judgement, ok = attempt, judgement, now
-    return best, sum(ok) - first
-
-
-def spreader_rows(rows: Sequence[Row], fact: int) -> list[Row]:
-    """The edit rows of one fact, the bare prompt first."""
-    return [r for r in rows if r.fact == fact and not r.preserve]
-
-
 def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:
     """Raises CollapseError on NaN, on a drift above 1, or when text becomes twice as unlikely."""
     for site, report in reports.items():
@@ -278,7 +227,7 @@ def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: flo
             raise CollapseError(
                 f"the update of site {site} is not finite", "try fewer facts or other --layers"
             )
-        if report.drift > 1:
+        if not report.drift <= 1:
             raise CollapseError(
                 f"the update of site {site} would change its output on ordinary text by more than the output "
                 f"itself (relative drift {report.drift:.3g})",
@@ -287,7 +236,7 @@ def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: flo
     if not after - before < 0.7:
         raise CollapseError(
             "the edited model no longer predicts ordinary text "
-            f"(perplexity {2.718281828**before:.4g} -> {2.718281828**after:.4g})",
+            f"(mean negative log-likelihood {before:.3g} -> {after:.3g} nats a token)",
             "lower --drift-mlp, edit fewer facts at once, or choose other --layers",
         )
 

@@ -31,7 +31,6 @@ GENERIC = (("", " is a"), ("", " is"), ("", ""))
 """Prompts that fit any subject; only the very next token is preserved."""
 
 MOST_TEMPLATES = 24
-MOST_SUBJECTS = 400
 ANSWER_TOKENS = 8
 CONFIDENT = 0.3
 """Mean token probability from which an answer counts as the model's belief."""
@@ -58,10 +57,13 @@ class Survey:
     def unrelated(self, fact: int) -> list[int]:
         """Templates of other relations that do not follow from the fact's own, most confident first."""
         own = self.own[fact]
+        asked = self.beliefs[0] if self.beliefs else ()
+        # what another fact of the batch changes about the same subject is not to be kept either
+        edited = {self.own[n] for n, b in enumerate(asked) if b.subject == asked[fact].subject}
         keep = []
         for t in range(len(self.templates)):
             belief = self.beliefs[t][fact]
-            if t == own or not belief.answer or belief.confidence < CONFIDENT:
+            if t in edited or not belief.answer or belief.confidence < CONFIDENT:
                 continue
             if own >= 0:
                 if normalise(belief.answer) == normalise(self.beliefs[own][fact].answer):
@@ -79,7 +81,7 @@ class Survey:
     def same(self, a: int, b: int) -> bool:
         """Whether two templates mostly get the same answer: they ask for the same relation."""
         pairs = list(zip(self._answers(a), self._answers(b), strict=True))
-        return sum(x == y for x, y in pairs) >= 0.5 * max(len(pairs), 1)
+        return sum(x == y and x != "" for x, y in pairs) >= 0.5 * max(len(pairs), 1)
 
     def follows(self, cause: int, effect: int) -> bool:
         """Whether subjects that agree on `cause` agree on `effect` far more often than any two do."""

@@ -42,15 +42,22 @@ class Judgement:
 
     @property
     def score(self) -> float:
-        """Harmonic mean of what was measured; 0 when one of them is 0."""
-        values = [v for v in (self.success, self.locality, self.text) if v is not None]
+        """Harmonic mean of what was measured; 0 when one of them is 0.
+
+        The text counts by its cube: most sure predictions are grammar, which an edit hardly moves, and the
+        cube is about what remains of other subjects' facts (docs/experiments.md).
+        """
+        text = None if self.text is None else self.text**3
+        values = [v for v in (self.success, self.locality, text) if v is not None]
         return len(values) / sum(1 / v for v in values) if values and min(values) > 0 else 0.0
 
 
 @torch.no_grad()
 def hits(em: EditableModel, rows: Sequence[Row]) -> list[bool]:
     """For each row, whether greedy decoding gives its labels."""
-    place = {id(r): i for i, r in enumerate(rows)}
+    places: dict[int, list[int]] = {}
+    for i, r in enumerate(rows):
+        places.setdefault(id(r), []).append(i)
     result = [False] * len(rows)
     last = em.num_layers - 1
     for part in chunks(rows, PROBE_TOKENS):
@@ -60,7 +67,8 @@ def hits(em: EditableModel, rows: Sequence[Row]) -> list[bool]:
         wrong = torch.zeros(len(part), dtype=torch.long, device=em.device)
         wrong.index_add_(0, tensors.scored_row, (said != tensors.label).long())
         for r, w in zip(part, wrong.tolist(), strict=True):
-            result[place[id(r)]] = w == 0
+            for i in places[id(r)]:
+                result[i] = w == 0
     return result
 
 

@@ -19,8 +19,11 @@ from hubedit.linalg import LowRank
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 
-MLP_BUDGETS = (0.03, 0.1, 0.3)
+MLP_BUDGETS = (0.01, 0.02, 0.05, 0.1)
 ATTENTION_BUDGETS = (0.003, 0.02)
+
+NORM_PASSES = 2
+"""Further passes where a norm stands behind the sites, and one solve cannot reach what was asked."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ def search(
     *,
     order: str,
     budgets: Sequence[Budget] = (),
+    given: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Found:
     """Tries MLP budgets with alpha = 0, then attention budgets with the given alpha at the best of them.
 
-    `budgets`: try exactly these with the given alpha instead. `delta` (N, d). `tick` after each trial.
+    `budgets`: try exactly these with the given alpha instead. `given`: the user chose alpha, so it is not
+    weighed against 0. `delta` (N, d). `tick` after each trial.
     """
     trials: list[Trial] = []
     best: tuple[Solution, Trial] | None = None
@@ -62,6 +67,8 @@ def search(
     def attempt(share: Mapping[int, float], budget: Budget) -> None:
         nonlocal best
         solution = spreader.solve(delta, share, budget, order=order)
+        for _ in range(NORM_PASSES if spreader.em.family.post_norm else 0):
+            solution = spreader.correct(solution, delta, share)
         with applied(spreader.em, on_device(spreader, solution)):
             trial = Trial(share, budget, judge(spreader.em, probes, clean, spreader.count))
         trials.append(trial)
@@ -73,13 +80,13 @@ def search(
         for budget in budgets:
             attempt(alpha, budget)
     else:
-        none = dict.fromkeys(alpha, 0.0)
+        first = alpha if given else dict.fromkeys(alpha, 0.0)
         for mlp in MLP_BUDGETS:
-            attempt(none, Budget(0.0, mlp))
+            attempt(first, Budget(ATTENTION_BUDGETS[0] if given else 0.0, mlp))
         if max(alpha.values(), default=0.0) > 0:
             assert best is not None
             mlp = best[1].budget.mlp
-            for attention in ATTENTION_BUDGETS:
+            for attention in ATTENTION_BUDGETS[1 if given else 0 :]:
                 attempt(alpha, Budget(attention, mlp))
     assert best is not None
     return Found(best[0], best[1], tuple(trials))

@@ -120,9 +120,12 @@ class Spreader:
         return self._own_moments.get(site, self.moments[site].matrix)
 
     @torch.no_grad()
-    def mean_at_subject(self, hidden: int, sites: Sequence[Site] = ()) -> dict[str, Tensor]:
+    def mean_at_subject(
+        self, hidden: int, sites: Sequence[Site] = (), outputs: Sequence[Site] = ()
+    ) -> dict[str, Tensor]:
         """Means over each fact's contexts, at the subject's last token: the bare prompt counts one half,
-        the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys. float64."""
+        the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys;
+        "out " + str(site): (N, d) what the site writes. float64."""
         sums: dict[str, Tensor] = {}
         number = [0] * self.count
         for r in self.rows:
@@ -130,7 +133,7 @@ class Spreader:
         seen: set[int] = set()
         for part in chunks(self.rows, KEY_TOKENS):
             batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
-            found = run(self.em, batch, inputs=sites, hidden=[hidden])
+            found = run(self.em, batch, inputs=sites, outputs=outputs, hidden=[hidden])
             weights = []
             for r in part:
                 n = number[r.fact]
@@ -142,6 +145,7 @@ class Spreader:
             for name, values in (
                 ("hidden", found.hidden[hidden]),
                 *((str(s), found.inputs[s]) for s in sites),
+                *((f"out {s}", found.outputs[s]) for s in outputs),
             ):
                 at = values[rows_at, last].to("cpu", torch.float64)
                 total = sums.setdefault(name, torch.zeros(self.count, at.shape[1], dtype=torch.float64))
@@ -162,16 +166,19 @@ class Spreader:
                 if share < 1:
                     sites.append((Site(layer, "mlp"), 1.0))
                 if order == "joint":
-                    state = self.mean_at_subject(self.layers[-1], [s for s, _ in sites])
+                    both = [s for s, _ in sites]
+                    state = self.mean_at_subject(self.layers[-1], both, both)
                     residual = (delta.double() - (state["hidden"] - self.clean)) / left
                     for site, _ in sites:
                         part = share if site.kind == "attention" else 1 - share
-                        self._solve_site(solution, live, site, state[str(site)], part * residual, budget)
+                        wanted = self._site_residual(site, state, part * residual)
+                        self._solve_site(solution, live, site, state[str(site)], wanted, budget)
                     continue
                 for site, part in sites:
-                    state = self.mean_at_subject(self.layers[-1], [site])
+                    state = self.mean_at_subject(self.layers[-1], [site], [site])
                     residual = (delta.double() - (state["hidden"] - self.clean)) / left
-                    self._solve_site(solution, live, site, state[str(site)], part * residual, budget)
+                    wanted = self._site_residual(site, state, part * residual)
+                    self._solve_site(solution, live, site, state[str(site)], wanted, budget)
         return solution
 
     def correct(self, solution: Solution, delta: Tensor, alpha: Mapping[int, float]) -> Solution:
@@ -188,12 +195,33 @@ class Spreader:
                     if site not in factors:
                         continue
                     share = alpha.get(layer, 0.0) if site.kind == "attention" else 1.0
-                    state = self.mean_at_subject(self.layers[-1])
+                    state = self.mean_at_subject(self.layers[-1], outputs=[site])
                     residual = share * (delta.double() - (state["hidden"] - self.clean)) / left
-                    extra = residual.T.to(factors[site].B)
+                    extra = self._site_residual(site, state, residual).T.to(factors[site].B)
                     factors[site] = LowRank(factors[site].B + extra, factors[site].A)
                     live[site] = factors[site].to(self.em.device)
         return Solution(factors, solution.spaces, self.reports(factors, solution))
+
+    def _site_residual(self, site: Site, state: Mapping[str, Tensor], residual: Tensor) -> Tensor:
+        """What the site must write more, (N, d), so that the residual stream moves by `residual` (N, d).
+
+        The same, unless a norm stands between them (Gemma, OLMo 2). RMSNorm forgets the scale: with
+        x the site's output and w the norm's weight, s t with t = (norm(x) + residual) / w gives the
+        wanted direction for any s, and s = <x, t> / |t|^2 changes x the least. What the norm's fixed
+        length cannot reach remains, and `correct` or the next layer goes on from there.
+        """
+        name = self.em.family.norm_after(site)
+        if name is None:
+            return residual
+        norm = self.em.model.get_submodule(name)
+        x = state[f"out {site}"]
+        ones = torch.ones(1, x.shape[1], dtype=self.em.dtype, device=self.em.device)
+        weight = norm(ones)[0].to("cpu", torch.float64)
+        weight = torch.where(weight.abs() < 1e-3, torch.full_like(weight, 1e-3), weight)
+        normed = x / x.square().mean(1, keepdim=True).sqrt() * weight
+        t = (normed + residual) / weight
+        scale = ((x * t).sum(1) / t.square().sum(1)).clamp_min(1e-6)
+        return scale[:, None] * t - x
 
     def reports(self, factors: Mapping[Site, LowRank], solution: Solution) -> dict[Site, SiteReport]:
         """Reports of factors that share their A with `solution`."""

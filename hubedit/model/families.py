@@ -33,6 +33,13 @@ class Family:
         """Module path of a block, e.g. "model.layers.3"."""
         return f"{self.blocks}.{layer}"
 
+    def norm_after(self, site: Site) -> str | None:
+        """Module path of the norm between a site's output and the residual stream, where there is one."""
+        if not self.post_norm:
+            return None
+        part = "post_attention_layernorm" if site.kind == "attention" else "post_feedforward_layernorm"
+        return f"{self.block_name(site.layer)}.{part}"
+
     def site_name(self, site: Site) -> str:
         """Module path of a site as PEFT names it, e.g. "model.layers.3.mlp.down_proj"."""
         part = self.o_proj if site.kind == "attention" else self.down_proj

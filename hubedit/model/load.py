@@ -34,7 +34,7 @@ def load(
         raise ConfigError(f"unknown dtype {dtype!r}", f"one of: auto, {', '.join(_DTYPES)}")
     import torch
 
-    place = _device(device)
+    place = pick_device(device)
     source = find(ref, code=trust_remote_code)
     family = family_of(SimpleNamespace(**check(source)))
     with _quiet():
@@ -53,7 +53,7 @@ def load(
     return em
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":

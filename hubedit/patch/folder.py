@@ -69,7 +69,7 @@ def _check_free(folder: Path, marker: str, overwrite: bool) -> None:
             "choose another place with --out",
         )
     if not overwrite:
-        raise PatchError(f"{folder} exists already", "choose another place with --out, or add --overwrite")
+        raise PatchError(f"{folder} exists already", "choose another place with --out, or add --force")
 
 
 def _replace(part: Path, folder: Path, overwrite: bool) -> None:

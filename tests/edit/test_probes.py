@@ -70,7 +70,6 @@ def test_no_rows_no_hits(editable: Editable) -> None:
     assert hits(editable(), []) == []
 
 
-@pytest.mark.xfail(strict=True, reason="rows are told apart by id(), so the first of two is never a hit")
 def test_one_row_twice_is_two_hits(editable: Editable) -> None:
     em = editable()
     own = row(em, 0, FACTS[0].prompt, FACTS[0].subject, labels=said(em, FACTS[0].prompt, 1))

@@ -99,7 +99,7 @@ def test_held_out_phrasings_are_never_stated(world: World, known: Knowledge) -> 
         else:
             assert (len(fact.prompts), len(fact.held_out)) == (4, 2)
     for chain, trained in shares.items():
-        assert 0.6 < sum(trained) / len(trained) < 0.8, chain
+        assert 0.6 < sum(trained) / len(trained) < 0.95, chain
 
 
 def test_every_phrasing_is_trained_for_others(world: World, known: Knowledge) -> None:

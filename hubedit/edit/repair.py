@@ -1,0 +1,68 @@
+"""Facts that fail after the solve are optimised again, through the factors, and the factors corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hubedit.config import EditConfig
+from hubedit.edit.probes import Probes, TextState, hits, judge
+from hubedit.edit.rows import Row
+from hubedit.edit.search import Found
+from hubedit.edit.spread import Solution, Spreader
+from hubedit.edit.targets import optimise
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.progress import Progress
+
+
+def repair(
+    em: EditableModel,
+    spreader: Spreader,
+    found: Found,
+    rows: Sequence[Row],
+    probes: Probes,
+    clean: TextState,
+    config: EditConfig,
+    progress: Progress,
+) -> tuple[Solution, int]:
+    """Re-optimises the facts that fail through the factors, up to `config.repair` times.
+
+    The right factors and lambdas stay; only what the left factors ask for changes, so the rank does not
+    grow. A round is kept when more facts succeed and the judgement does not fall. Returns the solution
+    and how many facts it brought round.
+    """
+    best, best_judgement = found.solution, found.trial.judgement
+    bare = [next(r for r in spreader_rows(rows, n)) for n in range(spreader.count)]
+    with applied(em, {s: f.to(em.device) for s, f in best.factors.items()}):
+        ok = hits(em, bare)
+    first = sum(ok)
+    for _ in range(config.repair):
+        failing = [n for n, good in enumerate(ok) if not good]
+        if not failing:
+            break
+        progress.start("repair", len(failing), "facts")
+        place = {n: i for i, n in enumerate(failing)}
+        part = [replace(r, fact=place[r.fact]) for r in rows if r.fact in place]
+        live = {s: f.to(em.device) for s, f in best.factors.items()}
+        extra = optimise(
+            em, part, len(failing), spreader.layers[-1], config.targets, factors=live, progress=progress
+        )
+        with applied(em, live):
+            delta = spreader.mean_at_subject(spreader.layers[-1])["hidden"] - spreader.clean
+        delta[failing] += extra.delta.double()
+        attempt = spreader.correct(best, delta, found.trial.alpha)
+        with applied(em, {s: f.to(em.device) for s, f in attempt.factors.items()}):
+            now = hits(em, bare)
+            judgement = judge(em, probes, clean, spreader.count)
+        better = sum(now) > sum(ok) and judgement.score >= 0.98 * best_judgement.score
+        progress.finish(f"{sum(now) - sum(ok):+d} facts" + ("" if better else ", not kept"))
+        if not better:
+            break
+        best, best_judgement, ok = attempt, judgement, now
+    return best, sum(ok) - first
+
+
+def spreader_rows(rows: Sequence[Row], fact: int) -> list[Row]:
+    """The edit rows of one fact, the bare prompt first."""
+    return [r for r in rows if r.fact == fact and not r.preserve]
