@@ -53,14 +53,14 @@ class TargetConfig:
     corpus that stand before the prompt; `loss`: a fact is done when its objective has fallen to this.
     """
 
-    steps: int = 100
+    steps: int = 60
     step: float = 0.3
     clamp: float = 6.0
     decay: float = 1e-3
     kl: float = 1.0
     essence: int = 8
     contexts: int = 5
-    loss: float = 0.05
+    loss: float = 0.1
 
 
 @dataclass(frozen=True)

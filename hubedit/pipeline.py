@@ -141,6 +141,8 @@ def check_config(em: EditableModel, config: EditConfig) -> None:
         value = getattr(config, name)
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
+    if not 0 <= config.own < 1:
+        raise ConfigError(f"own must be at least 0 and below 1, but is {config.own}")
     if config.stats.corpus != SELF:
         corpus_source(config.stats.corpus)
 

@@ -19,14 +19,17 @@ from hubedit.progress import Progress
 
 FACTS = 16
 STEPS = 25
+HOPELESS = 3.0
 REACH = 3
 """Candidates: the layer of the largest effect, one before it, and so many after it."""
 
 
 def candidates(mlp: Sequence[float]) -> list[int]:
     """Layers worth trying as the last edited one, from the MLP effects of a trace."""
-    peak = max(range(len(mlp)), key=lambda layer: mlp[layer])
-    return list(range(max(0, peak - 1), min(len(mlp) - 1, peak + REACH) + 1))
+    n = len(mlp)
+    peak = max(range(n), key=lambda layer: mlp[layer]) if max(mlp) > 0 else n // 3
+    # after the last layer no other token can read the change any more
+    return list(range(max(0, min(peak, n - 2) - 1), max(min(n - 2, peak + REACH), 0) + 1))
 
 
 def last_layer(
@@ -48,6 +51,8 @@ def last_layer(
         reached[layer] = float(optimise(em, rows, len(some), layer, short).nll.clamp_max(5).mean())
         progress.advance()
     limit = min(reached.values()) * 1.25 + 0.05
+    if min(reached.values()) > HOPELESS:  # nothing tells the candidates apart
+        limit = min(reached.values())
     chosen = max(layer for layer, nll in reached.items() if nll <= limit)
     progress.finish(f"layer {chosen}")
     return chosen, reached

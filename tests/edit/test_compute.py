@@ -15,7 +15,7 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
 from hubedit.edit import compute as module
 from hubedit.edit.compute import check_collapse, compute, generic_rows
-from hubedit.edit.spread import SiteReport
+from hubedit.edit.spread import Budget, SiteReport
 from hubedit.errors import CollapseError, ConfigError
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
@@ -133,6 +133,39 @@ def test_auto_traces_and_chooses_layers_and_alpha(
     assert edit.layers and set(edit.layers) <= set(range(em.num_layers))
     assert all(0 <= a <= 1 for a in edit.alpha.values())
     assert set(edit.alpha) == set(edit.layers)
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_lambda_fixes_the_budget(
+    search: bool, editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    edit = compute(
+        editable(), FACTS, replace(config, lam=3.0, search=search, repair=0), cache=Cache(tmp_path)
+    )
+    (trial,) = edit.found.trials
+    assert trial.budget.lam == 3.0
+    assert trial.alpha == {1: 0.3, 2: 0.3}
+    assert {report.lam for report in edit.reports.values()} == {3.0}
+
+
+def test_without_search_the_budgets_are_the_given_ones(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    fixed = replace(config, search=False, drift_attention=0.004, drift_mlp=0.008, repair=0)
+    edit = compute(editable(), FACTS, fixed, cache=Cache(tmp_path))
+    (trial,) = edit.found.trials
+    assert trial.budget == Budget(0.004, 0.008)
+    for site, report in edit.reports.items():
+        assert report.drift <= (0.004 if site.kind == "attention" else 0.008) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "zero"), [("0.3", False), ("auto", True), ("per-layer", True)])
+def test_only_a_traced_alpha_is_weighed_against_zero(
+    alpha: str, zero: bool, editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    edit = compute(editable(), FACTS, replace(config, alpha=alpha, repair=0), cache=Cache(tmp_path))
+    assert len(edit.found.trials) > 1
+    assert any(max(t.alpha.values()) == 0 for t in edit.found.trials) == zero
 
 
 @pytest.mark.parametrize("options", [{"layers": "9"}, {"layers": "x"}, {"alpha": "2"}])

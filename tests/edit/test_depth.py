@@ -30,10 +30,12 @@ CONFIG = TargetConfig(steps=7)
 @given(EFFECTS)
 def test_candidates_are_a_run_of_layers_around_the_peak(mlp: list[float]) -> None:
     found = candidates(mlp)
-    peak = mlp.index(max(mlp))
     assert found == list(range(found[0], found[-1] + 1))
-    assert 0 <= found[0] <= peak <= found[-1] < len(mlp)
-    assert peak - 1 <= found[0] and found[-1] <= peak + REACH
+    assert 0 <= found[0] and found[-1] <= max(len(mlp) - 2, 0), "the last layer can tell no other token"
+    if max(mlp) > 0:
+        peak = mlp.index(max(mlp))
+        assert min(peak, found[-1]) in found
+        assert found[-1] <= peak + REACH
 
 
 @given(EFFECTS, st.data())
@@ -73,13 +75,12 @@ def test_the_last_layer_is_the_deepest_that_does_about_as_well(family: str, edit
     em = editable(family)
     mlp = [0.1, 0.4, 0.2, 0.0]
     chosen, reached = last_layer(em, FACTS, mlp, CONFIG, Silent())
-    assert list(reached) == candidates(mlp) == [0, 1, 2, 3]
-    limit = min(reached.values()) * 1.25 + 0.05
+    assert list(reached) == candidates(mlp) == [0, 1, 2]
+    best = min(reached.values())
+    limit = best if best > module.HOPELESS else best * 1.25 + 0.05
     assert reached[chosen] <= limit
     assert all(nll > limit for layer, nll in reached.items() if layer > chosen)
     assert last_layer(em, FACTS, mlp, CONFIG, Silent()) == (chosen, reached)
-    # nothing runs after the last layer at the subject's token that the prompt's end could still read
-    assert chosen < em.num_layers - 1
 
 
 def test_the_figures_are_those_of_a_short_plain_optimisation(editable: Editable) -> None:
@@ -105,6 +106,27 @@ def test_few_facts_are_enough_and_they_are_spread_over_the_batch(
 
     monkeypatch.setattr(module, "optimise", fake)
     facts = [Fact(f"The number after {n} is", str(n), "x") for n in range(count)]
-    chosen, _ = last_layer(em, facts, [1.0, 0.0], CONFIG, Silent())
+    chosen, _ = last_layer(em, facts, [1.0, 0.0, 0.0], CONFIG, Silent())
     assert seen == [tried] * 2
     assert chosen == 1, "equally good: the deepest"
+
+
+@pytest.mark.parametrize(
+    ("reached", "chosen"),
+    [
+        ([0.1, 0.12, 0.17, 0.18], 2),
+        ([0.1, 0.3, 0.17, 0.9], 2),
+        ([2.0, 0.2, 0.31, 4.9], 1),
+        ([0.0, 0.0, 0.05, 0.06], 2),
+    ],
+)
+def test_about_as_well_is_a_quarter_and_a_little_more(
+    reached: list[float], chosen: int, editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(em: EditableModel, rows: Sequence[Row], number: int, layer: int, config: TargetConfig) -> Any:
+        return SimpleNamespace(nll=torch.full((number,), reached[layer], dtype=torch.float64))
+
+    monkeypatch.setattr(module, "optimise", fake)
+    found, figures = last_layer(editable(), FACTS, [1.0, 0.0, 0.0, 0.0, 0.0], CONFIG, Silent())
+    assert found == chosen
+    assert figures == pytest.approx(dict(enumerate(reached)))

@@ -13,7 +13,7 @@ from hubedit.edit import search as module
 from hubedit.edit.probes import Judgement, Probes, TextState, judge, read_text
 from hubedit.edit.rows import edit_rows
 from hubedit.edit.search import ATTENTION_BUDGETS, MLP_BUDGETS, search
-from hubedit.edit.spread import Budget, Spreader
+from hubedit.edit.spread import Budget, Solution, Spreader
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.model.tokens import encode
@@ -69,6 +69,66 @@ def test_plain_mlp_editing_is_always_among_the_candidates(
     assert all(t.alpha == ALPHA for t in joint)
     nothing = search(own, delta, dict.fromkeys((1, 2), 0.0), probes, clean, order="attention-first")
     assert len(nothing.trials) == len(MLP_BUDGETS)
+
+
+def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+    judged(monkeypatch, lambda n: 0.5 + 0.1 * (n == 2))
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", given=True)
+    assert all(t.alpha == ALPHA for t in found.trials)
+    first = [t.budget for t in found.trials[: len(MLP_BUDGETS)]]
+    assert first == [Budget(ATTENTION_BUDGETS[0], mlp) for mlp in MLP_BUDGETS]
+    rest = [t.budget for t in found.trials[len(MLP_BUDGETS) :]]
+    assert rest == [Budget(attention, MLP_BUDGETS[2]) for attention in ATTENTION_BUDGETS[1:]]
+    assert found.trial.budget == Budget(ATTENTION_BUDGETS[0], MLP_BUDGETS[2])
+    assert {site.kind for site in found.solution.factors} == {"attention", "mlp"}
+
+
+def test_an_alpha_of_zero_may_be_given_too(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+    judged(monkeypatch, lambda n: 0.5)
+    nothing = dict.fromkeys(ALPHA, 0.0)
+    found = search(own, delta, nothing, probes, clean, order="attention-first", given=True)
+    assert [t.budget.mlp for t in found.trials] == list(MLP_BUDGETS)
+    assert all(t.alpha == nothing for t in found.trials)
+    assert {site.kind for site in found.solution.factors} == {"mlp"}
+
+
+@pytest.mark.parametrize(
+    ("family", "passes"), [("llama", 0), ("gemma2", 2), ("gemma3_text", 2), ("olmo2", 2)]
+)
+def test_behind_a_norm_every_trial_is_corrected(
+    family: str, passes: int, editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable(family)
+    rows = tuple(edit_rows(em, FACTS, ()))
+    own = Spreader(em, rows, len(FACTS), [1, 2], moments_of(em))
+    delta = 0.1 * own.clean.norm(dim=1, keepdim=True) / 32**0.5 * torch.randn_like(own.clean)
+    text = tuple(encode(em.tokenizer, s).ids for s in SENTENCES[:2])
+    probes, clean = Probes(rows, (), text), read_text(em, text)
+    corrected: list[Mapping[int, float]] = []
+    real = own.correct
+
+    def counted(solution: Solution, delta: Tensor, alpha: Mapping[int, float]) -> Solution:
+        corrected.append(alpha)
+        return real(solution, delta, alpha)
+
+    monkeypatch.setattr(own, "correct", counted)
+    budgets = [Budget(1.0, 1.0, lam=1e-6), Budget(0.1, 0.1)]
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", budgets=budgets)
+    assert corrected == [ALPHA] * passes * len(budgets)
+
+    def missed(solution: Solution) -> float:
+        with applied(em, solution.factors):
+            reached = own.mean_at_subject(2)["hidden"] - own.clean
+        return float((delta - reached).norm() / delta.norm())
+
+    once = own.solve(delta, found.trial.alpha, found.trial.budget)
+    assert missed(found.solution) <= (0.5 if passes else 1 + 1e-6) * missed(once)
 
 
 def test_given_budgets_are_tried_exactly(setting: tuple[Spreader, Tensor, Probes, TextState]) -> None:

@@ -12,7 +12,9 @@ import torch
 from hubedit.errors import ModelError
 from hubedit.model.editable import EditableModel
 from hubedit.model.families import FAMILIES, family_of
+from hubedit.model.hooks import run
 from hubedit.model.sites import Site
+from hubedit.model.tokens import pad
 from tests import pico
 
 Editable = Callable[..., EditableModel]
@@ -82,3 +84,29 @@ def test_the_hash_sees_one_changed_number(editable: Editable) -> None:
     assert em.weights_hash() != before
     weight[0, 0] = old
     assert em.weights_hash() == before
+
+
+@pytest.mark.parametrize("family", pico.FAMILIES)
+def test_norms_behind_sites_are_named_where_there_are_any(family: str, editable: Editable) -> None:
+    em = editable(family)
+    names = dict(em.model.named_modules())
+    for site in em.sites():
+        name = em.family.norm_after(site)
+        assert (name in names) if em.family.post_norm else (name is None)
+
+
+@pytest.mark.parametrize("family", [f for f in pico.FAMILIES if FAMILIES[f].post_norm])
+@torch.no_grad()
+def test_a_block_adds_what_the_two_norms_give(family: str, editable: Editable) -> None:
+    em = editable(family)
+    given: list[torch.Tensor] = []
+    sites = [Site(1, "attention"), Site(1, "mlp")]
+    norms = [em.model.get_submodule(str(em.family.norm_after(site))) for site in sites]
+    hooks = [norm.register_forward_hook(lambda module, args, out: given.append(out)) for norm in norms]
+    try:
+        hidden = run(em, pad([(5, 6, 7, 8)], em.pad_id), hidden=[0, 1]).hidden
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(given) == 2
+    torch.testing.assert_close(hidden[1], hidden[0] + given[0] + given[1], atol=1e-4, rtol=1e-4)
