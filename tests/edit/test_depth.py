@@ -31,7 +31,7 @@ CONFIG = TargetConfig(steps=7)
 def test_candidates_are_a_run_of_layers_around_the_peak(mlp: list[float]) -> None:
     found = candidates(mlp)
     assert found == list(range(found[0], found[-1] + 1))
-    assert 0 <= found[0] and found[-1] <= max(len(mlp) - 2, 0), "the last layer can tell no other token"
+    assert found[0] >= 0 and found[-1] <= max(len(mlp) - 2, 0), "the last layer can tell no other token"
     if max(mlp) > 0:
         peak = mlp.index(max(mlp))
         assert min(peak, found[-1]) in found
