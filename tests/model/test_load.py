@@ -184,7 +184,7 @@ def test_a_merged_model_with_an_adapter_beside_it_loads(folder: Path) -> None:
 
 def _http_error(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:
     client: Any = importlib.import_module(errors.HfHubHTTPError.__mro__[1].__module__.split(".")[0])
-    response = client.Response(status, request=client.Request("GET", "https://huggingface.co"))
+    response = client.Response(status, request=client.Request("GET", "http://127.0.0.1"))
     return kind("first line\nsecond line", response=response)
 
 
@@ -206,6 +206,7 @@ def test_what_the_hub_answers(
     def fail(*args: Any, **kwargs: Any) -> str:
         raise error()
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     refused("owner/name@v9", says)
 
