@@ -3,9 +3,9 @@ r"""Draws a command as a terminal picture (SVG), from a real run in a pseudo-ter
     python docs/terminal.py --columns 100 -- \
         hubedit apply facts.jsonl --model hubedit/demo --out my-patch
 
-`facts.jsonl`: the first eight lines of hubedit/demo/facts.jsonl. The command sees a terminal of `--columns` columns; what it leaves on the
-screen is drawn, without the path of the current folder. `--lines` keeps the first and last lines of a long
-output. Fails when the command does.
+`facts.jsonl`: the first eight lines of hubedit/demo/facts.jsonl. The command sees a terminal of
+`--columns` columns; what it leaves on the screen is drawn, without the path of the current folder.
+`--lines` keeps the first and last lines of a long output. Fails when the command does.
 """
 
 from __future__ import annotations
