@@ -20,6 +20,7 @@ from hubedit.progress import Progress
 FACTS = 16
 STEPS = 25
 HOPELESS = 3.0
+"""Nats: where even the best candidate stays above it, the figures say little, and the best one is taken."""
 REACH = 3
 """Candidates: the layer of the largest effect, one before it, and so many after it."""
 

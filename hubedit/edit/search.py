@@ -2,8 +2,8 @@
 
 No fixed budget serves every model (docs/experiments.md): the solve is repeated under a few budgets, each
 result is judged by `hubedit.edit.probes`, and the best harmonic mean of success, locality and unchanged
-text wins. alpha = 0 (plain MLP editing) is always among the candidates, so the joint update is used
-where it helps and nowhere else.
+text wins. alpha = 0 (plain MLP editing) is among the candidates unless the user gives alpha, so the joint
+update is used where it helps and nowhere else.
 """
 
 from __future__ import annotations
