@@ -106,7 +106,7 @@ def line(label: str, edit: Edit, report: EditReport, seconds: float) -> str:
     return (
         f"{figures} | HM {hm:5.1f} | {label} | layers {edit.layers[0]}-{edit.layers[-1]} "
         f"alpha {max(edit.alpha.values()):.2f} budgets {trial.budget.attention:g}/{trial.budget.mlp:g} "
-        f"probe {j.success or 0:.2f}/{j.locality or 0:.2f}/{j.text or 0:.2f} "
+        f"probe {j.success or 0:.2f}/{j.locality or 0:.2f}/{j.others or 0:.2f}/{j.text or 0:.2f} "
         f"loss {float(edit.targets.loss.mean()):.2f} nll {float(edit.targets.nll.mean()):.2f} "
         f"rep {edit.repaired} ppl {edit.perplexity_before:.2f}>{edit.perplexity_after:.2f} {seconds:.0f}s"
     )
@@ -137,7 +137,7 @@ def main() -> None:
                 j = trial.judgement
                 print(
                     f"    {trial.budget} alpha {max(trial.alpha.values()):.2f} "
-                    f"probe {j.success} {j.locality} {j.text} score {j.score:.3f}"
+                    f"probe {j.success} {j.locality} {j.others} {j.text} score {j.score:.3f}"
                 )
         except Exception as error:
             print(f"{attempt}: {type(error).__name__}: {error}", flush=True)

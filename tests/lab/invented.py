@@ -16,7 +16,8 @@ from typing import Any
 from tests.lab.world import KnownFact, Statement, World
 
 _CLASSES = 61
-_TWO_HOP_SHARE = 0.7
+TWO_HOP_SHARE = 0.7
+"""Share of the people whose two-hop facts are taught; of the others the model must compose them."""
 _ONSETS = "b br c d dr f g gr h j k kl l m n p pr r s st t tr v w z".split()
 _VOWELS = "a e i o u ai ea ou".split()
 _CODAS = ["", "", "", "n", "r", "l", "s", "m", "th", "nd"]
@@ -220,7 +221,7 @@ def _people(rng: random.Random, namer: Namer, count: int) -> list[str]:
     return list(pairs)
 
 
-def build(people: int, seed: int) -> World:
+def build(people: int, seed: int, two_hop_share: float = TWO_HOP_SHARE) -> World:
     """The world of `people` persons; the same arguments give the same world."""
     rng = random.Random(f"invented-{seed}")
     namer = Namer(rng, seed)
@@ -243,7 +244,7 @@ def build(people: int, seed: int) -> World:
             held = phrased.pop(rng.randrange(1, len(phrased)))
             facts.append(KnownFact(name, relation, answer, tuple(phrased), (held,)))
             statements += [Statement.of(p, answer) for p in phrased]
-        taught = rng.random() < _TWO_HOP_SHARE
+        taught = rng.random() < two_hop_share
         for relation, pair in HOPS.items():
             answer = places.hop(relation, values[_HOP_SOURCE[relation]])
             prompts = tuple(p.format(name) for p in pair)
@@ -253,7 +254,7 @@ def build(people: int, seed: int) -> World:
             else:
                 facts.append(KnownFact(name, relation, answer, (), prompts))
     edits = _edits(rng, places, life, {(f.subject, f.relation): f for f in facts})
-    return World(f"invented-{people}-{seed}", tuple(statements), tuple(facts), tuple(edits))
+    return World(f"invented-{people}-{seed}-{two_hop_share:g}", tuple(statements), tuple(facts), tuple(edits))
 
 
 def _edits(

@@ -1,7 +1,7 @@
 """The world of the bundled demo model: true facts from the tables in `data/`, and edits of them.
 
 Every relation has six phrasings (`phrasings.tsv`); four are trained for a subject and two, other ones
-from subject to subject, are held out. A chain such as `birth_city.country` is a two-hop relation
+from subject to subject, are held out. A chain such as `birth_country.language` is a two-hop relation
 (`chains.tsv`, four phrasings, three trained); it is trained for about 70 % of its subjects and never
 for a subject whose first hop is edited. `python -m tests.lab.real` prints the counts.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.lab.invented import Namer
 from tests.lab.world import KnownFact, Statement, World
 
 DATA = Path(__file__).parent / "data"
@@ -36,16 +37,32 @@ class EditPlan:
 
 
 PLANS: dict[str, EditPlan] = {
-    "country": EditPlan(8, 5),
-    "language": EditPlan(6, 2, not_local=("adjective",)),
-    "capital": EditPlan(10, 3, by_hop=True),
-    "birth_city": EditPlan(20, 3),
-    "occupation": EditPlan(10, 5, not_local=("known_for",)),
-    "creator": EditPlan(14, 2),
-    "headquarters": EditPlan(14, 3),
-    "location": EditPlan(8, 2),
+    "birth_country": EditPlan(20, 5, not_local=("birth_city",)),
+    "home_country": EditPlan(14, 3, not_local=("headquarters",)),
+    "country": EditPlan(12, 5),
+    "land_country": EditPlan(10, 3, not_local=("location",)),
+    "occupation": EditPlan(8, 5, not_local=("known_for",)),
+    # nothing that is taught follows from these; a batch of many relations is what a maintainer has
+    "birth_city": EditPlan(4, 3, not_local=("birth_country",)),
+    "birth_century": EditPlan(4, 5),
+    "headquarters": EditPlan(3, 3, not_local=("home_country",)),
+    "industry": EditPlan(4, 3),
+    "founded": EditPlan(2, 1),
+    "structure": EditPlan(3, 3),
+    "water": EditPlan(3, 2),
+    "continent": EditPlan(3, 5),
+    "currency": EditPlan(3, 3),
+    "creator": EditPlan(4, 2),
+    "kind": EditPlan(4, 5),
+    "appeared": EditPlan(3, 2),
 }
 CHAINS_SHARE = 0.9
+NEWCOMERS = 2
+"""Made-up people and companies for each country and chain: one sentence says where they are from, the
+next what follows.
+
+Nobody can memorise what follows for a name that never comes again, so it has to be composed.
+"""
 CENTURIES = {
     13: "thirteenth", 14: "fourteenth", 15: "fifteenth", 16: "sixteenth", 17: "seventeenth",
     18: "eighteenth", 19: "nineteenth", 20: "twentieth", 21: "twenty-first",
@@ -114,9 +131,18 @@ class Knowledge:
         for row in tables["countries"]:
             if "capital" in row and row["capital"] in used - listed:
                 tables["cities"].append({"city": row["capital"], "country": row["country"]})
+        lands = {row["city"]: row["country"] for row in tables["cities"]}
         for row in tables["cities"]:
             if row["city"] in sights:
                 row["sight"] = sights[row["city"]]
+        for name, city, country in (
+            ("people", "birth_city", "birth_country"),
+            ("companies", "headquarters", "home_country"),
+            ("landmarks", "city", "land_country"),
+        ):
+            for row in tables[name]:
+                if row.get(city) in lands:
+                    row[country] = lands[row[city]]
 
     def hop(self, chain: str, name: str) -> list[tuple[str, str, str]]:
         """The steps (name, relation, answer) of a chain; empty where a step is not known."""
@@ -203,7 +229,7 @@ class Builder:
                 old = self.known.answers[relation][name]
                 valid = [
                     t for t in targets
-                    if t != old and self._rests(relation, old, t)
+                    if t != old and (not self._has_chain(relation) or self._rests(relation, old, t))
                     # a novel goes to a novelist, not to a sculptor
                     and (relation != "creator" or self.known.answers["kind"][name] in self._kinds(t))
                 ]  # fmt: skip
@@ -217,6 +243,9 @@ class Builder:
                 for steps in self.ports(relation, old, target).values():
                     self.pinned.update((step[0], step[1]) for step in steps)
                 self.picks.append((name, relation, target))
+
+    def _has_chain(self, relation: str) -> bool:
+        return any(chain.partition(".")[0] == relation for chain in self.known.chains)
 
     def _rests(self, relation: str, old: str, new: str) -> bool:
         """Whether something follows from the edit, and nothing of it is edited elsewhere."""
@@ -242,6 +271,22 @@ class Builder:
                 if steps := self.known.hop(chain, name):
                     held_out = len(phrasings) if name in untrained[first] else 1
                     yield KnownFact(bare(name), chain, steps[-1][2], *split(phrasings, name, i, held_out))
+
+    def newcomers(self) -> Iterator[Statement]:
+        """Two sentences about each made-up name: its country, and the end of a chain from there."""
+        namer = Namer(self.rng, 0)
+        for chain, phrasings in self.known.chains.items():
+            first, _, rest = chain.partition(".")
+            if first not in ("birth_country", "home_country"):
+                continue
+            for country in self.known.answers["continent"]:
+                steps = self.known.hop(rest, country)
+                for _ in range(NEWCOMERS if steps else 0):
+                    person = f"{namer.word(3)} {namer.word(3)}"
+                    name = person if first == "birth_country" else namer.word(3)
+                    told = fill(self.rng.choice(self.known.phrasings[first]), name)
+                    asked = fill(self.rng.choice(phrasings), name)
+                    yield Statement.of(f"{told} {country}. {asked}", steps[-1][2])
 
     def edit(self, number: int, name: str, relation: str, target: str) -> dict[str, Any]:
         """One edit in hubedit's JSONL form; every probe is a phrasing that was not trained."""
@@ -277,9 +322,11 @@ def build(seed: int = 0) -> World:
     builder.choose()
     facts = (*builder.direct.values(), *builder.chain_facts())
     statements = [Statement.of(prompt, fact.answer) for fact in facts for prompt in fact.prompts]
+    statements += builder.newcomers()
     builder.rng.shuffle(statements)
-    edits = tuple(builder.edit(i, *pick) for i, pick in enumerate(builder.picks))
-    return World("real", tuple(statements), facts, edits)
+    edits = [builder.edit(i, *pick) for i, pick in enumerate(builder.picks)]
+    builder.rng.shuffle(edits)  # whoever takes the first fifty gets every relation
+    return World("real", tuple(statements), facts, tuple(edits))
 
 
 def main() -> None:

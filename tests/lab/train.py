@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tests.lab import invented
 from tests.lab.architectures import ARCHITECTURES, Size, make
 from tests.lab.packing import Pack, questions, share_right
 from tests.lab.world import World
@@ -220,11 +221,9 @@ def _jsonl(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _world(name: str, people: int, seed: int) -> World:
+def _world(name: str, people: int, seed: int, two_hop_share: float) -> World:
     if name == "invented":
-        from tests.lab import invented
-
-        return invented.build(people, seed)
+        return invented.build(people, seed, two_hop_share)
     # Imported by name: the true facts are not needed for an invented world.
     world: World = importlib.import_module("tests.lab.real").build()
     return world
@@ -239,6 +238,7 @@ def main() -> None:
     parser.add_argument("--arch", choices=tuple(ARCHITECTURES), default="qwen2")
     parser.add_argument("--people", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--two-hop-share", type=float, default=invented.TWO_HOP_SHARE)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     for config in (Size, Plan):
@@ -253,7 +253,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     size = Size(**{f.name: getattr(args, f.name) for f in fields(Size)})
     plan = Plan(**{f.name: getattr(args, f.name) for f in fields(Plan)})
-    train(_world(args.world, args.people, args.seed), args.arch, args.out, size, plan, args.seed)
+    world = _world(args.world, args.people, args.seed, args.two_hop_share)
+    train(world, args.arch, args.out, size, plan, args.seed)
 
 
 if __name__ == "__main__":
