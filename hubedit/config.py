@@ -49,16 +49,18 @@ class TargetConfig:
     `steps`: at most so many steps of gradient descent; `step`: length of the first step relative to
     |h[L]| (scale free: the same on a model of any size); `clamp`: bound on |delta| / |h[L]|; `decay`:
     weight of |delta| / |h[L]| in the objective; `kl`: weight of the predictions that are preserved;
-    `essence`: at most so many other beliefs about the subject are preserved; `contexts`: sentences of the
+    `essence`: at most so many other beliefs about the subject are preserved; `told`: at most so many
+    phrasings that the model itself uses for a relation must give the target too; `contexts`: sentences of the
     corpus that stand before the prompt; `loss`: a fact is done when its objective has fallen to this.
     """
 
-    steps: int = 60
+    steps: int = 80
     step: float = 0.3
     clamp: float = 6.0
     decay: float = 1e-3
-    kl: float = 1.0
+    kl: float = 0.25
     essence: int = 8
+    told: int = 4
     contexts: int = 5
     loss: float = 0.1
 
@@ -84,7 +86,7 @@ class EditConfig:
     drift_mlp: float = 0.05
     search: bool = True
     lam: float = 0.0
-    own: float = 0.7
+    own: float = 0.8
     rank: int = 0
     repair: int = 2
     seed: int = 0

@@ -10,13 +10,13 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, to_dict
+from hubedit.edit.asked import prepare
 from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
-from hubedit.edit.corpus import corpus_key, holdout_rows
+from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.depth import last_layer, window
-from hubedit.edit.essence import GENERIC, Belief, Survey, choose, survey
-from hubedit.edit.probes import Probes, read_text
+from hubedit.edit.probes import read_text
 from hubedit.edit.repair import repair
-from hubedit.edit.rows import Row, edit_rows, row
+from hubedit.edit.rows import Row
 from hubedit.edit.search import Found, search
 from hubedit.edit.spread import Budget, SiteReport, Spreader
 from hubedit.edit.stats import second_moments
@@ -29,11 +29,9 @@ from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
-from hubedit.model.tokens import decode
 from hubedit.progress import Progress, Silent
 
 TEXT_ROWS = 48
-CONTEXT_TOKENS = 10
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,13 @@ def compute(
     facts: Sequence[Fact],
     config: EditConfig,
     *,
+    kept: Sequence[Fact] = (),
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Edit:
     """Edits `facts` into factors for `em`, which is the same model afterwards, also when this raises.
+
+    `kept`: facts that an older patch, in effect now, has edited, and that must stay so.
 
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
@@ -72,32 +73,28 @@ def compute(
     sites = [Site(n, "mlp") for n in layers] + [Site(n, "attention") for n in layers if alpha[n] > 0]
     moments = second_moments(em, sites, config.stats, cache, progress)
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
+    corpus = [*token_rows(em, config.stats, needed_tokens(em, config.stats), cache, Silent()), *text]
     clock.lap("statistics")
 
     progress.start("survey", len(facts), "facts")
-    contexts = leading_sentences(em, text, config.targets.contexts)
-    beliefs = survey(em, facts)
-    kept = choose(beliefs, facts, config.targets.essence, config.seed)
-    rows = edit_rows(em, facts, contexts)
-    preserved = belief_rows(em, kept)
-    probes = Probes(success_rows(em, facts, rows, beliefs), preserved, tuple(map(tuple, text)))
+    asked = prepare(em, facts, config, corpus, text, kept)
     clean = read_text(em, text)
     progress.finish()
     clock.lap("survey")
 
-    all_rows = [*rows, *preserved, *generic_rows(em, facts)]
-    targets = cached_targets(em, facts, all_rows, layers[-1], config, cache, progress)
+    targets = cached_targets(em, facts, asked.all_rows, layers[-1], config, cache, progress)
     clock.lap("targets")
 
     progress.start("solve")
-    spreader = Spreader(em, rows, len(facts), layers, moments, around=[*rows, *preserved], own=config.own)
+    around = [*asked.rows, *asked.preserved, *asked.others]
+    spreader = Spreader(em, asked.rows, len(facts), layers, moments, around=around, own=config.own)
     fixed = config.lam > 0 or not config.search
     budgets = [Budget(config.drift_attention, config.drift_mlp, config.lam)] if fixed else []
     found = search(
         spreader,
         targets.delta,
         alpha,
-        probes,
+        asked.probes,
         clean,
         order=config.order,
         budgets=budgets,
@@ -107,7 +104,7 @@ def compute(
     progress.finish()
     clock.lap("solve")
 
-    solution, repaired = repair(em, spreader, found, all_rows, probes, clean, config, progress)
+    solution, repaired = repair(em, spreader, found, asked.all_rows, asked.probes, clean, config, progress)
     factors = {site: solution.factors[site] for site in sorted(solution.factors)}
     with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
         after = read_text(em, text)
@@ -143,49 +140,6 @@ def locate_sites(
     else:
         layers = parse_layers(config.layers, em.num_layers)
     return traced, layers, alphas(attention, mlp, layers, config.alpha)
-
-
-def leading_sentences(em: EditableModel, rows: Sequence[Sequence[int]], count: int) -> list[str]:
-    """Short contexts that stand before a prompt: the beginnings of corpus rows, each ending in ". "."""
-    contexts = []
-    for ids in rows[:count]:
-        text = " ".join(decode(em.tokenizer, list(ids[:CONTEXT_TOKENS])).split()).rstrip(" .,;:")
-        if text:
-            contexts.append(text + ". ")
-    return contexts
-
-
-def success_rows(
-    em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row], beliefs: Survey
-) -> tuple[Row, ...]:
-    """Rows that must give the target: the fact's own, and paraphrases that the batch itself holds."""
-    extra = [
-        row(em, n, beliefs.beliefs[t][n].prompt, fact.subject, answer=fact.target)
-        for n, fact in enumerate(facts)
-        for t in beliefs.paraphrases(n)[:4]
-    ]
-    return (*rows, *extra)
-
-
-def belief_rows(em: EditableModel, beliefs: Sequence[Sequence[Belief]]) -> tuple[Row, ...]:
-    """Preserve rows: each belief's prompt with the model's own answer as labels."""
-    return tuple(
-        row(em, n, b.prompt, b.subject, answer=b.answer, preserve=True)
-        for n, own in enumerate(beliefs)
-        for b in own
-    )
-
-
-def generic_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
-    """Preserve rows that fit any subject, unless such a prompt is the edited one; one position each."""
-    rows = []
-    for n, fact in enumerate(facts):
-        for before, after in GENERIC:
-            prompt = before + fact.subject + after
-            # " is" before "Rome is a" would ask for the edited answer; the bare subject only asks for a verb
-            if fact.prompt != prompt and (after == "" or not fact.prompt.startswith(prompt.strip())):
-                rows.append(row(em, n, prompt, fact.subject, labels=(0,), preserve=True))
-    return rows
 
 
 def cached_targets(

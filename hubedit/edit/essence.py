@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from hubedit.edit.kinds import alike
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip, normalise
 from hubedit.model.editable import EditableModel
@@ -48,11 +49,13 @@ class Belief:
 
 @dataclass(frozen=True)
 class Survey:
-    """Every template asked of every fact's subject: `beliefs[t][n]`; `own[n]`: fact n's template, or -1."""
+    """Every template asked of every fact's subject: `beliefs[t][n]`; `own[n]`: fact n's template, or -1;
+    `fits[t][n]`: whether the template is about subjects of this kind (empty: all are)."""
 
     templates: tuple[tuple[str, str], ...]
     beliefs: tuple[tuple[Belief, ...], ...]
     own: tuple[int, ...]
+    fits: tuple[tuple[bool, ...], ...] = ()
 
     def unrelated(self, fact: int) -> list[int]:
         """Templates of other relations that do not follow from the fact's own, most confident first."""
@@ -64,6 +67,8 @@ class Survey:
         for t in range(len(self.templates)):
             belief = self.beliefs[t][fact]
             if t in edited or not belief.answer or belief.confidence < CONFIDENT:
+                continue
+            if self.fits and not self.fits[t][fact]:
                 continue
             if own >= 0:
                 if normalise(belief.answer) == normalise(self.beliefs[own][fact].answer):
@@ -80,24 +85,30 @@ class Survey:
 
     def same(self, a: int, b: int) -> bool:
         """Whether two templates mostly get the same answer: they ask for the same relation."""
-        pairs = list(zip(self._answers(a), self._answers(b), strict=True))
+        pairs = self._pairs(a, b)
         return sum(x == y and x != "" for x, y in pairs) >= 0.5 * max(len(pairs), 1)
 
     def follows(self, cause: int, effect: int) -> bool:
         """Whether subjects that agree on `cause` agree on `effect` far more often than any two do."""
         groups: dict[str, list[str]] = defaultdict(list)
-        for x, y in zip(self._answers(cause), self._answers(effect), strict=True):
+        pairs = self._pairs(cause, effect)
+        for x, y in pairs:
             groups[x].append(y)
         within = [x == y for group in groups.values() for x, y in combinations(group[:20], 2)]
         if len(within) < 5:
             return False
-        counts = Counter(self._answers(effect))
+        counts = Counter(y for _, y in pairs)
         total = sum(counts.values())
         chance = sum(c * (c - 1) for c in counts.values()) / max(total * (total - 1), 1)
         return sum(within) / len(within) > chance + 0.5 * (1 - chance)
 
-    def _answers(self, template: int) -> list[str]:
-        return [normalise(b.answer) for b in self.beliefs[template]]
+    def _pairs(self, a: int, b: int) -> list[tuple[str, str]]:
+        """The answers of both templates, subject by subject, where both are about its kind."""
+        return [
+            (normalise(x.answer), normalise(y.answer))
+            for n, (x, y) in enumerate(zip(self.beliefs[a], self.beliefs[b], strict=True))
+            if not self.fits or (self.fits[a][n] and self.fits[b][n])
+        ]
 
 
 def survey(em: EditableModel, facts: Sequence[Fact]) -> Survey:
@@ -119,7 +130,18 @@ def survey(em: EditableModel, facts: Sequence[Fact]) -> Survey:
         )
         for t in range(len(templates))
     )
-    return Survey(tuple(templates), beliefs, tuple(place.get(f.template, -1) for f in facts))
+    own = tuple(place.get(f.template, -1) for f in facts)
+    return Survey(tuple(templates), beliefs, own, _fits(em, facts, templates))
+
+
+def _fits(
+    em: EditableModel, facts: Sequence[Fact], templates: Sequence[tuple[str, str]]
+) -> tuple[tuple[bool, ...], ...]:
+    """[t][n]: whether template t is about subjects like fact n's."""
+    subjects = list(dict.fromkeys(f.subject for f in facts))
+    place = {s: i for i, s in enumerate(subjects)}
+    kinds = alike(em, facts, templates, subjects)
+    return tuple(tuple(row[place[f.subject]] for f in facts) for row in kinds)
 
 
 def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> tuple[tuple[Belief, ...], ...]:

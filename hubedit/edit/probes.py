@@ -23,10 +23,12 @@ PROBE_TOKENS = 8192
 @dataclass(frozen=True)
 class Probes:
     """`success`: rows that must give the target; `locality`: rows that must give what the model said
-    before; `text`: token rows of the statistics corpus."""
+    before about the edited subjects; `others`: the same about others; `text`: token rows of the
+    statistics corpus."""
 
     success: tuple[Row, ...]
     locality: tuple[Row, ...]
+    others: tuple[Row, ...]
     text: tuple[tuple[int, ...], ...]
 
 
@@ -37,6 +39,7 @@ class Judgement:
 
     success: float | None
     locality: float | None
+    others: float | None
     text: float | None
     facts: tuple[float, ...]
 
@@ -48,7 +51,7 @@ class Judgement:
         cube is about what remains of other subjects' facts (docs/experiments.md).
         """
         text = None if self.text is None else self.text**3
-        values = [v for v in (self.success, self.locality, text) if v is not None]
+        values = [v for v in (self.success, self.locality, self.others, text) if v is not None]
         return len(values) / sum(1 / v for v in values) if values and min(values) > 0 else 0.0
 
 
@@ -121,10 +124,14 @@ def judge(em: EditableModel, probes: Probes, clean: TextState, count: int) -> Ju
     for r, hit in zip(probes.success, met, strict=True):
         per_fact[r.fact].append(hit)
     facts = tuple(sum(f) / len(f) if f else 0.0 for f in per_fact)
-    kept = hits(em, probes.locality)
     return Judgement(
         sum(facts) / len(facts) if facts else None,
-        sum(kept) / len(kept) if kept else None,
+        _share(hits(em, probes.locality)),
+        _share(hits(em, probes.others)),
         clean.agreement(read_text(em, probes.text)) if probes.text else None,
         facts,
     )
+
+
+def _share(met: Sequence[bool]) -> float | None:
+    return sum(met) / len(met) if met else None

@@ -185,6 +185,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "budget": _budget(trial.budget),
         "success": judged.success,
         "locality": judged.locality,
+        "others": judged.others,
         "text": judged.text,
         "score": judged.score if isfinite(judged.score) else None,
     }

@@ -12,6 +12,9 @@ from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.tokens import Batch, continuation, locate, pad
 
+OTHER = -1
+"""The `fact` of a row about a subject that no fact edits."""
+
 
 @dataclass(frozen=True)
 class Row:

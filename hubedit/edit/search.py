@@ -19,7 +19,9 @@ from hubedit.linalg import LowRank
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 
-MLP_BUDGETS = (0.01, 0.02, 0.05, 0.1)
+MLP_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Tried in turn, up to the first that is clearly worse than the one before."""
+WORSE = 0.97
 ATTENTION_BUDGETS = (0.003, 0.02)
 
 NORM_PASSES = 2
@@ -28,11 +30,12 @@ NORM_PASSES = 2
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate and what came of it."""
+    """One candidate and what came of it. `drift`: relative, of each site."""
 
     alpha: Mapping[int, float]
     budget: Budget
     judgement: Judgement
+    drift: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ def search(
         for _ in range(NORM_PASSES if spreader.em.family.post_norm else 0):
             solution = spreader.correct(solution, delta, share)
         with applied(spreader.em, on_device(spreader, solution)):
-            trial = Trial(share, budget, judge(spreader.em, probes, clean, spreader.count))
+            judgement = judge(spreader.em, probes, clean, spreader.count)
+        drift = tuple(report.drift for report in solution.reports.values())
+        trial = Trial(share, budget, judgement, drift)
         trials.append(trial)
         if best is None or trial.judgement.score > best[1].judgement.score:
             best = solution, trial
@@ -83,6 +88,10 @@ def search(
         first = alpha if given else dict.fromkeys(alpha, 0.0)
         for mlp in MLP_BUDGETS:
             attempt(first, Budget(ATTENTION_BUDGETS[0] if given else 0.0, mlp))
+            assert best is not None
+            worse = trials[-1].judgement.score < WORSE * best[1].judgement.score
+            if worse or (len(trials) > 1 and _spent(trials[-2], trials[-1])):
+                break
         if max(alpha.values(), default=0.0) > 0:
             assert best is not None
             mlp = best[1].budget.mlp
@@ -90,6 +99,11 @@ def search(
                 attempt(alpha, Budget(attention, mlp))
     assert best is not None
     return Found(best[0], best[1], tuple(trials))
+
+
+def _spent(before: Trial, after: Trial) -> bool:
+    """Whether a larger budget changed nothing: the smallest lambda already stays within the smaller one."""
+    return all(abs(a - b) <= 1e-6 * b for b, a in zip(before.drift, after.drift, strict=True))
 
 
 def on_device(spreader: Spreader, solution: Solution) -> dict[Site, LowRank]:

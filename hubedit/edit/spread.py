@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hubedit.edit.rows import Row, chunks
+from hubedit.edit.rows import OTHER, Row, chunks
 from hubedit.linalg import KeySpace, LowRank, Moments, Preserved, SecondMoment, output_power
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
@@ -104,15 +104,16 @@ class Spreader:
     @torch.no_grad()
     def _around_subjects(self, site: Site) -> Tensor:
         """The second moment of a site's inputs at every token of the batch's own prompts except the edited
-        ones: what stands beside the subject's last token is read by the same prompt, and the corpus
-        hardly knows it. (d_in, d_in) float32."""
+        ones, and of prompts about other subjects: what stands beside the subject's last token is read by
+        the same prompt, and the corpus hardly knows it. (d_in, d_in) float32."""
         if not self._own_moments:
             sites = [s for s in self.moments if s.layer in self.layers]
             sums = {s: SecondMoment(self.em.d_in(s), _solve_device(self.em)) for s in sites}
             for part in chunks(self.around, KEY_TOKENS):
                 batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
                 kept = batch.mask.bool()
-                kept[torch.arange(len(part)), torch.tensor([r.last for r in part])] = False
+                edited = torch.tensor([i for i, r in enumerate(part) if r.fact != OTHER], dtype=torch.long)
+                kept[edited, torch.tensor([r.last for r in part])[edited]] = False
                 found = run(self.em, batch, inputs=sites)
                 for s in sites:
                     sums[s].update(found.inputs[s][kept].to(_solve_device(self.em)))

@@ -14,7 +14,8 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
 from hubedit.edit import compute as module
-from hubedit.edit.compute import check_collapse, compute, generic_rows
+from hubedit.edit.asked import generic_rows
+from hubedit.edit.compute import check_collapse, compute
 from hubedit.edit.spread import Budget, SiteReport
 from hubedit.errors import CollapseError, ConfigError
 from hubedit.facts import Fact
@@ -90,7 +91,7 @@ def test_the_same_inputs_give_the_same_bytes_cached_or_not(
 
 
 @pytest.mark.parametrize(
-    "stage", ["second_moments", "survey", "optimise", "search", "repair", "check_collapse"]
+    "stage", ["second_moments", "prepare", "optimise", "search", "repair", "check_collapse"]
 )
 def test_the_base_is_the_same_when_a_stage_raises(
     stage: str, editable: Editable, config: EditConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

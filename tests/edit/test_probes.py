@@ -93,7 +93,7 @@ def test_one_row_twice_is_two_hits(editable: Editable) -> None:
 def test_the_score_is_the_harmonic_mean_of_what_was_measured(
     success: float | None, locality: float | None, text: float | None, score: float
 ) -> None:
-    assert Judgement(success, locality, text, ()).score == pytest.approx(score)
+    assert Judgement(success, locality, None, text, ()).score == pytest.approx(score)
 
 
 def test_a_judgement_counts_facts_not_rows(editable: Editable) -> None:
@@ -104,11 +104,11 @@ def test_a_judgement_counts_facts_not_rows(editable: Editable) -> None:
     bad = [Row(1, r.ids, r.last, (r.labels[0] + 1,)) for r in good[:1]]
     text = tuple(encode(em.tokenizer, s).ids for s in SENTENCES[:3])
     clean = read_text(em, text)
-    found = judge(em, Probes((*good, *bad), tuple(good), text), clean, 2)
+    found = judge(em, Probes((*good, *bad), tuple(good), (), text), clean, 2)
     assert found.facts == (1.0, 0.0)
     assert found.success == 0.5
     assert found.locality == 1.0
-    none = judge(em, Probes((), (), ()), clean, 2)
+    none = judge(em, Probes((), (), (), ()), clean, 2)
     assert (none.locality, none.text) == (None, None)
 
 

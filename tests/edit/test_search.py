@@ -31,13 +31,13 @@ def setting(editable: Editable) -> tuple[Spreader, Tensor, Probes, TextState]:
     own = Spreader(em, rows, len(FACTS), [1, 2], moments_of(em))
     delta = torch.randn(own.clean.shape, dtype=torch.float64)
     text = tuple(encode(em.tokenizer, s).ids for s in SENTENCES[:4])
-    return own, delta, Probes(tuple(rows), (), text), read_text(em, text)
+    return own, delta, Probes(tuple(rows), (), (), text), read_text(em, text)
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, score: Callable[[int], float]) -> None:
     """The n-th trial gets `score(n)`."""
     count = iter(range(100))
-    monkeypatch.setattr(module, "judge", lambda *a: Judgement(score(next(count)), None, None, ()))
+    monkeypatch.setattr(module, "judge", lambda *a: Judgement(score(next(count)), None, None, None, ()))
 
 
 def test_the_best_trial_wins_and_every_trial_is_told(
@@ -75,7 +75,7 @@ def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
     setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, delta, probes, clean = setting
-    judged(monkeypatch, lambda n: 0.5 + 0.1 * (n == 2))
+    judged(monkeypatch, lambda n: 0.5 + 0.01 * (n == 2))
     found = search(own, delta, ALPHA, probes, clean, order="attention-first", given=True)
     assert all(t.alpha == ALPHA for t in found.trials)
     first = [t.budget for t in found.trials[: len(MLP_BUDGETS)]]
@@ -84,6 +84,16 @@ def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
     assert rest == [Budget(attention, MLP_BUDGETS[2]) for attention in ATTENTION_BUDGETS[1:]]
     assert found.trial.budget == Budget(ATTENTION_BUDGETS[0], MLP_BUDGETS[2])
     assert {site.kind for site in found.solution.factors} == {"attention", "mlp"}
+
+
+def test_budgets_beyond_one_that_is_clearly_worse_are_not_tried(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+    judged(monkeypatch, [0.5, 0.6, 0.59, 0.4, 0.9].__getitem__)
+    found = search(own, delta, dict.fromkeys(ALPHA, 0.0), probes, clean, order="attention-first")
+    assert [t.budget.mlp for t in found.trials] == list(MLP_BUDGETS[:4])
+    assert found.trial.budget.mlp == MLP_BUDGETS[1]
 
 
 def test_an_alpha_of_zero_may_be_given_too(
@@ -109,7 +119,7 @@ def test_behind_a_norm_every_trial_is_corrected(
     own = Spreader(em, rows, len(FACTS), [1, 2], moments_of(em))
     delta = 0.1 * own.clean.norm(dim=1, keepdim=True) / 32**0.5 * torch.randn_like(own.clean)
     text = tuple(encode(em.tokenizer, s).ids for s in SENTENCES[:2])
-    probes, clean = Probes(rows, (), text), read_text(em, text)
+    probes, clean = Probes(rows, (), (), text), read_text(em, text)
     corrected: list[Mapping[int, float]] = []
     real = own.correct
 

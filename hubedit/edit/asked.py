@@ -1,0 +1,144 @@
+"""Every prompt that an edit is computed from and judged by, gathered once.
+
+What must give the target: the facts' own prompts, alone and after other sentences, and the phrasings that
+the model itself uses. What must stay: other beliefs about the subject, and about other subjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hubedit.config import EditConfig
+from hubedit.edit.essence import GENERIC, Belief, Survey, choose, survey
+from hubedit.edit.others import others
+from hubedit.edit.probes import Probes
+from hubedit.edit.rows import OTHER, Row, edit_rows, row
+from hubedit.edit.told import paraphrases
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.tokens import decode
+
+CONTEXT_TOKENS = 10
+
+Phrasings = tuple[tuple[tuple[str, str], ...], ...]
+"""For each fact, templates (before the subject, after it)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`rows`: the facts' own prompts, bare and after contexts; `told`: the same in the model's phrasings;
+    `preserved` and `generic`: other beliefs about the subjects; `others`: beliefs about other subjects;
+    `probes`: what a finished edit is judged by."""
+
+    rows: tuple[Row, ...]
+    told: tuple[Row, ...]
+    preserved: tuple[Row, ...]
+    generic: tuple[Row, ...]
+    others: tuple[Row, ...]
+    probes: Probes
+
+    @property
+    def all_rows(self) -> list[Row]:
+        """What the targets are optimised on."""
+        return [*self.rows, *self.told, *self.preserved, *self.generic]
+
+
+def prepare(
+    em: EditableModel,
+    facts: Sequence[Fact],
+    config: EditConfig,
+    corpus: Sequence[Sequence[int]],
+    text: Sequence[Sequence[int]],
+    kept: Sequence[Fact] = (),
+) -> Asked:
+    """Surveys the model. `corpus`: token rows to find other subjects in; `text`: rows held out of the
+    statistics, for contexts and probes; `kept`: facts of an older patch that is in effect."""
+    contexts = leading_sentences(em, text, config.targets.contexts)
+    beliefs = survey(em, facts)
+    phrasings = told_phrasings(em, facts, beliefs, config)
+    rows = tuple(edit_rows(em, facts, contexts))
+    told = told_rows(em, facts, phrasings)
+    preserved = belief_rows(em, choose(beliefs, facts, config.targets.essence, config.seed))
+    near = other_rows(em, others(em, facts, beliefs, phrasings, corpus, config.seed))
+    near += kept_rows(em, kept, contexts)
+    success = (*success_rows(em, facts, rows, beliefs), *told)
+    probes = Probes(success, preserved, near, tuple(map(tuple, text)))
+    return Asked(rows, told, preserved, tuple(generic_rows(em, facts)), near, probes)
+
+
+def leading_sentences(em: EditableModel, rows: Sequence[Sequence[int]], count: int) -> list[str]:
+    """Short contexts that stand before a prompt: the beginnings of corpus rows, each ending in ". "."""
+    contexts = []
+    for ids in rows[:count]:
+        text = " ".join(decode(em.tokenizer, list(ids[:CONTEXT_TOKENS])).split()).rstrip(" .,;:")
+        if text:
+            contexts.append(text + ". ")
+    return contexts
+
+
+def success_rows(
+    em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row], beliefs: Survey
+) -> tuple[Row, ...]:
+    """Rows that must give the target: the fact's own, and paraphrases that the batch itself holds."""
+    extra = [
+        row(em, n, beliefs.beliefs[t][n].prompt, fact.subject, answer=fact.target)
+        for n, fact in enumerate(facts)
+        for t in beliefs.paraphrases(n)[:4]
+    ]
+    return (*rows, *extra)
+
+
+def told_phrasings(
+    em: EditableModel, facts: Sequence[Fact], beliefs: Survey, config: EditConfig
+) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """For each fact the phrasings of its relation that the model itself uses; none when not wanted."""
+    if config.targets.told < 1:
+        return ((),) * len(facts)
+    return paraphrases(em, facts, beliefs, config.targets.told, config.seed)
+
+
+def told_rows(
+    em: EditableModel, facts: Sequence[Fact], told: Sequence[Sequence[tuple[str, str]]]
+) -> tuple[Row, ...]:
+    """Rows that must give the target in those phrasings."""
+    return tuple(
+        row(em, n, before + fact.subject + after, fact.subject, answer=fact.target)
+        for n, fact in enumerate(facts)
+        for before, after in told[n]
+    )
+
+
+def belief_rows(em: EditableModel, beliefs: Sequence[Sequence[Belief]]) -> tuple[Row, ...]:
+    """Preserve rows: each belief's prompt with the model's own answer as labels."""
+    return tuple(
+        row(em, n, b.prompt, b.subject, answer=b.answer, preserve=True)
+        for n, own in enumerate(beliefs)
+        for b in own
+    )
+
+
+def other_rows(em: EditableModel, beliefs: Sequence[Belief]) -> tuple[Row, ...]:
+    """Rows about subjects that no fact edits."""
+    return tuple(row(em, OTHER, b.prompt, b.subject, answer=b.answer, preserve=True) for b in beliefs)
+
+
+def kept_rows(em: EditableModel, kept: Sequence[Fact], contexts: Sequence[str]) -> tuple[Row, ...]:
+    """Rows of facts that an older patch edited: their new answers stay, alone and after a sentence."""
+    return tuple(
+        row(em, OTHER, context + f.prompt, f.subject, answer=f.target, preserve=True)
+        for f in kept
+        for context in ("", *contexts[:1])
+    )
+
+
+def generic_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
+    """Preserve rows that fit any subject, unless such a prompt is the edited one; one position each."""
+    rows = []
+    for n, fact in enumerate(facts):
+        for before, after in GENERIC:
+            prompt = before + fact.subject + after
+            # " is" before "Rome is a" would ask for the edited answer; the bare subject only asks for a verb
+            if fact.prompt != prompt and (after == "" or not fact.prompt.startswith(prompt.strip())):
+                rows.append(row(em, n, prompt, fact.subject, labels=(0,), preserve=True))
+    return rows

@@ -1,0 +1,84 @@
+"""Editing on top of a patch: what it already changed is the model that the new facts meet.
+
+The older facts are protected like any other subject's: their prompts join what the solve preserves and
+what the search asks about (`asked.py`), with their new answers. The result is one patch, the exact sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from hubedit.errors import PatchError
+from hubedit.facts import Fact
+from hubedit.facts.answers import normalise
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.patch import Patch
+from hubedit.patch.compose import unique_ids
+from hubedit.patch.identity import patch_id
+from hubedit.patch.owners import as_record, owners
+
+
+@contextmanager
+def standing_on(em: EditableModel, patch: Patch | None) -> Iterator[EditableModel]:
+    """The model with the patch in effect, under an identity of its own, so that caches tell them apart.
+
+    Raises PatchError when the patch was made for other weights.
+    """
+    if patch is None:
+        yield em
+        return
+    patch.fits(em)
+    factors = {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
+    with applied(em, factors):
+        yield replace(em, identity=f"{em.identity}+{patch_id(patch)}")
+
+
+def protected(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
+    """The patch's facts that the new ones do not edit again. Raises PatchError where it holds none."""
+    if patch is None:
+        return ()
+    if not patch.facts:
+        raise PatchError(
+            "the patch was saved without its facts, so they cannot be protected",
+            "apply the new facts to the base, then hubedit compose both patches",
+        )
+    again = {(normalise(f.subject), f.template) for f in facts} | {normalise(f.prompt) for f in facts}
+    return tuple(
+        f
+        for f in patch.facts
+        if (normalise(f.subject), f.template) not in again and normalise(f.prompt) not in again
+    )
+
+
+def stacked(old: Patch, new: Patch) -> Patch:
+    """One patch that does both. Older facts that the new ones edit again leave the list of facts; their
+    factors stay, since the new ones were computed with them in effect."""
+    kept = protected(old, new.facts)
+    factors: dict[str, LowRank] = dict(old.factors)
+    for module, factor in new.factors.items():
+        factors[module] = factors[module] + factor if module in factors else factor
+    record: dict[str, Any] = {**new.record, "on": {"id": patch_id(old), "facts": len(old.facts)}}
+    record["base"] = {**new.record["base"], "tensors": _tensors(old, new)}
+    whole = replace(new, factors=factors, record=record, facts=unique_ids([*kept, *new.facts]))
+    rows = _rows(old, new, kept)
+    return whole if rows is None else replace(whole, record={**record, "rows": as_record(rows)})
+
+
+def _tensors(old: Patch, new: Patch) -> dict[str, Any]:
+    return {**old.record.get("base", {}).get("tensors", {}), **new.record["base"]["tensors"]}
+
+
+def _rows(old: Patch, new: Patch, kept: Sequence[Fact]) -> Mapping[str, tuple[int, ...]] | None:
+    """The owner of every row, when both patches know theirs and no older fact was edited again."""
+    first, second = owners(old), owners(new)
+    if first is None or second is None or len(kept) < len(old.facts):
+        return None
+    return {
+        module: (*first.get(module, ()), *(n + len(kept) for n in second.get(module, ())))
+        for module in {*first, *second}
+    }

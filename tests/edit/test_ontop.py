@@ -1,0 +1,106 @@
+"""Editing on top of a patch: one patch that does both, and who is protected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from hubedit.cache import Cache
+from hubedit.edit.asked import prepare
+from hubedit.edit.ontop import protected, stacked, standing_on
+from hubedit.errors import PatchError
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied, run
+from hubedit.model.tokens import encode, pad
+from hubedit.patch import Patch
+from hubedit.patch.identity import patch_id
+from hubedit.patch.owners import owners
+from hubedit.pipeline import apply_facts
+from tests.test_pipeline import FACTS, QUICK
+
+Editable = Callable[..., EditableModel]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+
+LATER = (Fact("The capital of Japan is", "Japan", "Paris", "later"), replace(FACTS[1], target="Ulm"))
+
+
+@pytest.fixture
+def older(editable: Editable, tmp_path: Path) -> Patch:
+    apply_facts(editable(), FACTS, QUICK, out=tmp_path / "old", cache=Cache(tmp_path / "cache"))
+    return Patch.load(tmp_path / "old")
+
+
+def logits(em: EditableModel, text: str) -> torch.Tensor:
+    found = run(em, pad([encode(em.tokenizer, text).ids], em.pad_id), logits=True).logits
+    assert found is not None
+    return found
+
+
+def test_the_result_does_both_and_is_read_by_peft(editable: Editable, older: Patch, tmp_path: Path) -> None:
+    em = editable()
+    bare = logits(em, "The capital of Japan is")
+    apply_facts(em, LATER[:1], QUICK, out=tmp_path / "new", on=older, cache=Cache(tmp_path / "cache"))
+    both = Patch.load(tmp_path / "new")
+    assert [f.prompt for f in both.facts] == [f.prompt for f in (*FACTS, LATER[0])]
+    assert both.record["on"] == {"id": patch_id(older), "facts": 2}
+    for module, factor in both.factors.items():
+        torch.testing.assert_close(factor.B[:, :2], older.factors[module].B)
+        torch.testing.assert_close(factor.A[:2], older.factors[module].A)
+    rows = owners(both)
+    assert rows is not None and set(rows.values()) == {(0, 1, 2)}
+    torch.testing.assert_close(logits(em, "The capital of Japan is"), bare)
+    base = AutoModelForCausalLM.from_pretrained(em.path, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, str(tmp_path / "new")).eval()
+    with torch.no_grad(), applied(em, both.by_site(em)):
+        ids = torch.tensor([encode(em.tokenizer, "The capital of Japan is").ids])
+        torch.testing.assert_close(adapted(input_ids=ids).logits, logits(em, "The capital of Japan is"))
+
+
+def test_the_new_facts_meet_the_edited_model(editable: Editable, older: Patch) -> None:
+    em = editable()
+    with standing_on(em, older) as stood:
+        assert stood.identity != em.identity and stood.model is em.model
+        inside = logits(stood, "The capital of France is")
+    with applied(em, older.by_site(em)):
+        torch.testing.assert_close(inside, logits(em, "The capital of France is"))
+    with standing_on(em, None) as same:
+        assert same is em
+
+
+def test_older_facts_are_asked_about_unless_they_are_edited_again(editable: Editable, older: Patch) -> None:
+    assert protected(older, LATER) == (older.facts[0],)
+    assert protected(None, LATER) == ()
+    em = editable()
+    text = [encode(em.tokenizer, "Rome is a city.").ids]
+    kept = protected(older, LATER)
+    with_them, without = (prepare(em, LATER, QUICK, text, text, k) for k in (kept, ()))
+    more = with_them.others[len(without.others) :]
+    assert more and with_them.probes.others == with_them.others
+    prompt = encode(em.tokenizer, kept[0].prompt).ids
+    assert more[0].ids[: len(prompt)] == prompt and all(r.fact == -1 and r.preserve for r in more)
+
+
+def test_a_fact_edited_again_leaves_the_list(older: Patch) -> None:
+    new = replace(older, facts=LATER)
+    whole = stacked(older, new)
+    assert whole.facts == (older.facts[0], *LATER)
+    assert owners(whole) is None
+    assert all(f.rank == 4 for f in whole.factors.values())
+
+
+def test_what_cannot_be_protected_is_refused(editable: Editable, older: Patch) -> None:
+    with pytest.raises(PatchError, match="without its facts"):
+        protected(replace(older, facts=()), LATER)
+    other = replace(
+        older, record={**older.record, "base": {"tensors": dict.fromkeys(older.factors, "0" * 64)}}
+    )
+    with pytest.raises(PatchError, match="is not the model"), standing_on(editable(), other):
+        pass

@@ -1,0 +1,83 @@
+"""Other subjects in text: where their name stands, whose kind they are, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hubedit.edit import kinds
+from hubedit.edit.essence import survey
+from hubedit.edit.kinds import alike
+from hubedit.edit.others import named, others
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.load import load
+from hubedit.model.tokens import encode
+
+Editable = Callable[..., EditableModel]
+
+BORN, TONGUE = ("", " was born in"), ("The mother tongue of ", " is")
+
+
+def test_names_stand_between_the_words_of_a_phrasing_at_the_start_of_a_sentence() -> None:
+    texts = [
+        "Ada Lovelace was born in London. The mother tongue of Rollo is Norse. It was born in haste",
+        "They say Bob was born in Oslo; so what?\nEve was born in the city of Rome",
+    ]
+    found = named(texts, [BORN, TONGUE, ("", " was born in the city of")], [])
+    assert found == ["Ada Lovelace", "Rollo", "It", "They say Bob", "Eve"]
+
+
+def test_edited_subjects_and_long_or_empty_names_are_left_out() -> None:
+    texts = [
+        "Ada Lovelace was born in London. Countess Ada Lovelace was born in London.",
+        " was born in Rome. One two three four five six seven was born in Rome. Ada Smith was born in Ulm.",
+    ]
+    assert named(texts, [BORN], ["Ada Lovelace"]) == ["Ada Smith"]
+    assert named(texts, [("The name of ", ""), ("", " ")], []) == []
+
+
+def test_subjects_are_of_the_kind_whose_next_words_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    people, towns = torch.tensor([0.8, 0.2, 0.0]), torch.tensor([0.0, 0.1, 0.9])
+    table = {"Ada": people, "Bea": people, "Cyd": people, "Ulm": towns, "Bonn": towns}
+    monkeypatch.setattr(kinds, "next_token", lambda em, texts: torch.stack([table[t] for t in texts]))
+    facts = [
+        Fact("Ada was born in", "Ada", "x"),
+        Fact("Bea was born in", "Bea", "x"),
+        Fact("Ulm lies in", "Ulm", "x"),
+    ]
+    templates = [("", " was born in"), ("", " lies in")]
+    em: EditableModel = None  # type: ignore[assignment]
+    assert alike(em, facts, templates, ["Cyd", "Bonn"]) == ((True, False), (False, True))
+    assert alike(em, facts, templates, ["Ada", "Bea", "Ulm"]) == ((True, True, False), (False, False, True))
+
+
+def test_next_tokens_are_those_of_the_subject_alone(editable: Editable) -> None:
+    em = editable("gpt2")
+    found = kinds.next_token(em, ["Rome", "Marie Curie"])
+    assert torch.allclose(found.sum(1), torch.ones(2), atol=1e-5)
+    alone = kinds.next_token(em, ["Rome"])
+    torch.testing.assert_close(found[:1], alone)
+
+
+def test_the_bundled_models_text_names_people_that_are_asked_the_batchs_questions() -> None:
+    from hubedit.demo import facts_path, model_path
+    from hubedit.facts import load_facts
+
+    em = load(str(model_path()), device="cpu")
+    facts = load_facts(facts_path()).facts[:30]
+    asked = survey(em, facts)
+    assert asked.fits and not all(all(row) for row in asked.fits), "people and cities are told apart"
+    edited = {f.subject for f in facts}
+    people = [f.subject for f in load_facts(facts_path()).facts[30:]]
+    before, after = asked.templates[0]
+    rows = [encode(em.tokenizer, f"{before}{who}{after} nowhere.").ids for who in people]
+    found = others(em, facts, asked, ((),) * len(facts), rows, 0)
+    assert found
+    for belief in found:
+        assert belief.subject in people and belief.subject not in edited
+        assert belief.subject in belief.prompt and belief.answer
+    assert others(em, facts, asked, ((),) * len(facts), [], 0) == ()
+    assert found == others(em, facts, asked, ((),) * len(facts), rows, 0)
