@@ -1,5 +1,5 @@
 """Measuring what an edit did."""
 
-from hubedit.evaluate.edits import EditReport, Outcome, Reading, compare, read
+from hubedit.evaluate.edits import Case, EditReport, Outcome, Reading, answered, compare, read
 
-__all__ = ["EditReport", "Outcome", "Reading", "compare", "read"]
+__all__ = ["Case", "EditReport", "Outcome", "Reading", "answered", "compare", "read"]

@@ -4,16 +4,17 @@ Metrics (names as in KnowEdit and in CounterFact; greedy exact match of the whol
 `hubedit.facts.answers`): success (the prompt gives the target), generalisation (rephrasings give it),
 locality (other prompts about the same subject are unchanged), neighbourhood (prompts about other
 subjects are unchanged), portability (what follows from the edit is answered). A metric without a
-prompt that tests it is absent, never zero.
+prompt that tests it is absent, never zero. Each has a 95 % interval (`hubedit.evaluate.bootstrap`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
+from hubedit.evaluate.bootstrap import Interval, intervals
 from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import clip, gives, mentions, unchanged
 from hubedit.model.editable import EditableModel
@@ -22,6 +23,7 @@ from hubedit.model.score import Score, scores
 from hubedit.model.tokens import continuation
 
 METRICS = ("success", "generalisation", "locality", "neighbourhood", "portability")
+ANSWERED = ("success", "generalisation", "portability")
 
 MOST_ANSWER_TOKENS = 44
 """Longer answers of probes than this are not waited for."""
@@ -51,12 +53,33 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Case:
+    """A prompt that an edit got wrong: `kind` is the metric, `answers` what it should say after the edit
+    (for the two localities: what is known to be right), `before` and `after` all that the models say."""
+
+    kind: str
+    fact: Fact
+    prompt: str
+    answers: tuple[str, ...]
+    before: str
+    after: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As quoted in `report.json`: first sentences."""
+        texts = {"before": clip(self.before), "after": clip(self.after)}
+        return {"fact": self.fact.id or self.fact.prompt, "prompt": self.prompt, **texts}
+
+
+@dataclass(frozen=True)
 class EditReport:
-    """`metrics`: share 0..1 by name, over `counts[name]` prompts."""
+    """`metrics`: share 0..1 by name, over `counts[name]` prompts; `intervals`: 95 % bootstrap intervals of
+    those that two facts or more have prompts for; `cases`: every prompt that counts against a metric."""
 
     outcomes: tuple[Outcome, ...]
     metrics: dict[str, float]
     counts: dict[str, int]
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -71,12 +94,34 @@ class EditReport:
             return None
         return len(values) / sum(1 / v for v in values) if min(values) > 0 else 0.0
 
+    @property
+    def relations(self) -> dict[str, dict[str, float | int]]:
+        """Success by relation, which is the prompt with `{}` for its subject: {"success", "n"}."""
+        groups: dict[str, list[bool]] = {}
+        for o in self.outcomes:
+            groups.setdefault("{}".join(o.fact.template), []).append(o.success)
+        return {name: {"success": sum(g) / len(g), "n": len(g)} for name, g in groups.items()}
+
+    @property
+    def damage(self) -> dict[str, list[dict[str, Any]]]:
+        """Neighbours whose answer the edit changed, where neighbours were asked at all."""
+        if "neighbourhood" not in self.metrics:
+            return {}
+        return {"flipped_neighbours": [c.to_json() for c in self.cases if c.kind == "neighbourhood"]}
+
     def to_json(self) -> dict[str, Any]:
         """As stored in `report.json`."""
+        extra: dict[str, Any] = {
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "damage": self.damage,
+        }
         return {
             "metrics": self.metrics,
+            **{name: value for name, value in extra.items() if value},
             "counts": self.counts,
             "harmonic_mean": self.harmonic_mean,
+            "relations": self.relations,
+            "probability_shift": [[o.probability_before, o.probability_after] for o in self.outcomes],
             "facts": [
                 {
                     "id": o.fact.id,
@@ -102,30 +147,42 @@ def read(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True) -> Re
     Call it inside `applied` to read the edited model.
     """
     prompts: dict[str, None] = {}
+    for fact in facts:
+        asked = (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability)))
+        prompts |= dict.fromkeys((fact.prompt, *asked) if probes else (fact.prompt,))
+    texts = greedy(em, list(prompts), new_tokens(em, facts, probes=probes))
+    found = scores(em, [f.prompt for f in facts], [f.target for f in facts])
+    return Reading(dict(zip(prompts, texts, strict=True)), tuple(found))
+
+
+def new_tokens(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True) -> int:
+    """How many tokens are generated after each prompt: the longest answer and a few more."""
     target = answer = 1
 
     def length(prompt: str, text: str) -> int:
         return len(continuation(em.tokenizer, prompt, text)) if text.strip() else 0
 
     for fact in facts:
-        prompts[fact.prompt] = None
         target = max(target, length(fact.prompt, fact.target))
-        if probes:
-            for probe in (*fact.locality, *fact.portability):
-                answer = max(answer, *(length(probe.prompt, text) for text in probe.answers), 0)
-                prompts[probe.prompt] = None
-            prompts.update(dict.fromkeys(fact.rephrase))
+        for probe in (*fact.locality, *fact.portability) if probes else ():
+            answer = max(answer, *(length(probe.prompt, text) for text in probe.answers), 0)
     # a target must fit whatever its length; one endless alias of a probe must not slow everything down
-    texts = greedy(em, list(prompts), max(target, min(answer, MOST_ANSWER_TOKENS)) + 4)
-    found = scores(em, [f.prompt for f in facts], [f.target for f in facts])
-    return Reading(dict(zip(prompts, texts, strict=True)), tuple(found))
+    return max(target, min(answer, MOST_ANSWER_TOKENS)) + 4
 
 
-def compare(facts: Sequence[Fact], before: Reading, after: Reading) -> EditReport:
-    """Outcomes and metrics from two readings of the same facts. Pure."""
-    outcomes = []
-    marks: dict[str, list[bool]] = {name: [] for name in METRICS}
-    for fact, old, new in zip(facts, before.targets, after.targets, strict=True):
+def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int = 0) -> EditReport:
+    """Outcomes and metrics from two readings of the same facts. Pure; `seed`: of the bootstrap."""
+    outcomes: list[Outcome] = []
+    cases: list[Case] = []
+    marks: dict[str, list[list[bool]]] = {name: [[] for _ in facts] for name in METRICS}
+
+    def note(kind: str, number: int, prompt: str, answers: Sequence[str], good: bool) -> None:
+        marks[kind][number].append(good)
+        if not good:
+            texts = before.texts.get(prompt, ""), after.texts[prompt]
+            cases.append(Case(kind, facts[number], prompt, tuple(answers), *texts))
+
+    for number, (fact, old, new) in enumerate(zip(facts, before.targets, after.targets, strict=True)):
         said = after.texts[fact.prompt]
         success = gives(said, [fact.target])
         outcomes.append(
@@ -140,21 +197,38 @@ def compare(facts: Sequence[Fact], before: Reading, after: Reading) -> EditRepor
                 success,
             )
         )
-        marks["success"].append(success)
-        marks["generalisation"] += [
-            gives(after.texts[p], [fact.target]) for p in fact.rephrase if p in after.texts
-        ]
+        note("success", number, fact.prompt, [fact.target], success)
+        for prompt in fact.rephrase:
+            if prompt in after.texts:
+                good = gives(after.texts[prompt], [fact.target])
+                note("generalisation", number, prompt, [fact.target], good)
         for probe in fact.locality:
             if probe.prompt in after.texts:
                 kept = unchanged(before.texts[probe.prompt], after.texts[probe.prompt], probe.answers)
-                marks[_room(fact, probe)].append(kept)
-        marks["portability"] += [
-            gives(after.texts[p.prompt], p.answers)
-            for p in fact.portability
-            if p.answers and p.prompt in after.texts
-        ]
-    metrics = {name: sum(m) / len(m) for name, m in marks.items() if m}
-    return EditReport(tuple(outcomes), metrics, {name: len(m) for name, m in marks.items() if m})
+                note(_room(fact, probe), number, probe.prompt, probe.answers, kept)
+        for probe in fact.portability:
+            if probe.answers and probe.prompt in after.texts:
+                good = gives(after.texts[probe.prompt], probe.answers)
+                note("portability", number, probe.prompt, probe.answers, good)
+    counts = {name: sum(map(len, m)) for name, m in marks.items() if any(m)}
+    metrics = {name: sum(map(sum, marks[name])) / count for name, count in counts.items()}
+    between = intervals({name: marks[name] for name in counts}, seed=seed)
+    return EditReport(tuple(outcomes), metrics, counts, between, tuple(cases))
+
+
+def answered(facts: Sequence[Fact], reading: Reading, *, seed: int = 0) -> EditReport:
+    """What one model alone answers: success, generalisation and portability.
+
+    That a model agrees with itself is no measurement, so both localities are absent.
+    """
+    whole = compare(facts, reading, reading, seed=seed)
+    own = [name for name in ANSWERED if name in whole.metrics]
+    return EditReport(
+        whole.outcomes,
+        {name: whole.metrics[name] for name in own},
+        {name: whole.counts[name] for name in own},
+        {name: whole.intervals[name] for name in own if name in whole.intervals},
+    )
 
 
 def _room(fact: Fact, probe: Probe) -> str:

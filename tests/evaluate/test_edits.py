@@ -9,7 +9,7 @@ from math import exp, log
 
 import pytest
 
-from hubedit.evaluate import Reading, compare, read
+from hubedit.evaluate import Reading, answered, compare, read
 from hubedit.evaluate import edits as module
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
@@ -183,3 +183,39 @@ def test_long_targets_are_waited_for_and_blank_answers_do_no_harm(
     assert asked[-1] == module.MOST_ANSWER_TOKENS + 4
     read(em, [replace(FACT, locality=(Probe("Rome is", ("", " ")),), portability=())])
     assert asked[-1] < 20
+
+
+def test_intervals_relations_and_flipped_neighbours() -> None:
+    facts = [FACT, replace(FACT, id="2"), replace(FACT, id="", prompt="The capital of  France is")]
+    before = {**BEFORE, facts[2].prompt: " Paris"}
+    after = {**AFTER, facts[2].prompt: " Paris"}
+    report = compare(facts, Reading(before, (OLD,) * 3), Reading(after, (NEW,) * 3))
+    assert report.intervals["success"] == (0.0, 1.0)
+    assert report.intervals["generalisation"] == (0.5, 0.5)
+    assert compare(facts[:1], Reading(before, (OLD,)), Reading(after, (NEW,))).intervals == {}
+    data = report.to_json()
+    assert data["relations"] == {
+        "The capital of {} is": {"success": 1.0, "n": 2},
+        "The capital of  {} is": {"success": 0.0, "n": 1},
+    }
+    flipped = {"prompt": "The capital of Japan is", "before": "Tokyo", "after": "Rome"}
+    assert data["damage"]["flipped_neighbours"] == [
+        {"fact": "1", **flipped},
+        {"fact": "2", **flipped},
+        {"fact": "The capital of  France is", **flipped},
+    ]
+    assert data["probability_shift"] == [pytest.approx([0.01, 0.9])] * 3
+
+
+def test_damage_and_intervals_that_were_not_measured_are_absent() -> None:
+    bare = Fact(FACT.prompt, FACT.subject, FACT.target)
+    data = compared(bare).to_json()
+    assert "damage" not in data and "intervals" not in data
+    kept = compared(changes={"The capital of Japan is": "Tokyo"}).to_json()
+    assert kept["damage"] == {"flipped_neighbours": []}, "asked, and none flipped"
+
+
+def test_a_model_alone_is_not_compared_with_itself() -> None:
+    report = answered([FACT], Reading(BEFORE, (OLD,)))
+    assert report.metrics == {"success": 0.0, "generalisation": 0.0, "portability": 0.0}
+    assert report.counts == {"success": 1, "generalisation": 2, "portability": 1}

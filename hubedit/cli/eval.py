@@ -1,0 +1,243 @@
+"""Measure a model, and what a patch does to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from json import loads
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Context, Option
+
+from hubedit.cli.apply import words
+from hubedit.cli.evaluated import summary
+from hubedit.cli.output import Output, as_json, plain
+from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hubedit.cache import Cache
+    from hubedit.evaluate.damage import Parts
+    from hubedit.facts import Fact
+    from hubedit.model.editable import EditableModel
+    from hubedit.patch import Patch
+    from hubedit.progress import Progress
+
+
+def eval(
+    context: Context,
+    model: Annotated[str, Argument(metavar="MODEL", help="The unedited model: a folder or repo[@revision].")],
+    patch: Annotated[
+        str | None, Option("--patch", "-p", help="A patch made for this model: a folder or repo[@revision].")
+    ] = None,
+    merged: Annotated[
+        Path | None, Option("--merged", help="The checkpoint that the patch was merged into.")
+    ] = None,
+    facts: Annotated[
+        Path | None, Option("--facts", "-f", help="Facts to ask (default: the patch's own).")
+    ] = None,
+    dataset: Annotated[
+        str,
+        Option(
+            "--dataset",
+            metavar="NAME|PATH",
+            help="A benchmark's records: a file, or zsre, wiki_counterfact or counterfact from the Hub.",
+        ),
+    ] = "",
+    tasks: Annotated[
+        str, Option("--tasks", help="Tasks of lm-eval, such as gsm8k,hellaswag; name:N for N examples.")
+    ] = "",
+    task_path: Annotated[
+        Path | None, Option("--task-path", help="A folder with task definitions (YAML) of your own.")
+    ] = None,
+    limit: Annotated[int, Option("--limit", min=0, help="Facts, and questions of a task; 0: all.")] = 0,
+    text: Annotated[
+        str,
+        Option(
+            "--text",
+            metavar="FILE|DATASET|self|none",
+            help="Unrelated text for perplexity and divergence; self: text that the model writes.",
+        ),
+    ] = "self",
+    fluency: Annotated[int, Option("--fluency", min=0, help="Texts written to measure fluency.")] = 200,
+    out: Annotated[
+        Path | None, Option("--out", "-o", metavar="DIR|FILE", help="Where report.json is written.")
+    ] = None,
+    device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
+    seed: Annotated[int, Option("--seed", help="Of the intervals, the written texts and the examples.")] = 0,
+    cache: Annotated[
+        Path | None, Option("--cache", help="The cache folder (default: $HUBEDIT_CACHE or ~/.cache/hubedit).")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run Python code from the model's repository.")
+    ] = False,
+    json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and where the report is.")] = False,
+) -> None:
+    """Measure a model before and after a patch: edits, locality, fluency, unrelated text, tasks."""
+    sink = Output(json=json, quiet=quiet)
+    if facts is not None and dataset:
+        raise ConfigError("--facts and --dataset exclude each other", "give one of them")
+    if task_path is not None and not tasks:
+        raise ConfigError("--task-path without --tasks", "name the tasks with --tasks")
+
+    from hubedit.cache import Cache
+    from hubedit.evaluate import harness
+    from hubedit.evaluate.measure import Settings, fitting
+    from hubedit.evaluate.run import evaluate
+    from hubedit.evaluate.side import Side
+    from hubedit.hub import patch_folder
+    from hubedit.model.load import load
+    from hubedit.patch import Patch
+    from hubedit.patch.identity import patch_id
+
+    # everything that can be refused is refused before a model is loaded
+    named = harness.unique(tasks.split(",")) if tasks else ()
+    if named:
+        harness.require()
+    target = _target(out)
+    where = patch_folder(patch) if patch is not None else None
+    edit = Patch.load(where) if where is not None else None
+    asked, remarks = _facts(edit, facts, dataset, limit)
+    if not asked and not named and text == "none":
+        raise ConfigError(
+            "there is nothing to measure", "give --patch, --facts, --dataset, --tasks or --text"
+        )
+    settings = Settings(fluency, named, task_path, limit, seed)
+    store = Cache(cache)
+    with sink.progress() as progress:
+        progress.start("loading the model")
+        em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        progress.finish(f"{em.num_layers} layers on {em.device}")
+        base, other = Side(em), None
+        edited: dict[str, Side] = {}
+        if edit is not None:
+            edit.fits(em)
+            edited["adapter"] = Side(em, edit.by_site(em), patch_id(edit))
+        if merged is not None:
+            progress.start("loading the merged model")
+            other = load(str(merged), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+            progress.finish(f"{other.num_layers} layers on {other.device}")
+            edited["merged"] = Side(other)
+        usable, left_out = fitting(em, asked)
+        report = evaluate(
+            base,
+            usable,
+            edited=edited,
+            rows=_rows(em, text, seed, store, progress),
+            parts=_parts(edit, em),
+            settings=settings,
+            cache=store,
+            progress=progress,
+        )
+    # a quiet reader of report.json must learn of every record that is not in the numbers
+    report["notes"] = [*remarks, *left_out, *report.get("notes", [])]
+    report["evaluated"] = _evaluated(em, edit, where, other, words(context))
+    if named:
+        report["evaluated"]["versions"] |= harness.release()
+    report = {name: value for name, value in plain(report).items() if value not in ({}, [], None)}
+    if target is not None:
+        _write(target, report)
+    for note in report.get("notes", ()):
+        sink.note(note)
+    sink.data(report, human=lambda: summary(report), brief=str(target) if target is not None else None)
+    if target is not None:
+        sink.note(f"written to {target}")
+
+
+def _facts(edit: Patch | None, facts: Path | None, dataset: str, limit: int) -> tuple[list[Fact], list[str]]:
+    """What is asked, and what has to be said of it."""
+    from hubedit.evaluate import records
+    from hubedit.facts import load_facts
+
+    if dataset:
+        found = records.dataset(dataset, limit=limit)
+        count = f"{len(found.skipped)} of {found.total} records cannot be used, the first: "
+        return list(found.facts), [count + found.skipped[0]] if found.skipped else []
+    if facts is not None:
+        return list(load_facts(facts, limit=limit).facts), []
+    own = list(edit.facts) if edit is not None else []
+    if edit is not None and not own:
+        raise ConfigError("the patch was saved without its facts", "give them with --facts")
+    return own[:limit] if limit else own, []
+
+
+def _parts(edit: Patch | None, em: EditableModel) -> Parts | None:
+    """Whose the patch's rows are, where that can be told."""
+    from hubedit.evaluate.damage import Parts
+    from hubedit.patch.owners import owners
+
+    rows = owners(edit) if edit is not None else None
+    if edit is None or rows is None:
+        return None
+    return Parts(edit.facts, {site: tuple(rows[module]) for module, site in edit.sites(em).items()})
+
+
+def _rows(em: EditableModel, text: str, seed: int, cache: Cache, progress: Progress) -> list[list[int]]:
+    """The unrelated text, as tokens: what the perplexity of an edit is measured on as well."""
+    if text == "none":
+        return []
+
+    from hubedit.config import StatsConfig
+    from hubedit.edit.compute import TEXT_ROWS
+    from hubedit.edit.corpus import holdout_rows
+
+    return holdout_rows(em, StatsConfig(corpus=text, seed=seed), TEXT_ROWS, cache, progress)
+
+
+def _evaluated(
+    em: EditableModel,
+    edit: Patch | None,
+    patch: Path | None,
+    merged: EditableModel | None,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Which model, patch and versions the numbers belong to; no path of this machine."""
+    from datetime import UTC, datetime
+
+    from hubedit.edit.record import base_name, device_name, portable, versions
+    from hubedit.patch.identity import patch_id
+
+    found: dict[str, Any] = {"model": base_name(em), "commit": em.commit}
+    if edit is not None and patch is not None:
+        found |= {"patch": patch.resolve().name, "patch_id": patch_id(edit)}
+    if merged is not None:
+        config = loads((merged.path / "config.json").read_text(encoding="utf-8"))
+        stored = config.get("dtype") or config.get("torch_dtype")
+        found |= {"merged": base_name(merged), "merged_dtype": stored}
+    return {
+        **found,
+        "dtype": str(em.dtype).removeprefix("torch."),
+        "device": device_name(em.device),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": versions(),
+        "command": [portable(word) for word in command],
+    }
+
+
+def _target(out: Path | None) -> Path | None:
+    """The file that the report goes to. Raises ConfigError where there can be none."""
+    if out is None:
+        return None
+    file = out if out.suffix == ".json" else out / "report.json"
+    for place in (file, *file.parents):
+        if place.exists():
+            if place.is_dir() is (place == file):
+                raise ConfigError(f"{place} is in the way of {file}", "choose another place with --out")
+            break
+    return file
+
+
+def _write(file: Path, report: Mapping[str, Any]) -> None:
+    """Whole or not at all, so that an interrupted run leaves the report that was there."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(as_json(report) + "\n", encoding="utf-8")
+        os.replace(part, file)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"cannot write {file}: {reason}", "choose another place with --out") from error
+    finally:
+        part.unlink(missing_ok=True)

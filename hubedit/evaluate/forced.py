@@ -1,0 +1,118 @@
+"""Teacher-forced predictions: what a model makes of an answer's tokens when it is shown those before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubedit.errors import TokenError
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import run
+from hubedit.model.memory import TokenBudget, release
+from hubedit.model.tokens import continuation, encode, pad
+
+_POSITIONS = 512  # rows of logits at once: a vocabulary of 150,000 makes 300 MB of them
+
+Pair = tuple[str, str]
+"""A prompt and an answer."""
+
+
+@dataclass(frozen=True)
+class Forced:
+    """`labels`: the answer's tokens; `predicted`: the likeliest token at each of their places; `logp`: the
+    mean log-probability (nats) of the answer's tokens."""
+
+    labels: tuple[int, ...]
+    predicted: tuple[int, ...]
+    logp: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the answer's tokens that are the likeliest, 0..1."""
+        return sum(a == b for a, b in zip(self.labels, self.predicted, strict=True)) / len(self.labels)
+
+    @property
+    def probability(self) -> float:
+        """Geometric mean of the tokens' probabilities: exp(logp)."""
+        return exp(self.logp)
+
+    def to_json(self) -> list[Any]:
+        return [list(self.labels), list(self.predicted), self.logp]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Any]) -> Forced:
+        return cls(tuple(data[0]), tuple(data[1]), float(data[2]))
+
+
+@torch.no_grad()
+def forced(em: EditableModel, pairs: Iterable[Pair], tokens: int = 0) -> dict[Pair, Forced]:
+    """Predictions for every pair, in batches of at most `tokens` padded tokens (0: chosen for the device).
+
+    Pairs whose answer has no tokens, or that do not fit the model's context, are left out. Batches that
+    do not fit into memory are halved. Works inside `applied`.
+    """
+    ids: dict[Pair, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    for pair in dict.fromkeys(pairs):
+        try:
+            prompt, answer = encode(em.tokenizer, pair[0]).ids, continuation(em.tokenizer, *pair)
+        except TokenError:
+            continue
+        if len(prompt) + len(answer) <= em.max_positions:
+            ids[pair] = (prompt, answer)
+    order = sorted(ids, key=lambda pair: sum(map(len, ids[pair])))
+    lengths = [sum(map(len, ids[pair])) - 1 for pair in order]
+    budget, at = TokenBudget(em.device, tokens), 0
+    found: dict[Pair, Forced] = {}
+    while at < len(order):
+        end = budget.take(lengths, at)
+        part = order[at:end]
+        try:
+            results = _batch(em, [ids[pair] for pair in part])
+        except (RuntimeError, MemoryError) as error:
+            budget.shrink(error, len(part), lengths[end - 1])
+            results = []
+        if not results:
+            release(em.device)
+            continue
+        found.update(zip(part, results, strict=True))
+        at = end
+    return found
+
+
+def by_pair(found: Mapping[Pair, Forced], prompt: str, answers: Sequence[str]) -> Forced | None:
+    """The prediction for a prompt and the first of its answers."""
+    return found.get((prompt, answers[0])) if answers else None
+
+
+def _batch(em: EditableModel, part: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Forced]:
+    last = em.num_layers - 1
+    batch = pad([(*prompt, *answer[:-1]) for prompt, answer in part], em.pad_id, em.device)
+    hidden = run(em, batch, hidden=[last]).hidden[last]
+    row = [k for k, (_, answer) in enumerate(part) for _ in answer]
+    place = [len(prompt) - 1 + j for prompt, answer in part for j in range(len(answer))]
+    label = torch.tensor([token for _, answer in part for token in answer], device=em.device)
+    states = hidden[torch.tensor(row, device=em.device), torch.tensor(place, device=em.device)]
+    best, own = _likeliest(em, states, label)
+    results, at = [], 0
+    for _, answer in part:
+        span = slice(at, at + len(answer))
+        results.append(Forced(answer, tuple(best[span]), sum(own[span]) / len(answer)))
+        at += len(answer)
+    return results
+
+
+def _likeliest(em: EditableModel, states: Tensor, label: Tensor) -> tuple[list[int], list[float]]:
+    """The likeliest token after each state (n, d), and the log-probability of its label."""
+    best: list[int] = []
+    own: list[float] = []
+    for at in range(0, len(states), _POSITIONS):
+        logits = em.head_logits(states[at : at + _POSITIONS]).float()
+        best += logits.argmax(-1).tolist()
+        wanted = logits.gather(1, label[at : at + _POSITIONS, None])[:, 0]
+        own += (wanted - logits.logsumexp(-1)).tolist()
+    return best, own

@@ -1,0 +1,211 @@
+"""Everything that is measured of a model and its edits, part by part; finished parts come from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hubedit.cache import Cache, digest
+from hubedit.errors import TokenError
+from hubedit.evaluate import harness
+from hubedit.evaluate.counterfact import counterfact_pairs
+from hubedit.evaluate.drift import Drift, drift
+from hubedit.evaluate.edits import MOST_ANSWER_TOKENS, Reading, read
+from hubedit.evaluate.fluency import fluency, write
+from hubedit.evaluate.forced import Forced, Pair, forced
+from hubedit.evaluate.harness import Task
+from hubedit.evaluate.knowedit import knowedit_pairs
+from hubedit.evaluate.side import Side
+from hubedit.facts import Fact, to_record
+from hubedit.model.editable import EditableModel
+from hubedit.model.score import Score
+from hubedit.model.tokens import continuation, encode
+from hubedit.progress import Progress, Silent
+
+CHUNK = 64
+"""Facts in one part: what is lost at most when a run is interrupted."""
+
+_VERSION = 1  # of what the parts hold; a change makes the old ones void
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`fluency`: texts are written for the first so many facts (0: none); `tasks`: of the harness;
+    `task_path`: a folder with tasks of one's own; `task_limit`: questions of each task (0: all);
+    `seed`: of the bootstrap, the sampled texts and the tasks' examples."""
+
+    fluency: int = 200
+    tasks: tuple[Task, ...] = ()
+    task_path: Path | None = None
+    task_limit: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What one side says: `reading` by greedy generation, `forced` by teacher forcing, `fluency` of each
+    text it wrote, and its `tasks`. `drift` is that of the side against the one before (or of the model
+    alone), None without text."""
+
+    reading: Reading
+    forced: Mapping[Pair, Forced]
+    fluency: tuple[float, ...] = ()
+    tasks: Mapping[str, Mapping[str, harness.Score]] = field(default_factory=dict)
+    drift: Drift | None = None
+
+
+def measure(
+    side: Side,
+    facts: Sequence[Fact],
+    *,
+    before: Side | None = None,
+    rows: Sequence[Sequence[int]] = (),
+    settings: Settings | None = None,
+    name: str = "",
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> Measured:
+    """Measures one side. `before`: the unedited model, for the divergence on the token rows `rows`.
+
+    Every part is kept in the cache under all it depends on, so an interrupted run goes on where it was,
+    and the unedited model is measured once for all its patches. `name`: for progress messages.
+    """
+    settings = settings or Settings()
+    work = _Work(side, cache or Cache(), progress or Silent(), f" ({name})" if name else "")
+    return Measured(
+        work.reading(facts),
+        work.forced(facts),
+        work.fluency(facts[: settings.fluency], settings.seed),
+        {task.name: work.task(task, settings) for task in settings.tasks},
+        work.drift(before, rows) if rows else None,
+    )
+
+
+def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
+    """The facts that can be asked of this model, and why the others cannot: a prompt is too long for its
+    context, or its tokenizer has nothing for the target."""
+    kept, reasons = [], []
+    for number, fact in enumerate(facts, 1):
+        probes = (*fact.locality, *fact.portability)
+        prompts = {fact.prompt, *fact.rephrase, *(p.prompt for p in probes)}
+        try:
+            target = len(continuation(em.tokenizer, fact.prompt, fact.target))
+            longest = max(len(encode(em.tokenizer, prompt).ids) for prompt in prompts)
+        except TokenError as error:
+            reasons.append(f"record {number} is left out: {error.message}")
+            continue
+        if longest + max(target, MOST_ANSWER_TOKENS) + 4 > em.max_positions:
+            reasons.append(f"record {number} is left out: a prompt has {longest} tokens")
+            continue
+        kept.append(fact)
+    return kept, reasons
+
+
+class _Work:
+    """One side's parts, from the cache where they are there."""
+
+    def __init__(self, side: Side, cache: Cache, progress: Progress, name: str) -> None:
+        self._side, self._cache, self._progress, self._name = side, cache, progress, name
+
+    def reading(self, facts: Sequence[Fact]) -> Reading:
+        texts: dict[str, str] = {}
+        targets: list[Score] = []
+
+        def compute(part: Sequence[Fact]) -> dict[str, Any]:
+            with self._side.active() as em:
+                found = read(em, part)
+            return {"texts": found.texts, "targets": [asdict(score) for score in found.targets]}
+
+        for data in self._parts("generation", "generating", facts, compute):
+            texts |= data["texts"]
+            targets += [Score(**score) for score in data["targets"]]
+        return Reading(texts, tuple(targets))
+
+    def forced(self, facts: Sequence[Fact]) -> dict[Pair, Forced]:
+        found: dict[Pair, Forced] = {}
+
+        def compute(part: Sequence[Fact]) -> dict[str, Any]:
+            with self._side.active() as em:
+                own = forced(em, [*knowedit_pairs(part), *counterfact_pairs(part)])
+            return {"pairs": [[*pair, value.to_json()] for pair, value in own.items()]}
+
+        for data in self._parts("forced", "teacher forcing", facts, compute):
+            found |= {(prompt, answer): Forced.from_json(v) for prompt, answer, v in data["pairs"]}
+        return found
+
+    def fluency(self, facts: Sequence[Fact], seed: int) -> tuple[float, ...]:
+        values: list[float] = []
+
+        def compute(part: Sequence[Fact]) -> dict[str, Any]:
+            with self._side.active() as em:
+                texts = write(em, [fact.prompt for fact in part], seed=seed)
+            return {"entropy": [fluency(text) for text in texts]}
+
+        for data in self._parts("fluency", "writing", facts, compute, seed=seed):
+            values += data["entropy"]
+        return tuple(values)
+
+    def task(self, task: Task, settings: Settings) -> dict[str, harness.Score]:
+        self._progress.start(f"task {task.name}{self._name}")
+
+        def compute() -> dict[str, Any]:
+            place, limit = settings.task_path, settings.task_limit
+            found = harness.run_task(self._side, task, folder=place, limit=limit, seed=settings.seed)
+            return {"scores": {metric: asdict(score) for metric, score in found.items()}}
+
+        key = harness.task_key(task, settings.task_path, settings.task_limit)
+        data = self._part("task", {**key, "seed": settings.seed}, compute)
+        scores = {metric: harness.Score(**score) for metric, score in data["scores"].items()}
+        self._progress.finish(", ".join(f"{metric} {score.value:.3g}" for metric, score in scores.items()))
+        return scores
+
+    def drift(self, before: Side | None, rows: Sequence[Sequence[int]]) -> Drift:
+        self._progress.start(f"unrelated text{self._name}")
+
+        def compute() -> dict[str, Any]:
+            if before is None:
+                return asdict(drift(self._side, None, rows))
+            return asdict(drift(before, self._side, rows))
+
+        key = {"text": digest([list(row) for row in rows]), "against": before.key if before else None}
+        data = self._part("drift", key, compute)
+        found = Drift(**{name: tuple(values) for name, values in data.items() if name != "key"})
+        self._progress.finish(f"{sum(found.tokens)} tokens")
+        return found
+
+    def _parts(
+        self,
+        kind: str,
+        stage: str,
+        facts: Sequence[Fact],
+        compute: Callable[[Sequence[Fact]], dict[str, Any]],
+        **more: Any,
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        if not facts:
+            return found
+        self._progress.start(stage + self._name, len(facts), "facts")
+        for at in range(0, len(facts), CHUNK):
+            part = facts[at : at + CHUNK]
+            key = {"facts": digest([to_record(fact) for fact in part]), **more}
+            found.append(self._part(kind, key, lambda part=part: compute(part)))  # type: ignore[misc]
+            self._progress.advance(len(part))
+        self._progress.finish()
+        return found
+
+    def _part(
+        self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The result of `compute` as JSON data, computed once for each key."""
+        whole = {**self._side.key, "part": kind, "version": _VERSION, **key}
+        entry = self._cache.load("evaluate", whole)
+        if entry is not None:
+            return entry.record["data"]  # type: ignore[no-any-return]
+        data = compute()
+        # the format cannot hold a file without any tensor
+        self._cache.save("evaluate", whole, {"nothing": torch.zeros(1)}, {"data": data})
+        return data

@@ -1,0 +1,138 @@
+"""Benchmark records, each one read: what is measured are records, so none is merged or settled.
+
+`hubedit.facts.load_facts` prepares one batch of edits, where two answers to one prompt contradict each
+other. A benchmark has such records (10 of the 1304 in KnowEdit's ZsRE), and its numbers count them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hubedit.errors import ConfigError, FactsError
+from hubedit.facts import Fact
+from hubedit.facts.check import finish
+from hubedit.facts.record import Record
+from hubedit.facts.schemas import SCHEMAS, Schema, detect
+from hubedit.facts.source import read_text, split
+
+NAMES = ("zsre", "wiki_counterfact", "counterfact")
+_KNOWEDIT = "zjunlp/KnowEdit"
+_FILES = {"zsre": "ZsRE/ZsRE-test-all.json", "wiki_counterfact": "wiki_counterfact/test_cf.json"}
+_COUNTERFACT = ("azhx/counterfact", "test")
+_GIVE = "give the path of its file: --dataset PATH"
+
+
+@dataclass(frozen=True)
+class Records:
+    """`facts`: one for each record that can be used, in order; `total`: records in the file; `skipped`: the
+    reason for every other one; `notices`: what was mended in those that were kept."""
+
+    facts: tuple[Fact, ...]
+    total: int
+    format: str
+    skipped: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def read_records(path: str | Path, *, limit: int = 0) -> Records:
+    """Every record of a benchmark's file, in any schema that facts come in, or ROME's known facts.
+
+    `limit`: only the first so many records (0: all). Raises FactsError when the file cannot be read at
+    all, or no record can be used.
+    """
+    path = Path(path)
+    source = split(read_text(path), path, None)
+    if not source.records:
+        problems = [f"{path}:{line}: {what}" for line, what in source.problems]
+        raise FactsError(f"{path}: no records in it", problems=problems)
+    raws = source.records[:limit] if limit else source.records
+    schema = detect((raw.data for raw in raws), source.container)
+    facts: list[Fact] = []
+    skipped = [f"{path}:{line}: {what}" for line, what in source.problems]
+    notices: list[str] = []
+    name = schema.name
+    for raw in raws:
+        where = f"{path}:{raw.line}"
+        data = raw.data
+        if isinstance(data, Mapping) and "attribute" in data and "target" not in data:
+            data, name = _known(data), "known"
+        fact, why, mended = _one(data, schema)
+        notices += [f"{where}: {what}" for what in mended]
+        if fact is None:
+            skipped.append(f"{where}: {'; '.join(why)}")
+        else:
+            facts.append(replace(fact, line=raw.line))
+    if not facts:
+        raise FactsError(f"{path}: none of its {len(raws)} records can be used", problems=skipped)
+    return Records(tuple(facts), len(raws), name, tuple(skipped), tuple(notices))
+
+
+def dataset(name: str, *, limit: int = 0) -> Records:
+    """The records of a file, or of a data set of the field by name: zsre, wiki_counterfact, counterfact.
+
+    Raises ConfigError when there is neither, or the data set cannot be fetched.
+    """
+    if Path(name).expanduser().is_file():
+        return read_records(Path(name).expanduser(), limit=limit)
+    if name not in NAMES:
+        raise ConfigError(f"{name} is neither a file nor a data set", f"give a path, or {', '.join(NAMES)}")
+    return read_records(_fetched(name), limit=limit)
+
+
+def _known(data: Mapping[str, Any]) -> dict[str, Any]:
+    """ROME's known facts: the attribute is the answer that the model should know."""
+    kept = {key: data[key] for key in ("prompt", "subject") if key in data}
+    return {**kept, "target": data["attribute"], "id": data.get("known_id", "")}
+
+
+def _one(data: Any, schema: Schema) -> tuple[Fact | None, Sequence[str], Sequence[str]]:
+    """A record as a fact, or the reasons why it is none; and what was mended."""
+    if not isinstance(data, Mapping):
+        return None, ["not a JSON object"], []
+    record = Record(data, strict=False)
+    read = SCHEMAS["jsonl"].read if "target" in data else schema.read
+    fact = finish(read(record), record)
+    return (fact, (), record.notices) if fact is not None else (None, record.problems, record.notices)
+
+
+def _fetched(name: str) -> Path:
+    """The data set's file on this machine, from the Hub."""
+    from huggingface_hub import hf_hub_download, list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # what the client raises without a connection: its HTTP library has had two names
+    transport: type[BaseException] = HfHubHTTPError.__mro__[1]
+    try:
+        if name in _FILES:
+            files = list_repo_files(_KNOWEDIT, repo_type="dataset")
+            place = next((file for file in files if file.endswith(_FILES[name])), None)
+            if place is None:
+                raise ConfigError(f"{_KNOWEDIT} has no {_FILES[name]}", _GIVE)
+            return Path(hf_hub_download(_KNOWEDIT, place, repo_type="dataset"))
+        return _rows(*_COUNTERFACT)
+    except (OSError, ValueError, RuntimeError, transport) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"cannot fetch data set {name}: {first}", _GIVE) from error
+
+
+def _rows(repo: str, part: str) -> Path:
+    """A data set that the Hub holds as tables, as a file of JSON lines."""
+    from hubedit.cache import default_root
+
+    try:
+        datasets: Any = import_module("datasets")
+    except ImportError as error:
+        raise ConfigError(
+            f"data set {repo} needs the package 'datasets'", f"pip install 'hubedit[datasets]', or {_GIVE}"
+        ) from error
+    table = datasets.load_dataset(repo, split=part)
+    place = default_root() / "datasets" / f"{repo.replace('/', '--')}-{part}-{len(table)}.jsonl"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
+    place.write_text(text, encoding="utf-8")
+    return place

@@ -1,0 +1,87 @@
+"""The whole evaluation: a model alone, or before and after as an adapter and as a merged checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hubedit.cache import Cache
+from hubedit.evaluate.damage import MOST_TESTED, Parts, broken_by_batch, worst
+from hubedit.evaluate.edits import compare
+from hubedit.evaluate.measure import Measured, Settings, measure
+from hubedit.evaluate.report import report
+from hubedit.evaluate.side import Side
+from hubedit.facts import Fact
+from hubedit.progress import Progress, Silent
+
+# said once, for the whole report
+_ONCE = ("facts", "probability_shift", "notes")
+
+
+def evaluate(
+    base: Side,
+    facts: Sequence[Fact],
+    *,
+    edited: Mapping[str, Side] | None = None,
+    rows: Sequence[Sequence[int]] = (),
+    parts: Parts | None = None,
+    settings: Settings | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Content of report.json for `base`, and for what was made of it.
+
+    `edited`: "adapter" and "merged", as far as they are there; the first is the top level, and when there
+    are two, both stand under `variants`. `rows`: unrelated text as tokens. `parts`: whose the
+    rows of the adapter's factors are; without it nothing is said of facts that break others.
+    """
+    settings, progress = settings or Settings(), progress or Silent()
+    edited = edited or {}
+
+    def one(side: Side, name: str, text: Sequence[Sequence[int]], before: Side | None = None) -> Measured:
+        return measure(
+            side,
+            facts,
+            before=before,
+            rows=text,
+            settings=settings,
+            name=name,
+            cache=cache,
+            progress=progress,
+        )
+
+    # text is read with both models at once, so with the base alone only where nothing is edited
+    old = one(base, "before" if edited else "", () if edited else rows)
+    if not edited:
+        return report(facts, old, seed=settings.seed)
+    reports = {}
+    for name, side in edited.items():
+        new = one(side, name if len(edited) > 1 else "after", rows, base)
+        data = report(facts, old, new, seed=settings.seed)
+        data["damage"] = {**data.get("damage", {}), **_damage(base, side, facts, old, new, parts, progress)}
+        reports[name] = data
+    first = next(iter(reports.values()))
+    if len(reports) > 1:
+        variants = {n: {k: v for k, v in r.items() if k not in _ONCE} for n, r in reports.items()}
+        return {**first, "variants": variants}
+    return first
+
+
+def _damage(
+    base: Side,
+    side: Side,
+    facts: Sequence[Fact],
+    old: Measured,
+    new: Measured,
+    parts: Parts | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    result = compare(facts, old.reading, new.reading)
+    damage: dict[str, Any] = {"worst": worst(base, side, result)}
+    if parts is not None and side.factors:
+        damage["broken_by_batch"], asked = broken_by_batch(side, result, parts, progress)
+        known = set(parts.facts)
+        left = sum(1 for o in result.failed if o.fact in known) - asked
+        if left:
+            damage["not_asked"] = f"{left} more facts fail; the first {MOST_TESTED} were tested on their own"
+    return damage

@@ -1,0 +1,92 @@
+"""How much faster evaluation is in batches than one prompt at a time, with the same numbers.
+
+    python -m tests.benchmarks.evaluate [--facts 30] [--writes 10]
+
+The bundled model, all that `hubedit eval` measures of facts: greedy generation, teacher forcing, and text
+written for fluency. Ends with 1 when a number differs or batches are not five times faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from math import isclose
+
+from hubedit.demo import facts_path, model_path
+from hubedit.evaluate.counterfact import counterfact_pairs
+from hubedit.evaluate.edits import Reading, new_tokens, read
+from hubedit.evaluate.fluency import fluency, write
+from hubedit.evaluate.forced import Forced, Pair, forced
+from hubedit.evaluate.knowedit import knowedit_pairs
+from hubedit.evaluate.measure import Measured
+from hubedit.evaluate.report import report
+from hubedit.facts import Fact, load_facts
+from hubedit.model.editable import EditableModel
+from hubedit.model.generate import greedy
+from hubedit.model.load import load
+from hubedit.model.score import scores
+
+
+def batched(em: EditableModel, facts: list[Fact], writes: int) -> Measured:
+    """As `hubedit eval` does it."""
+    pairs = [*knowedit_pairs(facts), *counterfact_pairs(facts)]
+    texts = write(em, [fact.prompt for fact in facts[:writes]])
+    return Measured(read(em, facts), forced(em, pairs), tuple(map(fluency, texts)))
+
+
+def one_by_one(em: EditableModel, facts: list[Fact], writes: int) -> Measured:
+    """Every prompt and every pair in a forward pass of its own."""
+    length = new_tokens(em, facts)
+    prompts: dict[str, None] = {}
+    for fact in facts:
+        probes = (*fact.locality, *fact.portability)
+        prompts |= dict.fromkeys((fact.prompt, *fact.rephrase, *(p.prompt for p in probes)))
+    texts = {prompt: greedy(em, [prompt], length)[0] for prompt in prompts}
+    targets = tuple(scores(em, [fact.prompt], [fact.target])[0] for fact in facts)
+    found: dict[Pair, Forced] = {}
+    for pair in dict.fromkeys([*knowedit_pairs(facts), *counterfact_pairs(facts)]):
+        found |= forced(em, [pair])
+    entropies = tuple(fluency(write(em, [fact.prompt])[0]) for fact in facts[:writes])
+    return Measured(Reading(texts, targets), found, entropies)
+
+
+def differences(a: object, b: object, at: str = "") -> list[str]:
+    """Places where two reports differ by more than rounding."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        names = sorted(set(a) | set(b))
+        return [d for n in names for d in differences(a.get(n), b.get(n), f"{at}/{n}")]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{at}/{i}")]
+    if isinstance(a, float) and isinstance(b, float):
+        return [] if isclose(a, b, rel_tol=1e-3, abs_tol=1e-5) else [f"{at}: {a} and {b}"]
+    return [] if a == b else [f"{at}: {a} and {b}"]
+
+
+def main() -> int:
+    """Prints both times, their ratio, and every number that differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--facts", type=int, default=30)
+    parser.add_argument("--writes", type=int, default=10)
+    options = parser.parse_args()
+    em = load(str(model_path()), device="cpu")
+    facts = list(load_facts(facts_path(), limit=options.facts).facts)
+    batched(em, facts[:2], 1)  # the first passes are slower, whatever comes first
+
+    start = time.perf_counter()
+    together = batched(em, facts, options.writes)
+    fast = time.perf_counter() - start
+    start = time.perf_counter()
+    alone = one_by_one(em, facts, options.writes)
+    slow = time.perf_counter() - start
+
+    wrong = differences(report(facts, together), report(facts, alone))
+    prompts = len(together.reading.texts) + len(together.forced)
+    print(f"{len(facts)} facts, {prompts} prompts and pairs, {options.writes} texts of 100 tokens")
+    print(f"in batches {fast:.2f} s, one at a time {slow:.2f} s: {slow / fast:.1f} x faster")
+    print(f"{len(wrong)} numbers differ", *wrong[:20], sep="\n  ")
+    return 1 if wrong or slow < 5 * fast else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

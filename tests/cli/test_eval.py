@@ -1,0 +1,182 @@
+"""`hubedit eval`: a model alone, a patch, a merged model, and everything that is refused early."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hubedit.cli.app import run
+from hubedit.facts import Fact, Probe, dump_facts
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.load import load
+from hubedit.model.sites import Site
+from hubedit.patch import Patch, base_record
+
+SITE = Site(3, "mlp")
+FACTS = (
+    Fact(
+        "The capital of France is",
+        "France",
+        "Rome",
+        id="one",
+        ground_truth=("Paris",),
+        rephrase=("France's capital is",),
+        locality=(Probe("The capital of Japan is", ("Tokyo",), "neighborhood"),),
+    ),
+    Fact("Marie Curie was born in", "Marie Curie", "Tokyo", id="two", ground_truth=("Warsaw",)),
+)
+
+
+@pytest.fixture
+def em(editable: Callable[..., EditableModel]) -> EditableModel:
+    return editable("llama")
+
+
+@pytest.fixture
+def patch(em: EditableModel, tmp_path: Path) -> Path:
+    d_out, d_in = em.weight(SITE).shape
+    factor = LowRank(torch.randn(d_out, 2), torch.randn(2, d_in))
+    # "method" says that a row of the factors is a fact
+    record = {"base": base_record(em, [SITE]), "method": "intattn"}
+    made = Patch({em.module_name(SITE): factor}, record, str(em.path), facts=FACTS)
+    return made.save(tmp_path / "patch")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "text.txt"
+    file.write_text(
+        "The river Nile flows through Egypt and Sudan.\nAda Lovelace worked with Charles Babbage.\n"
+    )
+    return file
+
+
+def evaluated(*words: object, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert run(["eval", *map(str, words), "--device", "cpu", "--fluency", "2", "--json"]) == 0
+    value: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return value
+
+
+def test_a_patch_and_its_own_facts(
+    em: EditableModel, patch: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result"
+    data = evaluated(em.path, "--patch", patch, "--text", text, "--out", out, capsys=capsys)
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == data
+    assert data["counts"] == {"success": 2, "generalisation": 1, "neighbourhood": 1}
+    assert {"kl", "perplexity_before", "perplexity_after", "fluency", "counterfact"} <= set(data)
+    assert "broken_by_batch" in data["damage"]
+    said = data["evaluated"]
+    assert (said["model"], said["patch"]) == (em.path.name, "patch")
+    assert str(tmp_path) not in json.dumps(said)
+    assert "2 of 2 records have no portability prompts with an answer" in data["notes"]
+    # written elsewhere as a file, and to be read by a person
+    line = ["eval", str(em.path), "--patch", str(patch), "--text", str(text), "--device", "cpu"]
+    assert run([*line, "--fluency", "2", "--out", str(tmp_path / "a" / "b.json")]) == 0
+    captured = capsys.readouterr()
+    assert "CounterFact: efficacy score" in captured.out and "95 % interval" in captured.out
+    assert "divergence" in captured.out and "written to" in captured.err
+    again = json.loads((tmp_path / "a" / "b.json").read_text(encoding="utf-8"))
+    assert {**again, "evaluated": None} == {**data, "evaluated": None}
+
+
+def test_the_merged_checkpoint_stands_beside_the_adapter(
+    em: EditableModel, patch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merged = load(str(em.path), device="cpu")
+    for site, factor in Patch.load(patch).by_site(em).items():
+        merged.weight(site).data += factor.dense()
+    model: Any = merged.model
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "merged")
+    merged.tokenizer.save_pretrained(tmp_path / "merged")
+    words = [em.path, "--patch", patch, "--merged", tmp_path / "merged", "--text", "none"]
+    data = evaluated(*words, capsys=capsys)
+    assert set(data["variants"]) == {"adapter", "merged"}
+    assert data["variants"]["adapter"]["metrics"] == data["metrics"]
+    assert data["evaluated"]["merged_dtype"] == "bfloat16"
+    before = data["variants"]["merged"]["counterfact"]["after"]["efficacy_magnitude"]
+    assert before == pytest.approx(data["counterfact"]["after"]["efficacy_magnitude"], abs=0.05)
+    assert before != data["counterfact"]["after"]["efficacy_magnitude"], "the weights were rounded"
+    assert run(["eval", *map(str, words), "--device", "cpu", "--fluency", "2"]) == 0
+    assert "merged" in capsys.readouterr().out
+    only = evaluated(em.path, "--merged", tmp_path / "merged", "--facts", facts_file(tmp_path), capsys=capsys)
+    assert "variants" not in only and only["metrics"] == data["variants"]["merged"]["metrics"]
+
+
+def facts_file(folder: Path) -> Path:
+    file = folder / "facts.jsonl"
+    file.write_text(dump_facts(FACTS), encoding="utf-8")
+    return file
+
+
+def test_a_model_alone_on_a_data_set(
+    em: EditableModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"prompt": "The capital of France is", "subject": "France", "target_new": "Rome", "case_id": 1}
+    other = {**record, "target_new": "Tokyo", "case_id": 2, "ground_truth": "Paris"}
+    file = tmp_path / "records.json"
+    file.write_text(json.dumps([record, other, {**record, "target_new": ""}]))
+    data = evaluated(em.path, "--dataset", file, "--text", "none", capsys=capsys)
+    assert data["counts"] == {"success": 2} and "metrics" not in data
+    assert data["notes"][0].startswith("1 of 3 records cannot be used, the first: ")
+    assert evaluated(em.path, "--dataset", file, "--limit", 1, "--text", "none", capsys=capsys)["counts"] == {
+        "success": 1
+    }
+    assert run(["eval", str(em.path), "--dataset", str(file), "--text", "none", "--device", "cpu"]) == 0
+    assert "teacher-forced: edit success" in capsys.readouterr().out
+
+
+def test_text_that_the_model_writes_and_nothing_else(
+    em: EditableModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(evaluated(em.path, capsys=capsys)) == {"perplexity_before", "evaluated"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--facts", "a.jsonl", "--dataset", "zsre"], "exclude each other"),
+        (["--task-path", "."], "--task-path without --tasks"),
+        (["--text", "none"], "nothing to measure"),
+        (["--dataset", "squad"], "neither a file nor a data set"),
+        (["--tasks", "gsm8k:x"], "no task"),
+        (["--patch", "nowhere"], "nowhere"),
+        (["--out", "pyproject.toml"], "in the way"),
+    ],
+)
+def test_refused_before_a_model_is_loaded(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["eval", "no/model", *words]) in (1, 2)
+    assert message in capsys.readouterr().err
+
+
+def test_a_patch_without_facts_needs_some(
+    em: EditableModel, patch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (patch / "facts.jsonl").unlink()
+    line = [
+        "eval",
+        str(em.path),
+        "--patch",
+        str(patch),
+        "--device",
+        "cpu",
+        "--fluency",
+        "0",
+        "--text",
+        "none",
+    ]
+    assert run(line) == 2
+    assert "--facts" in capsys.readouterr().err
+    assert run([*line, "--facts", str(facts_file(tmp_path)), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["counts"]["success"] == 2
+    assert "broken_by_batch" not in data["damage"], "whose the rows are is not known"
+    assert "fluency" not in data and "kl" not in data

@@ -1,0 +1,142 @@
+"""What an edit broke: facts that spoil each other, on a patch made for it, and the worst cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from hubedit.evaluate import compare, read
+from hubedit.evaluate import damage as module
+from hubedit.evaluate.damage import Parts, broken_by_batch, worst
+from hubedit.evaluate.edits import Case, EditReport
+from hubedit.evaluate.forced import Forced
+from hubedit.evaluate.side import Side
+from hubedit.facts import Fact
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied, run
+from hubedit.model.sites import Site
+from hubedit.model.tokens import encode, pad
+from hubedit.progress import Silent
+
+Editable = Callable[..., EditableModel]
+
+SITE = Site(3, "mlp")
+FACTS = (
+    Fact("The capital of France is", "France", "Rome", id="one"),
+    Fact("The capital of France, surely, is", "France", "Rome", id="two"),
+    Fact("Marie Curie was born in", "Marie Curie", "Tokyo", id="three"),
+)
+
+
+def writing(em: EditableModel, prompt: str, text: str, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A column of B and a row of A that make the last site write a token after a prompt."""
+    batch = pad([encode(em.tokenizer, prompt).ids], em.pad_id)
+    with torch.no_grad():
+        key = run(em, batch, inputs=[SITE]).inputs[SITE][0, -1]
+    token = em.tokenizer(" " + text, add_special_tokens=False)["input_ids"][0]
+    weight = em.model.get_submodule(em.family.head).weight
+    assert isinstance(weight, torch.Tensor)
+    head = weight[token]
+    return head / head.norm() * strength, key / (key @ key)
+
+
+def patch_of(em: EditableModel, rows: list[tuple[str, str, float]]) -> dict[Site, LowRank]:
+    pairs = [writing(em, *row) for row in rows]
+    return {SITE: LowRank(torch.stack([b for b, _ in pairs], 1), torch.stack([a for _, a in pairs]))}
+
+
+def test_a_fact_that_another_one_breaks_is_named(editable: Editable) -> None:
+    em = editable("llama")
+    first = FACTS[0]
+    # the second fact's part writes something else at the first fact's prompt, and more strongly
+    rows = [(first.prompt, "Rome", 100.0), (first.prompt, "Paris", 300.0), (FACTS[2].prompt, "He", 0.1)]
+    side = Side(em, patch_of(em, rows), "p")
+    parts = Parts(FACTS, {SITE: (0, 1, 2)})
+    with applied(em, parts.of(side.factors, {0})):
+        assert compare([first], *[read(em, [first])] * 2).metrics["success"] == 1.0
+    before = read(em, FACTS)
+    with side.active():
+        report = compare(FACTS, before, read(em, FACTS))
+    assert first in [o.fact for o in report.failed]
+    found, asked = broken_by_batch(side, report, parts, Silent())
+    assert asked == len(report.failed)
+    case = next(c for c in found if c["fact"] == "one")
+    assert case["before"].startswith("Rome") and not case["after"].startswith("Rome")
+    assert case["by"] == "two"
+
+
+def test_a_part_of_a_patch_is_the_rows_of_its_facts(editable: Editable) -> None:
+    em = editable("llama")
+    factors = patch_of(em, [(f.prompt, "Rome", 1.0) for f in FACTS])
+    # the second fact owns no row here, the first one two
+    parts = Parts(FACTS, {SITE: (0, 2, 0)})
+    both = parts.of(factors, {0, 2})[SITE]
+    assert torch.equal(both.dense(), factors[SITE].dense())
+    assert parts.of(factors, {1})[SITE].rank == 0
+    assert parts.of(factors, {0})[SITE].rank == 2
+
+
+def test_facts_that_are_not_the_patchs_are_not_asked(editable: Editable) -> None:
+    em = editable("llama")
+    side = Side(em, patch_of(em, [(FACTS[0].prompt, "He", 0.1)]), "p")
+    before = read(em, FACTS)
+    report = compare(FACTS, before, before)
+    found, asked = broken_by_batch(side, report, Parts(FACTS[:1], {SITE: (0,)}), Silent())
+    assert asked <= 1 and all(case["fact"] == "one" for case in found)
+
+
+def test_the_worst_cases_come_first_and_only_what_was_lost_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    fact = FACTS[0]
+
+    def case(kind: str, prompt: str, answers: tuple[str, ...], before: str, after: str) -> Case:
+        return Case(kind, fact, prompt, answers, before, after)
+
+    cases = (
+        case("success", "a", ("Rome",), " Paris", " Paris. Yes"),
+        case("neighbourhood", "b", ("Tokyo", "Tōkyō"), " Tōkyō. It", " Rome"),
+        case("locality", "c", (), " a man. He", " a king"),
+        case("portability", "d", ("Tiber",), " Tiber", " Seine"),
+        case("portability", "e", ("Tiber",), " Seine", " Seine"),  # was never answered
+        case("neighbourhood", "f", ("Kyoto",), " nothing", " all"),  # the known answer was not given either
+    )
+    logs: dict[tuple[bool, str, str], float] = {
+        (False, "b", "Tōkyō"): -0.1,
+        (True, "b", "Tōkyō"): -5.1,
+        (False, "c", "a man"): -0.5,
+        (True, "c", "a man"): -1.5,
+        (False, "d", "Tiber"): -1.0,
+        (True, "d", "Tiber"): -4.0,
+        (False, "f", "nothing"): -1.0,
+        (True, "f", "nothing"): -0.5,
+        (True, "a", "Rome"): -2.0,
+    }
+    calls: list[list[tuple[str, str]]] = []
+
+    def scored(em: object, pairs: list[tuple[str, str]]) -> Mapping[tuple[str, str], Forced]:
+        after = not calls
+        calls.append(list(pairs))
+        return {pair: Forced((1,), (1,), logs[after, *pair]) for pair in pairs}
+
+    monkeypatch.setattr(module, "forced", scored)
+
+    class Plain:
+        def active(self) -> nullcontext[None]:
+            return nullcontext()
+
+    report = EditReport((), {}, {}, cases=cases)
+    found = worst(Plain(), Plain(), report, 4)  # type: ignore[arg-type]
+    assert [c["prompt"] for c in found] == ["b", "d", "a", "c"]
+    assert [c["loss"] for c in found] == pytest.approx([5, 3, 2, 1])
+    assert found[0] == {
+        "kind": "neighbourhood",
+        "fact": "one",
+        "prompt": "b",
+        "before": "Tōkyō",
+        "after": "Rome",
+        "loss": pytest.approx(5),
+    }
+    assert ("e", "Tiber") not in calls[0]

@@ -1,0 +1,83 @@
+"""Teacher-forced predictions: the same as one forward pass of the model's own, whatever the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hubedit.evaluate import forced as module
+from hubedit.evaluate.forced import Forced, forced
+from hubedit.model.editable import EditableModel
+from hubedit.model.tokens import continuation, encode
+from tests.pico import FAMILIES
+
+Editable = Callable[..., EditableModel]
+
+PAIRS = [
+    ("The capital of France is", "Rome"),
+    ("The capital of France is", "a very large city in Japan"),
+    ("Marie Curie", "was born in Warsaw"),
+    ("The river Nile flows through Egypt and", "Sudan"),
+]
+
+
+def by_hand(em: EditableModel, prompt: str, answer: str) -> Forced:
+    before, label = encode(em.tokenizer, prompt).ids, continuation(em.tokenizer, prompt, answer)
+    with torch.no_grad():
+        logits = em.model(input_ids=torch.tensor([[*before, *label]])).logits[0].float()
+    places = logits[len(before) - 1 : -1]
+    logp = places.log_softmax(-1).gather(1, torch.tensor(label)[:, None]).mean()
+    return Forced(label, tuple(places.argmax(-1).tolist()), float(logp))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_predictions_are_the_models_own(editable: Editable, family: str) -> None:
+    em = editable(family)
+    found = forced(em, PAIRS)
+    for pair in PAIRS:
+        wanted = by_hand(em, *pair)
+        assert (found[pair].labels, found[pair].predicted) == (wanted.labels, wanted.predicted)
+        assert found[pair].logp == pytest.approx(wanted.logp, abs=1e-4)
+
+
+def test_batches_change_nothing(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+    em = editable("mistral", "metaspace_bos")
+    whole = forced(em, PAIRS)
+    monkeypatch.setattr(module, "_POSITIONS", 2)
+    for tokens in (1, 20):
+        small = forced(em, PAIRS, tokens)
+        assert small.keys() == whole.keys()
+        for pair in PAIRS:
+            assert small[pair].predicted == whole[pair].predicted
+            assert small[pair].logp == pytest.approx(whole[pair].logp, abs=1e-4)
+
+
+def test_batches_are_halved_when_memory_runs_out(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+    em, own = editable(), module._batch
+    whole, sizes = forced(em, PAIRS), []
+
+    def tight(em: EditableModel, part: list[object]) -> list[Forced]:
+        sizes.append(len(part))
+        if len(part) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(em, part)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_batch", tight)
+    assert forced(em, PAIRS).keys() == whole.keys()
+    assert sizes[0] == 4 and sizes[-1] <= 2
+
+
+def test_pairs_that_cannot_be_placed_are_left_out(editable: Editable) -> None:
+    em = editable()
+    long = "France " * em.max_positions
+    found = forced(em, [("The capital is", " "), ("The capital is", ""), (long, "Rome"), PAIRS[0], PAIRS[0]])
+    assert list(found) == [PAIRS[0]]
+
+
+def test_accuracy_and_probability() -> None:
+    found = Forced((1, 2, 3, 4), (1, 9, 3, 4), -0.5)
+    assert found.accuracy == 0.75
+    assert found.probability == pytest.approx(0.60653, abs=1e-5)
+    assert Forced.from_json(found.to_json()) == found
