@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hubedit
 from hubedit.errors import HubEditError
+from hubedit.report import markup
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,37 +25,27 @@ def templates_folder() -> Path:
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:
-    """The template filled in. A value the template names but `values` lacks is a programming error."""
-    return _environment().get_template(name).render(values)
+    """The template filled in. A value the template names but `values` lacks is a programming error.
+
+    In an HTML template every value is escaped. In a Markdown one a value from outside goes through the
+    filter `cell`, `code`, `fenced` or `quoted`.
+    """
+    html = name.endswith(".html.j2")
+    text = _environment(html=html).get_template(name).render(values)
+    return text if html else re.sub(r"\n{3,}", "\n\n", text).lstrip("\n")
 
 
-def cell(text: object) -> str:
-    """Text for a cell of a Markdown table: one line, nothing in it read as Markdown, HTML or a new column."""
-    line = " ".join(str(text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for sign in "\\|`*_[]":
-        line = line.replace(sign, f"\\{sign}")
-    return line
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 fact`, `2,000 facts`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _environment() -> Environment:
+def _environment(*, html: bool) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
         loader=FileSystemLoader(templates_folder()),
         undefined=StrictUndefined,
-        autoescape=False,  # Markdown; every value from outside goes through `cell` or a quoting filter
+        autoescape=html,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["cell"] = cell
-    made.filters["plural"] = plural
-    # a Python, a JSON and a YAML string literal at once
-    made.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
+    for name in ("cell", "code", "fenced", "quoted", "clip", "line", "plural"):
+        made.filters[name] = getattr(markup, name)
     return made

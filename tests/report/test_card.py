@@ -1,135 +1,216 @@
-"""The card: what the Hub reads, what a person reads, and nothing that was not measured or is private."""
+"""The card: what a person reads, and nothing that was not measured or is private."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
-from hubedit.report.card import patch_card
+from hubedit.report.card import merged_card, patch_card
+from hubedit.report.plots import plots
+from tests.report.examples import COMMIT, NASTY, full_report, merged_record, outcome, record, report
 
-COMMIT = "a" * 40
-RECORD: dict[str, Any] = {
-    "base": {"ref": "Qwen/Qwen2.5-7B", "commit": COMMIT},
-    "facts": {"count": 2},
-    "method": "intattn",
-    "layers": [4, 5],
-    "alpha": {"4": 0.25, "5": 0.25},
-    "adapter": {"rank": 8, "sites": {"model.layers.4.mlp.down_proj": {"rank": 2, "norm": 1.0}}},
-    "seed": 0,
-    "packages": {"hubedit": "0.1.0"},
-    "command": ["hubedit", "apply", "facts.jsonl", "--model", "Qwen/Qwen2.5-7B"],
-}
+BARE = {"base": record()["base"], "facts": {"count": 1}}
 
 
-def outcome(number: int, success: bool = True) -> dict[str, Any]:
-    return {
-        "prompt": f"The | capital *of* <b>{number}</b>\nis",
-        "target": "Lyon",
-        "before": "Paris",
-        "after": "Lyon" if success else "Paris",
-        "success": success,
-        "probability_before": 0.25,
-        "probability_after": 0.75,
-    }
+def code(card: str) -> str:
+    return card.split("```python\n")[1].split("```")[0]
 
 
-def report(facts: int = 2, **more: Any) -> dict[str, Any]:
-    measured = {"metrics": {"success": 1.0, "locality": 0.875}, "counts": {"success": facts, "locality": 8}}
-    return {**measured, "harmonic_mean": 0.933, "facts": [outcome(n) for n in range(facts)], **more}
+def test_the_loading_code_pins_both_revisions_in_three_lines() -> None:
+    card = patch_card(record(), report(), name="me/patch", commit="b" * 40)
+    compile(code(card), "card", "exec")
+    lines = [line for line in code(card).splitlines() if "from_pretrained" in line]
+    assert len(lines) == 3
+    assert sum(f'"Qwen/Qwen2.5-7B", revision="{COMMIT}"' in line for line in lines) == 2
+    assert f'"me/patch", revision="{"b" * 40}"' in lines[2]
+    assert "commit of the patch" not in card
+    assert "commit of the patch" in patch_card(record(), report())
 
 
-def test_the_hub_reads_its_metadata() -> None:
-    data = ModelCard(patch_card(RECORD, report())).data.to_dict()  # type: ignore[no-untyped-call]
-    assert data == {
-        "base_model": "Qwen/Qwen2.5-7B",
-        "base_model_relation": "adapter",
-        "library_name": "peft",
-        "pipeline_tag": "text-generation",
-        "tags": ["lora", "knowledge-editing", "hubedit"],
-    }
-
-
-def test_the_loading_code_pins_both_revisions() -> None:
-    card = patch_card(RECORD, report(), name="me/patch", commit="b" * 40)
-    code = card.split("```python\n")[1].split("```")[0]
-    compile(code, "card", "exec")
-    assert f'"Qwen/Qwen2.5-7B", revision="{COMMIT}"' in code
-    assert f'"me/patch", revision="{"b" * 40}"' in code
-    assert "commit of the patch" in patch_card(RECORD, report())
+def test_a_local_base_is_loaded_from_a_path_and_never_from_the_hub() -> None:
+    card = patch_card({**record(), "base": {"ref": "/home/me/gpt2", "commit": ""}}, report())
+    assert '"path/to/gpt2"' in code(card) and '("gpt2"' not in card
+    assert "huggingface.co/gpt2" not in card
 
 
 def test_what_was_measured_is_there_and_what_was_not_is_absent() -> None:
-    card = patch_card(RECORD, report(perplexity_before=10.0, perplexity_after=10.5))
+    card = patch_card(record(), report(perplexity_before=10.0, perplexity_after=10.5))
     for line in (
-        "| Success: the prompt gives the new answer (2) |  | 100.0 % |",
-        "| Locality: other prompts about the same subject are unchanged (8) |  | 87.5 % |",
-        "| Mean probability of the target | 0.25 | 0.75 |",
-        "| Perplexity on other text | 10 | 10.5 |",
-        "| Layers | 4, 5 |",
-        "| Attention's share (alpha) | 0.25 |",
+        "| Success: the prompt gives the new answer |  | 100.0 % | 2 |",
+        "| Locality: other prompts about the same subject are unchanged |  | 87.5 % | 8 |",
+        "| Mean probability of the target | 0.25 | 0.75 | 2 |",
+        "| Perplexity | 10 | 10.5 |",
+        "| Layers | 4, 5 (from the causal trace) |",
+        "The base is licensed under `apache-2.0`; the same terms hold here.",
     ):
-        assert line in card.splitlines()
-    bare = patch_card({"base": RECORD["base"], "facts": {"count": 1}})
+        assert line in card.splitlines(), line
+    assert "| Attention's share (alpha) | 0.25 (measured: attention's share" in card
+    bare = patch_card(BARE)
     assert "1 edited fact for" in bare and "The patch was not evaluated." in bare
-    for word in (
-        "None",
-        "nan",
-        "Perplexity",
-        "Before",
-        "Made with",
-        "Portability",
-        "What was edited",
-        "Rank",
+    for word in "None nan Perplexity Before broke Made~with Portability What~was~edited Rank Figures".split():
+        assert word.replace("~", " ") not in bare
+
+
+def test_everything_measured_reaches_the_card() -> None:
+    card = patch_card(record(), full_report("A prompt"), plots=plots(record(), full_report("A prompt")))
+    for text in (
+        "100.0 % (90.0 to 100.0)",
+        "95 % bootstrap",
+        "KnowEdit",
+        "CounterFact",
+        "0.405 ± 0.013",
+        "### Facts broken by other facts of the batch: 1",
+        "### Neighbours that flipped: 12",
+        "And 2 more, in `report.json`.",
+        "### The worst cases",
+        "Every fact took.",
+        "1 of 2 records have no rephrasings",
+        "![Causal trace",
+        "(plots/heatmap.png)",
+        "(plots/probability.png)",
+        "| Date | 2026-11-21 |",
+        '"corpus": "self"',
+        "hubedit apply facts.jsonl --model Qwen/Qwen2.5-7B",
     ):
-        assert word not in bare
+        assert text in card, text
 
 
-def test_prompts_cannot_break_the_table() -> None:
-    row = next(line for line in patch_card(RECORD, report()).splitlines() if "capital" in line)
-    assert row == r"| The \| capital \*of\* &lt;b&gt;0&lt;/b&gt; is | Paris | Lyon | Lyon | yes |"
+def test_every_table_has_as_many_cells_as_its_head_whatever_the_facts_say() -> None:
+    made = full_report()
+    made["facts"] = [outcome(0, prompt=NASTY), outcome(1)]
+    card = patch_card(record(), made, plots=plots(record(), made))
+    body = card.split("---\n", 2)[2]
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(body)
+    width, cells, rows = 0, 0, 0
+    for token in tokens:
+        if token.type == "thead_open":
+            width = 0
+        width += token.type == "th_open"
+        cells += token.type == "td_open"
+        if token.type == "tr_close" and cells:
+            assert cells == width
+            cells, rows = 0, rows + 1
+    assert rows >= 40
+    assert not [t for t in tokens if t.type == "html_block" and "script" in t.content]
+    inline = [c for t in tokens for c in t.children or ()]
+    assert {c.content for c in inline if c.type == "html_inline"} <= {"<summary>", "</summary>"}
+    links = [c.attrGet("href") for c in inline if c.type == "link_open"]
+    assert links == ["https://huggingface.co/Qwen/Qwen2.5-7B"]
 
 
 @pytest.mark.parametrize(("facts", "folded"), [(20, False), (21, True)])
 def test_long_tables_are_folded(facts: int, folded: bool) -> None:
-    card = patch_card(RECORD, report(facts))
-    assert ("<details>" in card) is folded
+    card = patch_card(record(config={}), report(facts))
+    assert ("<summary>" in card.replace("<summary>Resolved", "")) is folded
     assert card.count("| Paris | Lyon |") == facts
 
 
-def test_very_long_tables_are_cut() -> None:
-    card = patch_card(RECORD, report(1234))
-    assert card.count("| Paris | Lyon |") == 500 and "And 734 facts more" in card
+def test_very_long_tables_are_cut_and_failures_come_first() -> None:
+    made = report(1234)
+    made["facts"][1200] = outcome(1200, success=False)
+    card = patch_card(record(), made)
+    assert card.count("| Paris | Lyon | Lyon |") == 499 and "And 734 facts more" in card
+    assert "Land1200" in card and len(card) < 300_000
+    huge = patch_card(record(), {"facts": [outcome(n, prompt=f"{n} " + "x" * 5000) for n in range(5000)]})
+    assert len(huge) < 300_000
 
 
-def test_failures_are_listed_and_facts_can_be_kept_out() -> None:
-    outcomes = [outcome(0), outcome(1, success=False)]
-    assert "1 fact of the 2 did not change" in patch_card(RECORD, report(facts=2) | {"facts": outcomes})
-    private = patch_card(RECORD, report(), with_facts=False)
-    assert "Lyon" not in private and "capital" not in private and "| 100.0 % |" in private
+def test_failures_are_counted() -> None:
+    made = report(facts=2) | {"facts": [outcome(0), outcome(1, success=False)]}
+    card = patch_card(record(), made)
+    assert "1 fact of the 2 did not change" in card
+    assert "### Facts that did not take: 1" in card
+    assert "| The capital of Land1 is | Lyon | Paris |" in card
+
+
+def test_facts_can_be_kept_out_and_the_card_says_so() -> None:
+    made = full_report("SECRET")
+    private = patch_card(
+        record(), made, with_facts=False, plots=plots(record(), made, with_facts=False), facts=made["facts"]
+    )
+    for word in ("SECRET", "Lyon", "capital", "Paris", "Land0"):
+        assert word not in private
+    assert "are not published" in private and "| 100.0 % (90.0 to 100.0) |" in private
+    assert "Neighbours that flipped: 12" in private
+
+
+def test_facts_are_shown_when_nothing_was_read() -> None:
+    card = patch_card(record(), facts=[{"prompt": "A is", "target": "b"}, {"src": "no fact of ours"}])
+    assert "| Prompt | Target |" in card and "| A is | b |" in card
+
+
+def test_a_report_about_other_facts_does_not_say_what_was_edited() -> None:
+    facts = [{"prompt": "A is", "target": "b"}, {"prompt": "The capital of Land0 is", "target": "Lyon"}]
+    card = patch_card(record(), report(5), facts=facts)
+    assert "| A is |  |  | b |  |" in card and "Land1" not in card
+    assert "| The capital of Land0 is | Paris | Lyon | Lyon | yes |" in card
+
+
+def test_a_model_that_was_not_edited_has_no_failures() -> None:
+    alone = {"metrics_before": {"success": 0.0}, "facts": [{"prompt": "A", "target": "b", "success": False}]}
+    card = patch_card(record(), alone)
+    assert "did not take" not in card and "did not change" not in card
 
 
 @pytest.mark.parametrize(
     "ref", ["/home/me/secret/my-model", "../secret/my-model/", r"C:\secret\my-model", "secret/my-model"]
 )
 def test_no_local_path_reaches_the_card(ref: str) -> None:
-    command = [
-        "hubedit",
-        "apply",
-        "/secret/a b/facts.jsonl",
-        "--model",
-        ref,
-        f"--base={ref}",
-        "--out",
-        "~/secret/x",
-    ]
-    record = {
-        **RECORD,
-        "base": {"ref": ref, "commit": ""},
-        "command": [*command, "--corpus", "secret/text.txt"],
-    }
-    card = patch_card(record, report(), name="/secret/patch")
-    assert "secret" not in card
-    assert 'base_model: "my-model"' in card
+    command = ["hubedit", "apply", "/secret/a b/facts.jsonl", "--model", ref, f"--base={ref}"]
+    command += ["--out", "secret/x", "--corpus", "secret/text.txt"]
+    made = full_report()
+    made["evaluated"] |= {"model": ref, "commit": "", "command": ["hubedit", "eval", ref]}
+    made["notes"] = ["left out: /secret/facts.jsonl"]
+    base = {"ref": ref, "commit": ""}
+    own = record(
+        base=base, command=command, statistics={"corpus": "/secret/text.txt"}, config={"corpus": "~/secret/t"}
+    )
+    for card in (
+        patch_card(own, made, name="/secret/patch"),
+        merged_card(
+            {**merged_record(base=base), "config": own["config"], "command": command}, made, "/secret/m"
+        ),
+    ):
+        assert "secret" not in card and "private" not in card
+    card = patch_card(own, made, name="/secret/patch")
     assert "hubedit apply facts.jsonl --model my-model --base=my-model --out x --corpus text.txt" in card
+
+
+def test_the_configuration_cannot_leave_its_block() -> None:
+    card = patch_card(record(config={"corpus": "a```b\n# c"}), report())
+    assert "````json" in card
+
+
+def test_a_merged_card_says_what_is_in_it_and_what_rounding_kept() -> None:
+    card = merged_card(merged_record(), full_report("A prompt"), "me/merged", commit="c" * 40)
+    compile(code(card), "card", "exec")
+    assert code(card).count(f'"me/merged", revision="{"c" * 40}"') == 2
+    assert "1. `patches/1`, id 000000000000, 2 facts" in card
+    assert "3 facts edited" in card
+    assert "| model.layers.4.mlp.down\\_proj.weight | 95.0 % in BF16 |" in card
+    assert "byte for byte" in card
+    assert "stored as `float16`" in merged_card(merged_record(converted="float16"))
+    assert f'revision="{COMMIT}"' in card  # the unedited model
+
+
+def test_figures_of_the_patches_are_not_passed_off_as_the_merged_models() -> None:
+    reports = [report(2, metrics={"success": 0.75}), None]
+    card = merged_card({**merged_record(), "reports": reports})
+    assert "The merged model was not evaluated." in card
+    assert "the merged model itself was not evaluated" in card
+    assert "| Measure | Patch 1 |" in card and "| Success | 75.0 % |" in card
+    assert "And 1 fact more, not published." in card and "Alpha is" not in card
+    assert "| The capital of Land0 is | Lyon |" in card  # what was edited, not what the adapter said
+    assert "model-index" not in card
+    own = merged_card({**merged_record(), "reports": reports}, report())
+    assert "Patch 1" not in own and "| Success: the prompt gives the new answer |  | 100.0 % | 2 |" in own
+
+
+def test_a_merged_card_of_next_to_nothing() -> None:
+    card = merged_card({})
+    assert "None" not in card and re.search(r"^# the base model with edited facts$", card, re.MULTILINE)
+    hidden: dict[str, Any] = {**merged_record(), "reports": [{"facts": [{"success": True}]}] * 2}
+    assert "are not published" in merged_card(hidden)

@@ -1,0 +1,169 @@
+"""What hubedit.json says about a patch, for people: the base, the method, how to make it again.
+
+No local path comes out of here: a local base is its folder's name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hubedit.report.markup import is_hub, last, line, number, percent, without_paths
+from hubedit.report.measures import Json
+
+_FROM = {
+    "layers": {
+        "trace": "from the causal trace",
+        "given": "given by the user",
+    },
+    "alpha": {
+        "trace": "measured: attention's share of the indirect effects in the causal trace",
+        "search": "chosen by trial: it did better on probe prompts than the traced share",
+        "given": "given by the user",
+    },
+}
+_METHODS = {
+    "intattn": "IntAttn-Edit: attention output and MLP projections, closed form",
+}
+_OUTPUTS = ("--out", "-o", "--html")
+
+
+def base_of(record: Json) -> dict[str, str]:
+    """`name`, `commit` ("" for a local folder), `hub` ("yes" where the name is one of the Hub, else "") and
+    `place`, the name for loading code: a folder's name alone would be looked for on the Hub."""
+    base = record.get("base") or {}
+    ref, commit = line(base.get("ref") or ""), line(base.get("commit") or "")
+    name = ref.partition("@")[0] if commit else last(ref)
+    on_hub = bool(commit) and (is_hub(name) or bool(re.fullmatch(r"[\w.-]+", name)))
+    name = name or "the base model"
+    place = name if on_hub else f"path/to/{name}" if ref else "path/to/the/base"
+    return {"name": name, "commit": commit, "hub": "yes" if on_hub else "", "place": place}
+
+
+def made(record: Json) -> list[tuple[str, str]]:
+    """Lines of the table "how it was made"; only what the record says."""
+    adapter: Json = record.get("adapter") or {}
+    rows: dict[str, Any] = {}
+    method = str(record.get("method") or "")
+    rows["Method"] = _METHODS.get(method, method)
+    rows["Layers"] = _with_source(", ".join(map(str, record.get("layers") or ())), record, "layers")
+    rows["Attention's share (alpha)"] = _with_source(_alpha(record.get("alpha")), record, "alpha")
+    rows["Edited weights"] = ", ".join(adapter.get("sites") or record.get("sites") or ())
+    rows["Rank"] = adapter.get("rank")
+    if kept := (record.get("truncation") or {}).get("energy"):
+        rows["Energy kept by truncation"] = f"at least {percent(min(kept.values()))} a weight"
+    statistics: Json = record.get("statistics") or {}
+    if statistics.get("corpus"):
+        tokens = number(statistics.get("tokens"))
+        text = (
+            "the model's own text" if statistics["corpus"] == "self" else without_paths(statistics["corpus"])
+        )
+        rows["Statistics from"] = text + (f", {tokens:,.0f} tokens" if tokens else "")
+    rows["Seed"] = record.get("seed")
+    rows["Computed in"] = ", ".join(line(record[k]) for k in ("dtype", "device", "platform") if record.get(k))
+    if seconds := number(record.get("seconds")):
+        rows["Time"] = f"{seconds:,.0f} s"
+    versions: Json = record.get("packages") or {}
+    rows["Versions"] = ", ".join(f"{package} {versions[package]}" for package in sorted(versions))
+    return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
+
+
+def configuration(record: Json) -> str:
+    """The resolved configuration as JSON text; "" where the record has none."""
+    config = record.get("config")
+    if not isinstance(config, Mapping):
+        return ""
+    return json.dumps(_portable(config), indent=2, sort_keys=True, ensure_ascii=False)
+
+
+def reproduction(record: Json) -> str:
+    """The command line with every local path cut to its last part; "" for no command."""
+    return command_line(record.get("command") or (), record)
+
+
+def command_line(command: Sequence[str] | str, record: Json) -> str:
+    """A command of the record or of a report, fit for a card."""
+    base, ref = base_of(record), str((record.get("base") or {}).get("ref") or "")
+    split = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+    words: list[str] = []
+    for before, word in zip(["", *split], split, strict=False):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        output = before in _OUTPUTS or option in _OUTPUTS
+        if ref and value == ref and not base["commit"]:
+            value = base["name"]
+        elif ("/" in value or "\\" in value) and (output or not is_hub(value)):
+            value = last(value)
+        words.append(shlex.quote(line(f"{option}{equals}{value}")))
+    return " ".join(words)
+
+
+def evaluation(report: Json, record: Json) -> list[tuple[str, str]]:
+    """Lines of the table "how it was measured"."""
+    told: Json = report.get("evaluated") or {}
+    rows: dict[str, Any] = {}
+    model = line(told.get("model") or "")
+    if model:
+        # without a commit the model was a folder of that machine
+        rows["Model"] = f"{model} at {told['commit']}" if told.get("commit") else last(model)
+    if told.get("patch"):
+        number_of = f" ({told['patch_id']})" if told.get("patch_id") else ""
+        rows["Patch"] = f"{last(str(told['patch']))}{number_of}"
+    rows["Merged model"] = last(str(told["merged"])) if told.get("merged") else ""
+    rows["Computed in"] = ", ".join(line(told[k]) for k in ("dtype", "device") if told.get(k))
+    rows["Date"] = told.get("date")
+    versions = told.get("versions")
+    if isinstance(versions, Mapping):
+        rows["Versions"] = ", ".join(f"{package} {versions[package]}" for package in sorted(versions))
+    if told.get("command"):
+        rows["Command"] = command_line(told["command"], record)
+    return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
+
+
+def notes(report: Json) -> list[str]:
+    """What the evaluation says about its own numbers."""
+    told = report.get("notes") or ()
+    found = [told] if isinstance(told, str) else list(told)
+    if not_asked := (report.get("damage") or {}).get("not_asked"):
+        found.append(not_asked)
+    return [without_paths(note) for note in found]
+
+
+def norms(record: Json) -> tuple[bool, list[tuple[int, str, float]]]:
+    """(layer, kind, norm of the change) of every site, and whether norms are relative to the weight's."""
+    sites: Json = record.get("sites") or {}
+    relative = [(s.get("layer"), s.get("kind"), number(s.get("relative_norm"))) for s in sites.values()]
+    if relative and all(n is not None for _, _, n in relative):
+        return True, sorted((int(layer), str(kind), n) for layer, kind, n in relative if n is not None)
+    absolute: list[tuple[int, str, float]] = []
+    for module, site in ((record.get("adapter") or {}).get("sites") or {}).items():
+        found, norm = re.search(r"\.(\d+)\.", module), number(site.get("norm"))
+        if found and norm is not None:
+            inside_attention = re.search(r"att", module.rsplit(f".{found[1]}.", 1)[-1])
+            absolute.append((int(found[1]), "attention" if inside_attention else "mlp", norm))
+    return False, sorted(absolute)
+
+
+def _with_source(value: str, record: Json, key: str) -> str:
+    source = str(record.get(f"{key}_from") or "")
+    return f"{value} ({_FROM[key].get(source, source)})" if value and source else value
+
+
+def _alpha(alpha: Any) -> str:
+    if isinstance(alpha, Mapping):
+        values = sorted((int(layer), float(share)) for layer, share in alpha.items())
+        if values and len({share for _, share in values}) == 1:
+            return f"{values[0][1]:.3g}"
+        return ", ".join(f"{layer}: {share:.3g}" for layer, share in values)
+    return "" if alpha is None else f"{float(alpha):.3g}"
+
+
+def _portable(value: Any) -> Any:
+    """JSON data without local paths."""
+    if isinstance(value, Mapping):
+        return {str(key): _portable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_portable(item) for item in value]
+    return without_paths(value) if isinstance(value, str) else value
