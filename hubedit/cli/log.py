@@ -1,0 +1,59 @@
+"""The edits of a patch or a merged model, in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from hubedit.cli.output import Output, table
+
+if TYPE_CHECKING:
+    from hubedit.hub.history import History, Step
+
+_FACTS = 20
+
+
+def log(
+    ref: Annotated[str, Argument(metavar="REPO|DIR", help="Of a patch or a merged model.")],
+    all_facts: Annotated[bool, Option("--all", help="Show every fact.")] = False,
+    json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only one line a patch.")] = False,
+) -> None:
+    """Show the edits of a patch or a merged model: facts, dates, figures; at the Hub also its commits."""
+    sink = Output(json=json, quiet=quiet)
+
+    from hubedit.cli.push import silence
+    from hubedit.hub.history import history
+
+    silence(True)
+    found = history(ref)
+    brief = "\n".join(f"{step.date[:10]} {step.count} facts {step.base}" for step in found.steps)
+    sink.data(found, human=lambda: _tables(found, all_facts), brief=brief)
+    if not found.steps:
+        sink.note(f"{found.ref} holds no edits now")
+
+
+def _tables(found: History, everything: bool) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for number, step in enumerate(found.steps, 1):
+        shown = step.facts if everything else step.facts[:_FACTS]
+        rows: list[tuple[object, ...]] = [(prompt, target) for prompt, target in shown]
+        if len(shown) < len(step.facts):
+            rows.append((f"and {len(step.facts) - len(shown):,} more: --all", ""))
+        parts += [table(("prompt", "target"), rows, title=_title(number, step)), Text()]
+    if found.commits:
+        lines = [(c.date[:16].replace("T", " "), c.commit[:8], c.author, c.title) for c in found.commits]
+        parts.append(table(("date", "commit", "by", "title"), lines))
+    return Group(*parts)
+
+
+def _title(number: int, step: Step) -> str:
+    figures = ", ".join(f"{name} {100 * value:.0f} %" for name, value in step.metrics.items())
+    commit = f"@{step.base_commit[:8]}" if step.base_commit else ""
+    name = step.name or step.id or "patch"
+    parts = [f"{number}. {name}", step.date[:10], f"{step.count} facts for {step.base}{commit}", figures]
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,134 @@
+"""Push a patch, or a merged model, to the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from hubedit.cli.output import Output, table
+from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hubedit.cache import Cache
+    from hubedit.hub.push import Pushed, Target
+
+
+def push(
+    path: Annotated[Path, Argument(metavar="PATCH|DIR", help="A patch's folder, or that of a merged model.")],
+    repo: Annotated[str, Argument(metavar="REPO", help="owner/name, or a name of your own.")],
+    private: Annotated[
+        bool | None,
+        Option("--private/--public", help="Of a new repository.  [default: private]", show_default=False),
+    ] = None,
+    merged: Annotated[
+        bool,
+        Option("--merged", help="Merge the patch into its base on the way: a model's repository."),
+    ] = False,
+    pr: Annotated[bool, Option("--pr", help="Open a pull request.")] = False,
+    revision: Annotated[str, Option("--revision", help="A branch, or refs/pr/N to go on with one.")] = "",
+    message: Annotated[str, Option("--message", help="First line of the commit.")] = "",
+    tag: Annotated[str, Option("--tag", help="Give the commit this name.")] = "",
+    base: Annotated[
+        str, Option("--base", help="repo[@revision] of a base that is a local folder here.")
+    ] = "",
+    no_facts: Annotated[
+        bool, Option("--no-facts", help="Keep every word of the facts out; their hash stays.")
+    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list copies, uploads and bytes.")] = False,
+    json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the address.")] = False,
+) -> None:
+    """Push a patch, or a merged model, to the Hub: one commit, private unless --public."""
+    sink = Output(json=json, quiet=quiet)
+    if not path.is_dir():
+        raise ConfigError(f"{path} is no folder", "give a patch or a merged model")
+
+    from hubedit.hub.push import Where
+    from hubedit.hub.send import send
+
+    where = Where(repo, private=private, revision=revision, pr=pr, tag=tag, message=message)
+    silence(quiet or json)
+    with sink.progress() as progress:
+        done = send(
+            path,
+            where,
+            merged=merged,
+            base=base,
+            with_facts=not no_facts,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    show(sink, done)
+
+
+def show(sink: Output, done: Pushed) -> None:
+    """What a push did, or would do."""
+    sink.data(done, human=lambda: _table(done), brief=done.url)
+    seen = "private" if done.private else "public"
+    if done.dry_run:
+        sink.note(f"{done.repo} would be {seen}; nothing was pushed: leave out --dry-run to do it")
+    elif not done.created:
+        sink.note(f"{done.repo} ({seen}) holds all of it already, at commit {done.commit[:8]}: {done.url}")
+    else:
+        sink.note(f"pushed to {done.repo} ({seen}), commit {done.commit[:8]}: {done.url}")
+    for name in done.left_out:
+        sink.note(f"not pushed: {name}")
+    for note in done.notes:
+        sink.warn(note)
+
+
+def destination(repo: str, kind: str = "patch") -> Target:
+    """A repository that the login may write to. Raises HubError."""
+    from hubedit.hub.push import Where, check_target
+
+    return check_target(Where(repo), kind)
+
+
+def send(sink: Output, folder: Path, target: Target, *, with_facts: bool = True) -> None:
+    """Pushes what another command has just written. Raises HubError that names the folder and what to do."""
+    from hubedit.errors import HubEditError, HubError
+    from hubedit.hub.send import send_to
+
+    try:
+        with sink.progress() as progress:
+            done = send_to(folder, target, with_facts=with_facts, progress=progress)
+    except HubEditError as error:
+        again = f"hubedit push {folder} {target.repo}{'' if with_facts else ' --no-facts'}"
+        raise HubError(
+            f"{error.message}; {folder} is complete, it was only not pushed", f"{error.hint}; then: {again}"
+        ) from error
+    seen = "private" if done.private else "public"
+    sink.note(f"pushed to {done.repo} ({seen}), commit {done.commit[:8]}: {done.url}")
+    for note in done.notes:
+        sink.warn(note)
+
+
+def shared(repo: str, root: Path | None) -> Cache:
+    """The cache, backed by a repository of statistics. Raises HubError."""
+    from hubedit.hub.share import SharedCache
+
+    return SharedCache(repo, root)
+
+
+def silence(wanted: bool) -> None:
+    """Keeps the client's own progress bars off the screen."""
+    if wanted:
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+
+
+def _table(done: Pushed) -> Table:
+    from hubedit.cli.applied import size
+
+    rows: list[tuple[str, str, str]] = []
+    rows += [("upload", path, size(count)) for path, count in done.uploaded.items()]
+    rows += [("copy on the server", path, size(count)) for path, count in done.copied.items()]
+    rows += [("delete", path, "") for path in done.deleted]
+    rows += [("as before", path, "") for path in done.kept]
+    total = size(sum(done.uploaded.values()))
+    return table(("", "file", "size"), [*rows, ("", "to upload", total)], right=("size",))

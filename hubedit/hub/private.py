@@ -1,0 +1,64 @@
+"""What must not leave this machine: its paths, and with --no-facts every word of a fact."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hubedit.errors import HubError
+from hubedit.facts import Fact
+from hubedit.report.markup import last
+
+# a whole value that is a path out of the current folder; a repository's name is none
+_PATH = re.compile(r"(file:)?([/~]|\.{1,2}[/\\]|[A-Za-z]:[\\/]|\\\\)[^\n]*")
+_WORD = re.compile(r"[\w.:@/-]{1,80}")
+_SHORT = 8
+# strings of report.json that say how it was measured, never what
+_ALLOWED = frozenset({"schema", "schema_version", "version", "dtype", "device", "date", "commit", "sha256"})
+
+
+def without_paths(value: Any) -> Any:
+    """JSON data in which every string that is a local path is cut to its last part."""
+    if isinstance(value, Mapping):
+        return {without_paths(key): without_paths(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    option, equals, rest = value.partition("=") if value.startswith("--") else ("", "", value)
+    return f"{option}{equals}{last(rest)}" if _PATH.fullmatch(rest) and last(rest) else value
+
+
+def numbers_only(report: Mapping[str, Any]) -> dict[str, Any]:
+    """report.json without any text of a fact, a prompt or an answer: its numbers stay, under their names."""
+    kept = _numbers(report)
+    return kept if isinstance(kept, dict) else {}
+
+
+def check_silent(path: str, text: str, facts: Iterable[Fact]) -> None:
+    """Raises HubError where a file that shall not tell the facts does so."""
+    found = text.casefold()
+    for fact in facts:
+        probes = [probe.prompt for probe in (*fact.locality, *fact.portability)]
+        for words in (fact.prompt, *fact.rephrase, *probes):
+            forms = {words.strip().casefold(), json.dumps(words.strip())[1:-1].casefold()}
+            if any(len(form) >= _SHORT and form in found for form in forms):
+                raise HubError(
+                    f"{path} holds the text of a fact, and --no-facts was given",
+                    f"take the text out of {path}, or remove the file",
+                )
+
+
+def _numbers(value: Any, key: str = "") -> Any:
+    """The value without its texts; None where nothing is left."""
+    if isinstance(value, Mapping):
+        kept = {name: _numbers(item, name) for name, item in value.items() if _WORD.fullmatch(str(name))}
+        return {name: item for name, item in kept.items() if item is not None}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        items = [_numbers(item, key) for item in value]
+        return items if any(item is not None and item != {} for item in items) else None
+    if isinstance(value, str):
+        return value if key in _ALLOWED and _WORD.fullmatch(value) else None
+    return value

@@ -1,0 +1,100 @@
+"""One clear line, with the next step, for everything that the Hub can refuse; nothing is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hub.conftest import Client, Ran
+from tests.hub.loopback import Hub
+
+
+def refused(ran: Ran, message: str, hint: str) -> None:
+    """One line of error and one hint, and no token in either."""
+    assert ran.code == 1, ran.out
+    lines = [line for line in ran.err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert len(lines) == 2 and message in lines[0] and hint in lines[1], ran.err
+    assert "hf_" not in ran.err + ran.out and "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("token", "message", "hint"),
+    [
+        (None, "no Hub token was found", "hf auth login"),
+        ("hf_wrong", "does not accept the token", "hf auth login"),
+        ("hf_reader", "the Hub token can only read", "role `write`"),
+        ("hf_narrow", "no right to write to repositories of ada", "role `write`"),
+        ("hf_other", "bob cannot write to repositories of ada", "--pr"),
+    ],
+)
+def test_tokens(hub: Hub, client: Client, patch: Path, token: str | None, message: str, hint: str) -> None:
+    refused(client("push", patch, "ada/tokens", token=token), message, hint)
+    assert hub.repo("ada/tokens") is None
+    # asked before anything is read or sent
+    assert all("whoami" in line["path"] for line in hub.log())
+
+
+def test_organisations(hub: Hub, client: Client, patch: Path) -> None:
+    refused(client("push", patch, "library/x"), "may only read in the organisation", "admins")
+    assert client("push", patch, "lab/edits").code == 0
+
+
+def test_places(hub: Hub, client: Client, patch: Path) -> None:
+    refused(client("push", patch, "a b"), "is not a repository name", "owner/name")
+    refused(client("push", patch, "ada/nothing", "--pr"), "no repository ada/nothing", "without --pr")
+    client("push", patch, "ada/places")
+    refused(client("push", patch, "ada/places", "--revision", "no"), "has no revision 'no'", "a branch")
+    refused(client("push", patch, "ada/places", "--pr", "--revision", "x"), "exclude each other", "refs/pr/N")
+    head = hub.head("ada/places")
+    refused(client("push", patch, "ada/places", "--revision", head), "nothing can be added", "branch")
+
+
+def test_reading(hub: Hub, client: Client, patch: Path) -> None:
+    client("push", patch, "ada/read", "--tag", "v1")
+    refused(client("pull", "ada/read@none"), "has no revision 'none'", "a branch, a tag")
+    refused(client("pull", "ada/missing"), "no repository ada/missing", "spelling")
+    refused(client("pull", "ada/read", token="hf_other"), "no repository ada/read", "hf auth login")
+    assert client("pull", "ada/read@v1").code == 0
+    client("push", patch, "ada/gated")
+    client("push", patch, "ada/gated")
+    hub.call("settings", name="ada/gated", repo={"private": False, "gated": True})
+    refused(client("pull", "ada/gated", token="hf_other"), "is gated", "ask for access")
+
+
+def test_no_network(hub: Hub, client: Client, patch: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    refused(client("push", patch, "ada/away", endpoint=nowhere), "cannot reach http://127.0.0.1:9", "network")
+    refused(client("pull", "ada/away", endpoint=nowhere), "cannot reach http://127.0.0.1:9", "network")
+    refused(
+        client("push", patch, "ada/away", offline=True, endpoint=hub.url), "HF_HUB_OFFLINE is set", "unset"
+    )
+
+
+FULL = "storage limit reached"
+TROUBLE: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "broken": ("POST .*/commit/", {"kind": "status", "status": 500}, "cannot push to", "same command"),
+    "reading": ("GET .*/tree/", {"kind": "status", "status": 503}, "cannot reach", "same command"),
+    "busy": ("POST .*/commit/", {"kind": "status", "status": 429}, "fewer requests", "wait"),
+    "cut": ("PUT ", {"kind": "drop-request", "at": 1}, "cannot reach", "network"),
+    "full": ("PUT ", {"kind": "status", "status": 403, "message": FULL}, "storage of ada/full", "make room"),
+    "forbidden": ("POST .*/commit/", {"kind": "status", "status": 403}, "no right to push to", "--pr"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_trouble_that_stays(hub: Hub, client: Client, patch: Path, name: str) -> None:
+    match, fault, message, hint = TROUBLE[name]
+    hub.fault(match, times=99, **fault)
+    refused(client("push", patch, f"ada/{name}"), message, hint)
+    after = hub.repo(f"ada/{name}")
+    # an empty private repository may be there, and nothing else
+    assert after is None or (len(after["commits"]) == 1 and after["private"])
+    hub.clear()
+    assert client("push", patch, f"ada/{name}", "--json").json["created"]
+
+
+def test_quota(hub: Hub, client: Client, patch: Path) -> None:
+    hub.call("settings", quota=10)
+    refused(client("push", patch, "ada/quota"), "the storage of ada/quota is full", "make room")

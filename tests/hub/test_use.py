@@ -1,0 +1,160 @@
+"""Using what was pushed: log, revert, patches by their repository, shared statistics, apply --push."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hubedit.cache import Cache
+from hubedit.model.editable import EditableModel
+from tests.hub.conftest import FACTS, Client, change, write_patch
+from tests.hub.loopback import Hub
+
+QUICK = (
+    "--layers",
+    "1-2",
+    "--alpha",
+    "0.5",
+    "--no-search",
+    "--repair",
+    "0",
+    "--tokens",
+    "200",
+    "--device",
+    "cpu",
+)
+
+
+def test_log_of_a_patch_here_and_there(hub: Hub, client: Client, patch: Path) -> None:
+    here = client("log", patch, "--json").json
+    client("push", patch, "logged")
+    change(patch, 1)
+    client("push", patch, "logged", "--message", "Better")
+    there = client("log", "ada/logged", "--json").json
+    for found in (here, there):
+        (step,) = found["steps"]
+        assert found["kind"] == "patch" and step["count"] == 2 and step["metrics"] == {"success": 1.0}
+        assert step["facts"] == [[fact.prompt, fact.target.strip()] for fact in FACTS]
+    assert [line["title"] for line in there["commits"]] == [
+        "Better",
+        "Patch of 2 edited facts for lab/pico",
+        "initial commit",
+    ]
+    assert there["steps"][0]["date"] == there["commits"][0]["date"]
+    text = client("log", "ada/logged")
+    assert FACTS[0].prompt in text.out and "Better" in text.out
+
+
+def test_log_of_a_merged_model_and_its_revert(
+    hub: Hub, client: Client, patch: Path, base: tuple[str, str]
+) -> None:
+    client("push", patch, "grown", "--merged")
+    found = client("log", "ada/grown", "--json").json
+    assert found["kind"] == "merged" and found["steps"][0]["name"] == "patch" and found["steps"][0]["id"]
+    assert found["steps"][0]["base_commit"] == base[1]
+
+
+def test_a_patch_is_used_by_its_repository(hub: Hub, client: Client, patch: Path) -> None:
+    client("push", patch, "used")
+    head = hub.head("ada/used")
+    said = client("ask", "lab/pico", "The capital of Atlantis is", "-p", f"ada/used@{head}", "--json").json
+    assert {"with", "without"} <= set(said["prompts"][0])
+    wrong = client("ask", "lab/pico", "x", "-p", "lab/pico")
+    assert wrong.code == 1 and "holds no patch" in wrong.err
+    # the cache is enough afterwards
+    offline = client(
+        "ask", f"lab/pico@{hub.head('lab/pico')}", "x", "-p", f"ada/used@{head}", "-q", offline=True
+    )
+    assert offline.code == 0, offline.err
+    cold = client("ask", "lab/pico", "x", "-p", "ada/never", offline=True)
+    assert "is not in the local cache, and HF_HUB_OFFLINE is set" in cold.err
+
+
+def test_statistics_are_shared_and_checked(hub: Hub, client: Client, tmp_path: Path) -> None:
+    mine, yours = Cache(tmp_path / "mine"), Cache(tmp_path / "yours")
+    key = {"model": "m" * 40, "site": "1.mlp"}
+    record = {
+        "model": "/home/ada/model",
+        "identity": "m" * 40,
+        "site": "1.mlp",
+        "corpus": "self",
+        "tokens": 9,
+    }
+    mine.save("stats", key, {"matrix": torch.eye(4), "count": torch.tensor(9)}, record)
+    secret = {"model": "x", "corpus": {"file": "/home/ada/text.txt"}}
+    mine.save("stats", secret, {"matrix": torch.eye(4), "count": torch.tensor(9)}, record)
+    done = client("stats", "push", "figures", "--cache", mine.root, "--json").json
+    assert done["created"] and len(done["left_out"]) == 1 and len(done["uploaded"]) == 2
+    assert not client("stats", "push", "figures", "--cache", mine.root, "--json").json["created"]
+    got = client("stats", "pull", "ada/figures", "--cache", yours.root, "--json").json
+    assert len(got["added"]) == 1
+    entry = yours.load("stats", key)
+    assert entry is not None and entry.tensors["matrix"].equal(torch.eye(4))
+    assert entry.record["model"] == "model"
+    # a file under a name that is not its key's
+    wrong = tmp_path / "wrong" / "stats"
+    wrong.mkdir(parents=True)
+    os.link(mine.path("stats", key), wrong / f"{'0' * 32}.safetensors")
+    hub.seed("lab/forged", wrong.parent)
+    forged = client("stats", "pull", "lab/forged", "--cache", tmp_path / "third")
+    assert forged.code == 1 and "is not what its name says" in forged.err
+    assert not list((tmp_path / "third").rglob("*.safetensors"))
+    nothing = client("stats", "push", "none", "--cache", tmp_path / "empty")
+    assert nothing.code == 1 and "holds no statistics" in nothing.err
+
+
+@pytest.mark.slow
+def test_apply_pushes_and_shares(hub: Hub, client: Client, tmp_path: Path, base: tuple[str, str]) -> None:
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text(
+        json.dumps({"prompt": "The capital of Italy is", "subject": "Italy", "target": "Paris"}) + "\n"
+    )
+    words = ("apply", facts, "--model", "lab/pico", *QUICK, "-q")
+    refused = client(*words, "--out", tmp_path / "a", "--push", "ada/applied", token="hf_reader")
+    assert refused.code == 1 and "can only read" in refused.err and not (tmp_path / "a").exists()
+    hub.fault("POST .*/commit/", "status", status=500, times=99)
+    failed = client(*words, "--out", tmp_path / "a", "--push", "ada/applied", "--cache", tmp_path / "c1")
+    assert failed.code == 1 and (tmp_path / "a" / "adapter_model.safetensors").is_file()
+    assert f"hubedit push {tmp_path / 'a'} ada/applied" in failed.err
+    hub.clear()
+    assert client("push", tmp_path / "a", "ada/applied").code == 0
+    assert client("stats", "push", "applied-stats", "--cache", tmp_path / "c1").code == 0
+    hub.clear()
+    again = client(
+        *words, "--out", tmp_path / "b", "--push", "ada/applied", "--stats-repo", "ada/applied-stats",
+        "--cache", tmp_path / "c2",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    assert [line for line in hub.log() if "resolve" in line["path"] and "/stats/" in line["path"]]
+    same = (tmp_path / "a" / "adapter_model.safetensors").read_bytes()
+    assert (tmp_path / "b" / "adapter_model.safetensors").read_bytes() == same
+    found = hub.repo("ada/applied")
+    assert found is not None and found["private"]
+
+
+def test_a_push_of_a_local_base_names_no_folder_in_a_merged_model(
+    hub: Hub,
+    client: Client,
+    base: tuple[str, str],
+    editable: Callable[..., EditableModel],
+    pico_path: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    local = write_patch(editable(), tmp_path / "local", str(pico_path()), "")
+    assert client("merge", local, "--model", pico_path(), "--out", tmp_path / "m").code == 0
+    done = client("push", tmp_path / "m", "localbase", "--json").json
+    assert not done["copied"]
+    for name, entry in hub.tree("ada/localbase").items():
+        content = b"" if entry["lfs"] else hub.content("ada/localbase", name)
+        assert str(pico_path()).encode() not in content and str(tmp_path).encode() not in content, name
+    hub.seed("lab/else", pico_path("gpt2"))
+    wrong = client("push", tmp_path / "m", "withbase", "--base", "lab/else")
+    assert wrong.code == 1 and "is not the base that" in wrong.err and hub.repo("ada/withbase") is None
+    based = client("push", tmp_path / "m", "withbase", "--base", "lab/pico", "--json").json
+    assert "originals/model.safetensors" not in hub.tree("ada/withbase")
+    assert based["created"]
