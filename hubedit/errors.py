@@ -53,6 +53,14 @@ class PatchError(HubEditError):
     """A patch that cannot be read, does not fit a model, or cannot be written."""
 
 
+class CheckpointError(HubEditError):
+    """A checkpoint that cannot be read, merged, reverted or written."""
+
+
+class HubError(HubEditError):
+    """The Hub cannot be reached, or refuses what was asked of it."""
+
+
 class CollapseError(HubEditError):
     """An edit that would damage the model; raised before anything is written."""
 

@@ -21,17 +21,17 @@ from hubedit.edit.corpus import SELF, holdout_rows
 from hubedit.edit.documents import source as corpus_source
 from hubedit.edit.probes import read_text
 from hubedit.edit.record import edit_record, statistics_record
-from hubedit.edit.trace_result import TraceResult
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
-from hubedit.evaluate import EditReport, Reading, compare, read
-from hubedit.facts import Fact, check_tokens
+from hubedit.evaluate import EditReport, Reading, answered, compare, read
+from hubedit.facts import Fact, check_tokens, to_record
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
+from hubedit.patch.ontop import protected, stacked, standing_on
 from hubedit.patch.value import RECORD
 from hubedit.progress import Progress, Silent
-from hubedit.report.card import patch_card
-from hubedit.report.figures import heat_maps, layerwise
+from hubedit.report.files import Source, shown_files
+from hubedit.report.licence import licence_of
 
 _ORDERS = ("attention-first", "joint")
 
@@ -52,6 +52,7 @@ def apply_facts(
     config: EditConfig,
     *,
     out: str | Path,
+    on: Patch | None = None,
     cache: Cache | None = None,
     progress: Progress | None = None,
     source: str = "facts",
@@ -63,10 +64,11 @@ def apply_facts(
     """Computes a patch that edits `facts` into `em`, tests it by generation, and writes it to `out`.
 
     `source`: the facts' file, for messages. `with_facts`: False keeps the facts themselves out of the
-    folder. `overwrite` replaces an older patch. `command`: the words of the command line, for the record.
-    Everything that can be refused is refused before the long work: FactsError, ConfigError. Raises
-    CollapseError when the edit would damage the model, PatchError when the disk refuses; then nothing
-    is at `out`. With `strict` raises StrictError after writing when facts still fail.
+    folder. `on`: an older patch to edit on top of; the result does both. `overwrite` replaces an older
+    patch at `out`. `command`: the words of the command line, for the record.
+    Everything that can be refused is refused before the long work: FactsError, ConfigError, PatchError.
+    Raises CollapseError when the edit would damage the model, PatchError when the disk refuses; then
+    nothing is at `out`. With `strict` raises StrictError after writing when facts still fail.
     """
     cache, progress = cache or Cache(), progress or Silent()
     path = Path(out)
@@ -77,20 +79,25 @@ def apply_facts(
     weights = _checksum(em)
     seconds: dict[str, float] = {}
 
-    start = time.perf_counter()
-    before = _read(em, facts, "asking before", progress)
-    seconds["reading before"] = time.perf_counter() - start
-
-    edit = compute(em, facts, config, cache=cache, progress=progress)
+    kept = protected(on, facts)
+    with standing_on(em, on) as stood:
+        start = time.perf_counter()
+        before = _read(stood, facts, "asking before", progress)
+        kept_before = read(stood, kept)
+        seconds["reading before"] = time.perf_counter() - start
+        edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
     seconds |= edit.seconds
 
     start = time.perf_counter()
     patch, perplexity = _patch(em, edit, facts), edit.perplexity_after
+    if on is not None:
+        patch = stacked(on, patch)
     if 0 < config.rank < max(factor.rank for factor in patch.factors.values()):
         patch, _ = patch.truncate(config.rank)
         perplexity = _check_truncated(em, edit, patch, config, cache, progress)
     with applied(em, on_device(em, patch)):
         after = _read(em, facts, "asking after", progress)
+        kept_after = read(em, kept)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
     if _checksum(em) != weights:
@@ -113,7 +120,13 @@ def apply_facts(
         "perplexity_before": _number(edit.perplexity_before),
         "perplexity_after": _number(perplexity),
     }
-    files = _files(patch, edit.trace, told, path.name, with_facts)
+    if kept:
+        shares = [compare(kept, r, r).metrics["success"] for r in (kept_before, kept_after)]
+        told["on"] = {"facts": len(kept), "success_before": shares[0], "success_after": shares[1]}
+        progress.message(
+            f"{len(kept)} facts of the older patch: {shares[0]:.0%} hold before, {shares[1]:.0%} after"
+        )
+    files = _files(patch, told, path.name, with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
     if strict:
         check_strict(report)
@@ -182,17 +195,17 @@ def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:
 
 def report_json(facts: Sequence[Fact], before: Reading, report: EditReport) -> dict[str, Any]:
     """Content of report.json; `metrics_before` holds what the unedited model already answers."""
-    own = compare(facts, before, before).metrics
-    # that a model agrees with itself is no measurement
-    answered = ("success", "generalisation", "portability")
-    return {**report.to_json(), "metrics_before": {k: own[k] for k in answered if k in own}}
+    own = answered(facts, before)
+    between = {name: list(pair) for name, pair in own.intervals.items()}
+    data = {**report.to_json(), "metrics_before": own.metrics}
+    return {**data, "intervals_before": between} if between else data
 
 
 def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact]) -> Patch:
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
     factors = {em.module_name(site): factor for site, factor in edit.factors.items()}
-    record = {"base": base_record(em, edit.factors)}
+    record = {"base": {**base_record(em, edit.factors), "licence": licence_of(em.path)}}
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
 
 
@@ -216,21 +229,16 @@ def _check_truncated(
     return float(torch.tensor(cut).exp())
 
 
-def _files(
-    patch: Patch, trace: TraceResult | None, report: dict[str, Any], name: str, with_facts: bool
-) -> dict[str, bytes]:
-    """The files beside the adapter: report.json, the card, and the figures of a trace."""
-    card = patch_card(patch.full_record(), report, with_facts=with_facts, name=name)
+def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) -> dict[str, bytes]:
+    """The files beside the adapter: report.json, the card, the page and the figures."""
     if not with_facts:
         numbers = ("probability_before", "probability_after", "rank_before", "rank_after", "success")
-        report = {**report, "facts": [{k: f[k] for k in numbers} for f in report["facts"]]}
+        told = {k: v for k, v in report.items() if k not in ("relations", "damage")}  # they quote the facts
+        report = {**told, "facts": [{k: f[k] for k in numbers} for f in report["facts"]]}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    files = {"README.md": card.encode(), "report.json": f"{text}\n".encode()}
-    if trace is not None:
-        files["plots/layerwise.png"] = layerwise(trace)
-        if trace.heat_prob:
-            files["plots/heatmap.png"] = heat_maps(trace)
-    return files
+    facts = [to_record(fact) for fact in patch.facts] if with_facts else []
+    shown = shown_files(Source(patch.full_record(), report, name, facts, with_facts))
+    return {"report.json": f"{text}\n".encode(), **shown}
 
 
 def _number(value: float) -> float | None:

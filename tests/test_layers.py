@@ -17,10 +17,13 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("pipeline", "plan"),
+    ("hub",),
     ("report",),
+    ("checkpoint",),
     ("evaluate", "edit", "patch"),
-    ("model", "cache", "progress", "presets"),
+    ("model", "cache", "folder", "progress", "presets"),
     ("linalg", "facts", "config", "demo"),
+    ("remote",),
     ("errors",),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

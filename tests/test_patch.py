@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from hubedit import folder
 from hubedit.errors import PatchError
 from hubedit.facts import Fact, Probe
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
-from hubedit.patch import Patch, base_record, folder, tensor_sha256
+from hubedit.patch import Patch, base_record, tensor_sha256
 
 FACTS = (
     Fact("The capital of France is", "France", "Lyon", id="a", ground_truth=("Paris",)),
@@ -238,6 +239,7 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(
         real(*arguments)
 
     monkeypatch.setattr(os, call, refuse)
+    monkeypatch.setattr(folder, "_exchange", lambda *_: False)  # the way of systems that cannot swap folders
     with pytest.raises(PatchError, match="No space left on device"):
         made(seed=1).save(path, overwrite=True)
     assert content(tmp_path) == before
@@ -264,7 +266,7 @@ def test_an_interrupted_run_leaves_nothing_at_the_path(
 
 _KILLED = """
 import os, signal, sys
-from hubedit.patch import folder
+from hubedit import folder
 from tests.test_patch import made
 at = sys.argv[2]
 real = getattr(folder, at)

@@ -102,7 +102,10 @@ def test_the_folder_says_how_it_was_made(editable: Editable, tmp_path: Path) -> 
     made = run(em, tmp_path / "patch", command=command)
     names = {str(f.relative_to(made.path)) for f in made.path.rglob("*") if f.is_file()}
     own = {"adapter_config.json", "adapter_model.safetensors", "hubedit.json", "facts.jsonl"}
-    assert names == own | {"report.json", "README.md"}  # no trace, so no plots
+    shown = {"report.json", "README.md", "report.html"}
+    assert names >= own | shown
+    assert all(name.startswith(("plots/", ".eval_results/")) for name in names - own - shown)
+    assert str(em.path.parent) not in (made.path / "report.html").read_text()
     config = json.loads((made.path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(em.path.resolve())
     record = json.loads((made.path / "hubedit.json").read_text())

@@ -19,7 +19,25 @@ import typer
 import hubedit
 from hubedit.cli.errors import INTERRUPTED, report
 
-VERBS = ("apply", "ask", "trace", "stats", "demo", "facts")
+VERBS = (
+    "apply",
+    "ask",
+    "eval",
+    "report",
+    "merge",
+    "revert",
+    "compose",
+    "inspect",
+    "diff",
+    "extract",
+    "trace",
+    "stats",
+    "demo",
+    "facts",
+    "push",
+    "pull",
+    "log",
+)
 
 
 def _show_version(wanted: bool) -> None:

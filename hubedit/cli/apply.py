@@ -33,6 +33,9 @@ def apply(
         Path | None,
         Option("--out", "-o", help="The patch's folder (default: NAME-patch here, for NAME.jsonl)."),
     ] = None,
+    on: Annotated[
+        str, Option("--on", metavar="PATCH", help="Edit on top of this patch; its facts are protected.")
+    ] = "",
     preset: Annotated[
         str | None,
         Option("--preset", help="A paper's settings: qwen2.5-7b, mistral-7b or llama-3-8b."),
@@ -102,6 +105,18 @@ def apply(
     cache: Annotated[
         Path | None, Option("--cache", help="The cache folder (default: $HUBEDIT_CACHE or ~/.cache/hubedit).")
     ] = None,
+    push: Annotated[
+        str, Option("--push", metavar="REPO", help="Push the patch to the Hub, private if new.")
+    ] = "",
+    stats_repo: Annotated[
+        str,
+        Option(
+            "--stats-repo",
+            metavar="REPO",
+            envvar="HUBEDIT_STATS_REPO",
+            help="Take statistics and traces from this repository where it has them.",
+        ),
+    ] = "",
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the path.")] = False,
 ) -> None:
@@ -135,10 +150,17 @@ def apply(
 
     from hubedit.cache import Cache
     from hubedit.cli.applied import show
+    from hubedit.cli.push import destination, send, shared
+    from hubedit.hub import patch_folder
     from hubedit.model.load import load
+    from hubedit.patch import Patch
     from hubedit.pipeline import apply_facts, check_free, check_strict
 
     check_free(target, force)
+    older = Patch.load(patch_folder(on)) if on else None
+    # a login that may not write, or a repository that is not there, is told before the long work
+    place = destination(push) if push else None
+    store = shared(stats_repo, cache) if stats_repo else Cache(cache)
     with sink.progress() as progress:
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -148,7 +170,8 @@ def apply(
             loaded.facts,
             config,
             out=target,
-            cache=Cache(cache),
+            on=older,
+            cache=store,
             progress=progress,
             source=str(facts),
             with_facts=not no_facts,
@@ -156,6 +179,8 @@ def apply(
             command=words(context),
         )
     show(sink, applied)
+    if place is not None:
+        send(sink, target, place, with_facts=not no_facts)
     if strict:
         check_strict(applied.report)
 

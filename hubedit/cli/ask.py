@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 def ask(
     model: Annotated[str, Argument(metavar="MODEL", help="A folder or repo[@revision].")],
     prompts: Annotated[list[str], Argument(metavar="PROMPT...", help="Each is continued by the model.")],
-    patch: Annotated[Path | None, Option("--patch", "-p", help="A patch made for this model.")] = None,
+    patch: Annotated[
+        str | None, Option("--patch", "-p", help="A patch made for this model: a folder or repo[@revision].")
+    ] = None,
     max_new_tokens: Annotated[int, Option("--max-new-tokens", min=1, help="Length of the answer.")] = 16,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
@@ -37,12 +38,13 @@ def ask(
         raise ConfigError("a prompt is empty", "write the text that the model shall continue")
 
     from hubedit.evaluate.ask import ask as run
+    from hubedit.hub.pull import patch_folder
     from hubedit.model.hooks import applied
     from hubedit.model.load import load
     from hubedit.patch import Patch
 
     # a patch that cannot be read is told before a model is loaded
-    edit = Patch.load(patch) if patch is not None else None
+    edit = Patch.load(patch_folder(patch)) if patch is not None else None
     with sink.progress() as progress:
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)

@@ -122,3 +122,51 @@ def clear(
         typer.confirm(f"Delete the statistics in {store.root}?", abort=True, err=True)
     count = clear_entries(store)
     out.data({"cache": store.root, "deleted": count}, human=f"{count} entries deleted", brief=str(count))
+
+
+@app.command()
+def push(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="owner/name, or a name of your own.")],
+    model: Annotated[str, typer.Option("--model", help="Only those of this model.")] = "",
+    private: Annotated[
+        bool | None,
+        typer.Option(
+            "--private/--public", help="Of a new repository.  [default: private]", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent.")] = False,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Share the cache's statistics and traces through a repository; only hashes of facts are in them."""
+    from hubedit.cache import Cache
+    from hubedit.cli.push import show, silence
+    from hubedit.hub.push import Where, check_target
+    from hubedit.hub.share import push_stats
+
+    out = Output(json=json, quiet=quiet)
+    silence(quiet or json)
+    target = check_target(Where(repo, private=private), "stats")
+    with out.progress() as progress:
+        done = push_stats(Cache(cache), target, model=model, dry_run=dry_run, progress=progress)
+    show(out, done)
+
+
+@app.command()
+def pull(
+    repo: Annotated[str, typer.Argument(metavar="REPO[@REVISION]", help="Of `hubedit stats push`.")],
+    cache: CacheOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fetch all statistics and traces of a repository into the cache; each is checked by its hash."""
+    from hubedit.cache import Cache
+    from hubedit.cli.push import silence
+    from hubedit.hub.share import pull_stats
+
+    out = Output(json=json, quiet=quiet)
+    silence(quiet or json)
+    found = pull_stats(repo, Cache(cache))
+    text = f"{len(found.added)} fetched, {found.known} were there already"
+    out.data(found, human=text, brief=str(len(found.added)))

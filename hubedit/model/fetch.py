@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.errors import ModelError
+from hubedit.remote import told
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 _IGNORED = ("*/*", "consolidated*.safetensors")  # sub-folders, and Mistral's second copy of the weights
@@ -141,63 +142,14 @@ def _check_weights(file: Path) -> None:
 
 def _download(repo: str, revision: str | None, code: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    offline = bool(constants.HF_HUB_OFFLINE)
-    # the client library of huggingface_hub has had two names; its base error is that of HfHubHTTPError
-    transport: type[BaseException] = HfHubHTTPError.__mro__[1]
-    try:
+    with told(repo, revision, kind=ModelError, doing="download"):
         return Path(
             snapshot_download(
                 repo,
                 revision=revision,
                 allow_patterns=[*_FILES, *(["*.py"] if code else [])],
                 ignore_patterns=list(_IGNORED),
-                local_files_only=offline,
+                local_files_only=bool(constants.HF_HUB_OFFLINE),
             )
         )
-    except HFValidationError as error:
-        raise ModelError(
-            f"{repo!r} is not a repository name", "write owner/name, or a path to a folder"
-        ) from error
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{repo} is gated", f"ask for access at {constants.ENDPOINT}/{repo}, then run `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"no repository {repo} on the Hub, and no such folder",
-            "check the spelling; for a private one run `hf auth login`",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(
-            f"{repo} has no revision {revision!r}", "give a branch, a tag or a full commit"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        if offline:
-            raise ModelError(
-                f"{repo} is not in the local cache, and HF_HUB_OFFLINE is set",
-                "unset HF_HUB_OFFLINE, or download it first",
-            ) from error
-        raise ModelError(
-            f"cannot reach {constants.ENDPOINT}, and {repo} is not in the local cache", "check the network"
-        ) from error
-    except EntryNotFoundError as error:
-        raise ModelError(f"{repo} has no file that is needed: {_line(error)}") from error
-    except (OSError, transport) as error:
-        raise ModelError(
-            f"cannot download {repo}: {_line(error)}", "check the network and free disk space"
-        ) from error
-
-
-def _line(error: BaseException) -> str:
-    """The first line of a message that may have many."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

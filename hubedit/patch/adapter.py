@@ -89,6 +89,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise PatchError(f"{path}: target_modules is not a list of module paths", _REWRITE)
     if not isinstance(data.get("base_model_name_or_path"), str):
         raise PatchError(f"{path}: base_model_name_or_path is missing", _REWRITE)
+    if not isinstance(data.get("revision"), str | None):
+        raise PatchError(f"{path}: revision is no name of a commit", _REWRITE)
     return data
 
 
@@ -122,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PatchError(f"{path} is missing", "check that the path is a patch that hubedit wrote") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise PatchError(f"{path} is not JSON: {error}", _REWRITE) from error
     except OSError as error:
         raise PatchError(f"{path} cannot be read: {error.strerror}") from error

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hubedit import folder
 from hubedit.errors import FactsError, PatchError
 from hubedit.facts import Fact, dump_facts, from_record
 from hubedit.linalg import LowRank
 from hubedit.model.sites import Site
-from hubedit.patch import adapter, base, folder
+from hubedit.patch import adapter, base
 
 if TYPE_CHECKING:
     from hubedit.model.editable import EditableModel
@@ -77,8 +78,10 @@ class Patch:
 
     def fits(self, em: EditableModel) -> None:
         """Raises PatchError unless the model's touched weights are those the patch was made for."""
-        hashes = self.record.get("base", {}).get("tensors", {})
-        base.check_base(self.sites(em), hashes, self.commit, em)
+        told = self.record.get("base", {})
+        unknown = set(told.get("unverified", ()))  # touched by foreign adapters only
+        sites = {module: site for module, site in self.sites(em).items() if module not in unknown}
+        base.check_base(sites, told.get("tensors", {}), self.commit, em)
 
     def truncate(self, rank: int) -> tuple[Patch, dict[str, float]]:
         """The best patch of at most `rank` a module (Eckart-Young), and the energy (0..1) each one keeps."""
@@ -192,8 +195,11 @@ def _read_facts(path: Path) -> tuple[Fact, ...]:
         # not splitlines(): a fact may hold a character that Unicode counts as the end of a line
         for line in path.read_text(encoding="utf-8").split("\n"):
             if line.strip():
-                facts.append(from_record(json.loads(line)))
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+                data = json.loads(line)
+                if not isinstance(data, dict):
+                    raise ValueError("a line is no JSON object")
+                facts.append(from_record(data))
+    except (ValueError, RecursionError, AttributeError) as error:
         raise PatchError(f"{path}:{len(facts) + 1}: not JSON Lines: {error}", _AGAIN) from error
     except FactsError as error:
         raise PatchError(f"{path}:{len(facts) + 1}: {error.hint or error.message}", _AGAIN) from error

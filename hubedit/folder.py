@@ -1,11 +1,15 @@
 """A folder that appears complete or not at all.
 
 Everything is written into a hidden sibling, synced to disk, and renamed. A process that is killed leaves
-only the sibling, which the next run removes (its lock is gone with the process).
+only the sibling, which the next run removes (its lock is gone with the process). Where the system can
+exchange two folders in one step, an old folder is replaced in that step; elsewhere by two renames, and
+the next run completes what was cut off between them.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import shutil
@@ -15,24 +19,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from hubedit.errors import PatchError
+from hubedit.errors import HubEditError, PatchError
 
 if sys.platform != "win32":
     import fcntl
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None], *, marker: str, overwrite: bool) -> None:
+def write_folder(
+    folder: Path,
+    fill: Callable[[Path], None],
+    *,
+    marker: str,
+    overwrite: bool,
+    what: str = "patch",
+    error: type[HubEditError] = PatchError,
+) -> None:
     """Calls `fill` with an empty folder and puts the result at `folder`.
 
     `marker`: a file name that says the folder is one of ours; `overwrite` replaces only such a folder,
-    and the old one stays until the new one is complete. Raises PatchError when something else is there
-    or the disk refuses; then nothing is left behind.
+    and the old one stays until the new one is complete. `what`: how messages call it. Raises `error` when
+    something else is there or the disk refuses; then nothing is left behind.
     """
     folder = Path(os.path.abspath(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _tidy(folder, marker)
-        _check_free(folder, marker, overwrite)
+        _check_free(folder, marker, overwrite, what, error)
         part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
         part.mkdir()
         try:
@@ -42,12 +54,42 @@ def write_folder(folder: Path, fill: Callable[[Path], None], *, marker: str, ove
                 _replace(part, folder, overwrite)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise PatchError(
-            f"the patch cannot be written to {folder}: {reason}",
-            "make room or choose another place with --out; finished stages are kept",
-        ) from error
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        hint = "make room, or choose another place"
+        if what == "patch":
+            hint = "make room or choose another place with --out; finished stages are kept"
+        raise error(f"the {what} cannot be written to {folder}: {reason}", hint) from problem
+
+
+@contextmanager
+def alone(folder: Path, *, error: type[HubEditError]) -> Iterator[None]:
+    """Holds an existing folder, so that two runs do not change it at once. Raises `error` when one does."""
+    if sys.platform == "win32":
+        yield
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as problem:
+        raise error(f"cannot read {folder}: {problem.strerror}") from problem
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            if problem.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                yield  # a file system without locks
+                return
+            raise error(f"another run is working on {folder}", "wait until it has ended") from problem
+        yield
+    finally:
+        os.close(handle)
+
+
+def recover(folder: Path, marker: str) -> None:
+    """Puts back what a killed run had moved aside, and removes what it left. OSError where it cannot."""
+    folder = Path(os.path.abspath(folder))
+    if folder.parent.is_dir():
+        _tidy(folder, marker)
 
 
 def check_name(name: str) -> PurePosixPath:
@@ -58,22 +100,26 @@ def check_name(name: str) -> PurePosixPath:
     return path
 
 
-def _check_free(folder: Path, marker: str, overwrite: bool) -> None:
+def _check_free(folder: Path, marker: str, overwrite: bool, what: str, error: type[HubEditError]) -> None:
     if folder.is_symlink() or folder.is_file():
-        raise PatchError(f"{folder} is in the way: it is no folder", "choose another place with --out")
+        raise error(f"{folder} is in the way: it is no folder", "choose another place with --out")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / marker).is_file():
-        raise PatchError(
-            f"{folder} is not empty and holds no patch, so it is never replaced",
+        raise error(
+            f"{folder} is not empty and holds no {what}, so it is never replaced",
             "choose another place with --out",
         )
     if not overwrite:
-        raise PatchError(f"{folder} exists already", "choose another place with --out, or add --force")
+        force = ", or add --force" if what == "patch" else ""
+        raise error(f"{folder} exists already", f"choose another place with --out{force}")
 
 
 def _replace(part: Path, folder: Path, overwrite: bool) -> None:
-    """Puts `part` at `folder`; the old folder is moved aside first, and removed last."""
+    """Puts `part` at `folder`; the old folder is removed last."""
+    if folder.exists() and overwrite and _exchange(part, folder):
+        _sync_file(folder.parent)
+        return  # the old folder now has the name of the part, which is removed
     old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
     if folder.exists() and overwrite:
         os.rename(folder, old)
@@ -87,6 +133,21 @@ def _replace(part: Path, folder: Path, overwrite: bool) -> None:
         raise
     _sync_file(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two names in one step, which no kill can cut; False where the system cannot."""
+    name, more = {"linux": ("renameat2", True), "darwin": ("renamex_np", False)}.get(
+        sys.platform, ("", False)
+    )
+    try:
+        call = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (AttributeError, TypeError, OSError):
+        return False
+    swap, here = 2, -100  # RENAME_EXCHANGE and RENAME_SWAP; AT_FDCWD
+    paths = os.fsencode(one), os.fsencode(other)
+    done = call(here, paths[0], here, paths[1], swap) if more else call(*paths, swap)
+    return bool(done == 0)
 
 
 def _tidy(folder: Path, marker: str) -> None:
@@ -133,7 +194,8 @@ def _abandoned(folder: Path) -> bool:
 def _sync(folder: Path) -> None:
     """Everything in the folder, and the folder itself, on the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        _sync_file(path)
+        if not path.is_symlink():
+            _sync_file(path)
     _sync_file(folder)
 
 

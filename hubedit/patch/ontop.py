@@ -1,7 +1,7 @@
 """Editing on top of a patch: what it already changed is the model that the new facts meet.
 
 The older facts are protected like any other subject's: their prompts join what the solve preserves and
-what the search asks about (`asked.py`), with their new answers. The result is one patch, the exact sum.
+what the search asks about (`edit/asked.py`), with their new answers. The result is one patch, the exact sum.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from hubedit.facts.answers import normalise
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.patch import Patch
 from hubedit.patch.compose import unique_ids
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import as_record, owners
+from hubedit.patch.value import Patch
 
 
 @contextmanager

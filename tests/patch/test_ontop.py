@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
 from hubedit.edit.asked import prepare
-from hubedit.edit.ontop import protected, stacked, standing_on
 from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
@@ -21,6 +20,7 @@ from hubedit.model.hooks import applied, run
 from hubedit.model.tokens import encode, pad
 from hubedit.patch import Patch
 from hubedit.patch.identity import patch_id
+from hubedit.patch.ontop import protected, stacked, standing_on
 from hubedit.patch.owners import owners
 from hubedit.pipeline import apply_facts
 from tests.test_pipeline import FACTS, QUICK

@@ -1,0 +1,168 @@
+"""A folder with a new stack of patches, made from a checkpoint and the base's bytes of what changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hubedit.checkpoint.carry import CARD, carry, keep, write_config
+from hubedit.checkpoint.delta import Change
+from hubedit.checkpoint.header import TensorEntry
+from hubedit.checkpoint.origin import KEPT, Origin
+from hubedit.checkpoint.place import Link
+from hubedit.checkpoint.read import CONFIG, INDEX, SINGLE, Checkpoint
+from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touched
+from hubedit.checkpoint.stack import Member, factors
+from hubedit.checkpoint.write import Written, other_files, same_files, write_tensors
+from hubedit.errors import CheckpointError
+from hubedit.facts import Fact
+from hubedit.progress import Progress
+
+Card = Callable[[Mapping[str, Any], Sequence[Fact]], str]
+"""Makes a merged model's README.md from its hubedit.json and the facts of its patches."""
+
+DTYPES: Mapping[str, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_SCRATCH = ".base"
+
+
+@dataclass
+class Done:
+    """What was written. `record` is None where the base came back; `left_out`: files not carried over."""
+
+    record: Record | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """`source`: the checkpoint with the files' layout; `members`: the whole new stack; `record`: of the new
+    stack, None for the base; `changes`: the tensors to write anew; those without factors get the base's
+    bytes. `in_place`: the new folder will replace the source's.
+    """
+
+    source: Checkpoint
+    members: tuple[Member, ...]
+    record: Record | None
+    changes: Mapping[str, Touched]
+    origin: Origin
+    in_place: bool = False
+    link: Link = "auto"
+    hard: bool = True
+    dtype: str | None = None
+    max_shard_size: int | None = None
+    card: Card | None = None
+
+    def fill(self, part: Path, progress: Progress) -> Done:
+        """Writes everything into an empty folder. Raises OSError, CheckpointError, PatchError."""
+        scratch = part / _SCRATCH
+        wanted = dict(self.changes)
+        if self.record is not None and self.record.originals:
+            wanted |= self.record.tensors
+        base = self.origin.find(wanted, scratch, progress)
+        written = self._weights(part, base, progress)
+        self._check_restored(written)
+        done = Done(files=written.files, left_out=self._others(part))
+        if self.record is not None:
+            done.record = self._realised(self.record, written)
+            self._patches(part)
+            self._originals(part, base)
+            data = done.record.to_json()
+            _write_json(part / RECORD, data)
+            if self.card is not None:
+                text = self.card(data, [fact for each in self.members for fact in each.patch.facts])
+                (part / CARD).write_text(text, encoding="utf-8")
+        elif (self.source.folder / ORIGINALS / CARD).is_file():
+            shutil.copyfile(self.source.folder / ORIGINALS / CARD, part / CARD)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return done
+
+    def _weights(self, part: Path, base: Mapping[str, TensorEntry], progress: Progress) -> Written:
+        changes = {
+            name: Change(base[name], factors(self.members, name), touched.transposed)
+            for name, touched in self.changes.items()
+        }
+        for name, touched in self.changes.items():
+            if self.source.entry(name).shape != touched.shape:
+                raise CheckpointError(
+                    f"{name} of {self.source.folder} has another shape than its record says"
+                )
+        total = sum(header.file.stat().st_size for header in self.source.headers.values())
+        progress.start("writing weights", total // 1_000_000, "MB")
+        if self.dtype is None and self.max_shard_size is None:
+            written = same_files(
+                self.source, part, changes, link=self.link, hard=self.hard, progress=progress
+            )
+        else:
+            written = other_files(
+                self.source,
+                part,
+                changes,
+                dtype=DTYPES[self.dtype] if self.dtype else None,
+                max_shard_size=self.max_shard_size,
+                progress=progress,
+            )
+        progress.finish(f"{len(changes)} tensors changed")
+        return written
+
+    def _check_restored(self, written: Written) -> None:
+        """What shall be the base's again was verified where it was found, and here as it was written."""
+        for name, touched in self.changes.items():
+            same = (self.dtype is None) and self.source.entry(name).dtype == touched.base_dtype
+            if (
+                same
+                and not factors(self.members, name)
+                and written.realised[name].sha256 != touched.base_sha256
+            ):
+                raise CheckpointError(f"the base's bytes of {name} changed while they were read")
+
+    def _others(self, part: Path) -> list[str]:
+        """All other files; returns those left out."""
+        own = {*self.source.headers, SINGLE, INDEX, RECORD}
+        if self.record is not None or self.in_place:
+            own |= {PATCHES, ORIGINALS, CARD}
+        if self.dtype is not None:
+            own.add(CONFIG)
+            write_config(self.source.config, part, self.dtype)
+        if self.in_place:
+            keep(self.source, part, frozenset(own))
+            return []
+        return carry(self.source, part, frozenset(own))
+
+    def _realised(self, record: Record, written: Written) -> Record:
+        """The record with what became of the tensors that were written."""
+        tensors = dict(record.tensors)
+        for name, found in written.realised.items():
+            if name in tensors:
+                dtype = DTYPES[self.dtype] if self.dtype else self.source.entry(name).dtype
+                tensors[name] = replace(
+                    tensors[name],
+                    dtype=dtype,
+                    sha256=found.sha256,
+                    norm=found.norm,
+                    kept=found.kept,
+                    error=found.error,
+                )
+        return replace(record, tensors=tensors)
+
+    def _patches(self, part: Path) -> None:
+        for number, each in enumerate(self.members, 1):
+            each.patch.save(part / PATCHES / str(number), files=each.files)
+
+    def _originals(self, part: Path, base: Mapping[str, TensorEntry]) -> None:
+        if self.record is None or not self.record.originals:
+            return
+        (part / ORIGINALS).mkdir()
+        write_tensors({name: base[name] for name in sorted(self.record.tensors)}, part / ORIGINALS / KEPT)
+        first = self.source.folder / (f"{ORIGINALS}/{CARD}" if Record.read(self.source.folder) else CARD)
+        if first.is_file():
+            shutil.copyfile(first, part / ORIGINALS / CARD)
+
+
+def _write_json(file: Path, data: Mapping[str, Any]) -> None:
+    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    file.write_text(f"{text}\n", encoding="utf-8")

@@ -1,0 +1,233 @@
+"""A patch from any edited checkpoint: the leading directions of every linear weight's difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+import hubedit
+from hubedit.checkpoint.delta import FLOATS
+from hubedit.checkpoint.difference import Size, difference, matrix_shape, same_bytes, size
+from hubedit.checkpoint.read import Checkpoint
+from hubedit.errors import CheckpointError, ConfigError
+from hubedit.linalg import LowRank
+from hubedit.linalg.sketch import WIDTHS, Sketch, sketch
+from hubedit.model.families import Family, family_of
+from hubedit.model.fetch import Source, identity
+from hubedit.patch import Patch, tensor_sha256
+from hubedit.progress import Progress, Silent
+
+ENERGY = 0.999
+"""Share of a difference's energy that a patch keeps where no rank was given."""
+
+MOST_RANK = 512
+"""The largest rank that vLLM takes; the default never exceeds it."""
+
+_PARTIAL = "a LoRA adapter cannot hold these; add --partial to leave them out, and the patch then differs"
+_SHOWN = 3
+# buffers that older versions of transformers saved and newer ones make themselves
+_BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".masked_bias")
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """`energy`: module -> share (0..1) of |edited - base|^2 that the patch holds; `left_out`: tensors that
+    differ and that it does not hold, with their |edited - base|; `beyond`: modules whose remaining
+    directions are no larger than the rounding of the stored weights."""
+
+    patch: Patch
+    energy: Mapping[str, float]
+    left_out: Mapping[str, float]
+    beyond: tuple[str, ...]
+
+
+def extract(
+    base: Source,
+    edited: Source,
+    *,
+    rank: int = 0,
+    partial: bool = False,
+    progress: Progress | None = None,
+) -> Extracted:
+    """The patch that turns `base` into `edited`, one tensor in memory at a time.
+
+    `rank`: of every module; 0 takes for each the smallest that keeps 99.9 % of the difference's energy,
+    at most 512, and no directions that are as small as the rounding of the stored weights. `partial`:
+    leave out what a LoRA adapter cannot hold (norms, biases, embeddings) instead of refusing.
+    Raises CheckpointError for checkpoints of different architectures or without a difference, ModelError
+    for families that hubedit does not know, ConfigError.
+    """
+    if rank < 0:
+        raise ConfigError(f"rank is {rank}", "0 takes as many directions as the difference has")
+    progress = progress or Silent()
+    old, new = Checkpoint.open(base.folder), Checkpoint.open(edited.folder)
+    family = _family(old, new)
+    names = _comparable(old, new)
+    progress.start("comparing", len(names), "tensors")
+    differing: dict[str, Size] = {}
+    for name in names:
+        one, two = old.tensors[name], new.tensors[name]
+        if not same_bytes(one, two) and (found := _size(old, new, name)).norm > 0:
+            differing[name] = found
+        progress.advance()
+    progress.finish(f"{len(differing)} differ")
+    modules = {name: _module(name, old, family) for name in differing}
+    left_out = {name: differing[name].norm for name, module in modules.items() if module is None}
+    sites = {name: module for name, module in modules.items() if module is not None}
+    if not differing:
+        raise CheckpointError("the two models have equal weights", "there is nothing to make a patch of")
+    if left_out and not partial:
+        raise CheckpointError(
+            f"{len(left_out)} changed tensors are no linear weights: {_some(sorted(left_out))}", _PARTIAL
+        )
+    if not sites:
+        raise CheckpointError("no linear weight differs", "there is nothing that a LoRA adapter can hold")
+    progress.start("decomposing", len(sites), "tensors")
+    made: dict[str, _Site] = {}
+    for name, module in sites.items():
+        made[module] = _decompose(old, new, name, differing[name], rank, family.conv1d)
+        progress.advance()
+    progress.finish(f"rank {max(site.factor.rank for site in made.values())}")
+    patch = _patch(base, edited, old, family, made, left_out, rank)
+    return Extracted(
+        patch,
+        {module: site.energy for module, site in made.items()},
+        left_out,
+        tuple(module for module, site in made.items() if site.beyond),
+    )
+
+
+@dataclass(frozen=True)
+class _Site:
+    """`beyond`: directions were left out because they are as small as rounding; `base`: sha256."""
+
+    factor: LowRank
+    energy: float
+    beyond: bool
+    base: str
+
+
+def _decompose(
+    old: Checkpoint, new: Checkpoint, name: str, measured: Size, rank: int, transposed: bool
+) -> _Site:
+    """The leading directions of one tensor's difference, in the module's orientation."""
+    one, two = old.tensors[name], new.tensors[name]
+    shape = matrix_shape(one)
+    noise = measured.noise
+
+    def enough(found: Sketch) -> bool:
+        return found.kept(len(found.values)) >= ENERGY or found.above(noise) < len(found.values)
+
+    found = sketch(difference(one, two), shape, enough, widths=(rank,) if rank else WIDTHS)
+    wanted = count = min(rank or found.rank_for(ENERGY), rank or MOST_RANK, len(found.values))
+    if not rank:
+        count = max(1, min(wanted, found.above(noise)))
+    # scaled alike, so that neither factor loses digits
+    root = found.values[:count].sqrt()
+    left, right = found.left[:, :count] * root, root[:, None] * found.right[:count]
+    factor = LowRank(right.T.contiguous(), left.T.contiguous()) if transposed else LowRank(left, right)
+    return _Site(
+        factor.to(dtype=torch.float32), found.kept(count), count < wanted, tensor_sha256(old.read(name))
+    )
+
+
+def _family(old: Checkpoint, new: Checkpoint) -> Family:
+    """The family of both. Raises ModelError for one that is not known, CheckpointError for two."""
+    family = family_of(SimpleNamespace(**{str(k): v for k, v in old.config.items()}))
+    other = new.config.get("model_type")
+    if other != family.name:
+        raise CheckpointError(f"the base is a {family.name}, the edited model is {other!r}")
+    return family
+
+
+def _comparable(old: Checkpoint, new: Checkpoint) -> list[str]:
+    """The tensors of both. Raises CheckpointError where one model has a weight that the other lacks."""
+    tied = bool(old.config.get("tie_word_embeddings"))
+    for mine, theirs, which in ((old, new, "base"), (new, old, "edited model")):
+        alone = [n for n in sorted(mine.tensors) if n not in theirs.tensors and not n.endswith(_BUFFERS)]
+        alone = [n for n in alone if not (tied and n.rpartition(".")[0].endswith(("lm_head", "embed_out")))]
+        if alone:
+            raise CheckpointError(
+                f"only the {which} has {_some(alone)}", "give two models of one architecture"
+            )
+    shared = [n for n in sorted(old.tensors) if n in new.tensors and not n.endswith(_BUFFERS)]
+    for name in shared:
+        one, two = old.tensors[name], new.tensors[name]
+        if one.shape != two.shape:
+            raise CheckpointError(
+                f"{name} is {_by(one.shape)} in the base, {_by(two.shape)} in the edited model",
+                "give two models of one architecture",
+            )
+    return shared
+
+
+def _size(old: Checkpoint, new: Checkpoint, name: str) -> Size:
+    for checkpoint in (old, new):
+        if checkpoint.tensors[name].dtype not in FLOATS:
+            raise CheckpointError(
+                f"{name} of {checkpoint.folder} is stored as {checkpoint.tensors[name].dtype}",
+                "give two checkpoints that are not quantised",
+            )
+    return size(old.tensors[name], new.tensors[name])
+
+
+def _module(name: str, checkpoint: Checkpoint, family: Family) -> str | None:
+    """The linear module whose weight a tensor is, as PEFT names it; None for any other tensor."""
+    if not name.endswith(".weight") or len(checkpoint.tensors[name].shape) != 2:
+        return None
+    module = name.removesuffix(".weight")
+    root = family.blocks.partition(".")[0]
+    if module == family.head:
+        # a tied head is the embeddings, which an adapter on it would not change; beside Conv1D blocks a
+        # head is stored the other way round, and an adapter says only once how weights are stored
+        return None if checkpoint.config.get("tie_word_embeddings") or family.conv1d else module
+    if not module.startswith(f"{root}."):
+        module = f"{root}.{module}"  # GPT-2's checkpoints leave the root out
+    return module if module.startswith(f"{family.blocks}.") else None
+
+
+def _patch(
+    base: Source,
+    edited: Source,
+    old: Checkpoint,
+    family: Family,
+    made: Mapping[str, _Site],
+    left_out: Mapping[str, float],
+    rank: int,
+) -> Patch:
+    record: dict[str, Any] = {
+        "base": {
+            "ref": base.ref if base.commit else base.folder.resolve().name,
+            "commit": base.commit,
+            "identity": identity(base),
+            "family": family.name,
+            "dtype": str(old.config.get("dtype") or old.config.get("torch_dtype") or ""),
+            "tensors": {module: site.base for module, site in made.items()},
+        },
+        "extracted": {
+            "from": {
+                "ref": edited.ref if edited.commit else edited.folder.resolve().name,
+                "commit": edited.commit,
+            },
+            "rank": rank or "auto",
+            "energy": {module: site.energy for module, site in made.items()},
+            "left_out": dict(left_out),
+        },
+        "packages": {"hubedit": hubedit.__version__, "torch": torch.__version__},
+    }
+    name = base.ref if base.commit else str(base.folder.resolve())
+    factors = {module: site.factor for module, site in made.items()}
+    return Patch(factors, record, name, base.commit, fan_in_fan_out=family.conv1d)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a scalar"

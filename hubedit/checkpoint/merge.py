@@ -1,0 +1,274 @@
+"""Patches into a checkpoint: W + B A, written into a new folder that can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hubedit
+from hubedit import folder
+from hubedit.checkpoint.assemble import DTYPES, Assembly, Card, Done
+from hubedit.checkpoint.header import TensorEntry
+from hubedit.checkpoint.origin import Origin
+from hubedit.checkpoint.place import Link
+from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
+from hubedit.checkpoint.settle import settle
+from hubedit.checkpoint.stack import Member, Stack, member
+from hubedit.errors import CheckpointError, ConfigError, PatchError
+from hubedit.model.fetch import Source
+from hubedit.patch import Patch
+from hubedit.patch.compose import OnConflict
+from hubedit.patch.foreign import is_foreign
+from hubedit.progress import Progress, Silent
+
+KEPT_ENOUGH = 0.9
+"""A merge warns where less than this share of a change's energy survives the rounding."""
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """`files`: weight file -> "rewritten", "linked", "cloned" or "copied"; `left_out`: files of the base that
+    hold other copies of its weights; `warnings`: one line each.
+    """
+
+    path: Path
+    record: Record
+    files: Mapping[str, str]
+    left_out: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """`tensors`: every tensor that would be written anew -> the file it is in; `rewritten`, `untouched`:
+    weight files; `rewritten_bytes`, `untouched_bytes`: their sizes; `originals_bytes`: of the base's
+    tensors that would be kept beside the merge.
+    """
+
+    out: Path
+    patches: tuple[str, ...]
+    tensors: Mapping[str, str]
+    rewritten: tuple[str, ...]
+    rewritten_bytes: int
+    untouched: tuple[str, ...]
+    untouched_bytes: int
+    originals_bytes: int
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merge that was checked, but not written yet."""
+
+    assembly: Assembly
+    out: Path
+    warnings: tuple[str, ...]
+
+    def plan(self) -> MergePlan:
+        """What `write` would do; nothing is written."""
+        source, record = self.assembly.source, self.assembly.record
+        assert record is not None
+        tensors = {name: source.entry(name).file.name for name in sorted(self.assembly.changes)}
+        files = {name: header.file.stat().st_size for name, header in source.headers.items()}
+        anew = self.assembly.dtype is not None or self.assembly.max_shard_size is not None
+        rewritten = {name: size for name, size in files.items() if anew or name in tensors.values()}
+        kept = record.tensors if record.originals else {}
+        return MergePlan(
+            self.out,
+            tuple(each.id for each in self.assembly.members),
+            tensors,
+            tuple(rewritten),
+            sum(rewritten.values()),
+            tuple(name for name in files if name not in rewritten),
+            sum(files.values()) - sum(rewritten.values()),
+            sum(source.entry(name).nbytes for name in kept),
+        )
+
+    def write(self, progress: Progress | None = None) -> MergeResult:
+        """Writes the merged model; it appears complete or not at all. Raises CheckpointError, PatchError."""
+        done = Done()
+
+        def fill(part: Path) -> None:
+            nonlocal done
+            done = self.assembly.fill(part, progress or Silent())
+
+        folder.write_folder(
+            self.out, fill, marker=RECORD, overwrite=False, what="merged model", error=CheckpointError
+        )
+        assert done.record is not None
+        warnings = [*self.warnings, vanished(done.record)]
+        return MergeResult(
+            self.out, done.record, done.files, tuple(done.left_out), tuple(line for line in warnings if line)
+        )
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """`link`: "auto" shares unchanged files (a clone, or a hard link for a local base), "copy" copies them.
+    `dtype`: "float32", "float16" or "bfloat16" for the whole model; `max_shard_size`: bytes; None leaves
+    both as they are. `keep_originals`: the base's bytes of touched tensors beside the merge; None: for a
+    local base. `on_conflict`: see `hubedit.checkpoint.settle.settle`.
+    """
+
+    link: Link = "auto"
+    dtype: str | None = None
+    max_shard_size: int | None = None
+    keep_originals: bool | None = None
+    on_conflict: OnConflict = "stop"
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype {self.dtype!r}", f"one of: {', '.join(DTYPES)}")
+        if self.max_shard_size is not None and self.max_shard_size < 1:
+            raise ConfigError("the shard size must be at least 1 byte", "such as --max-shard-size 5GB")
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What belongs to a patch besides its change. `name`: what the user calls it; `files`: its card, report
+    and plots, by name (`hubedit.checkpoint.stack.files_beside`).
+    """
+
+    name: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def merge(
+    patches: Sequence[Patch],
+    base: Source,
+    out: Path,
+    options: MergeOptions | None = None,
+    *,
+    attached: Sequence[Attached] = (),
+    licence: Mapping[str, Any] | None = None,
+    card: Card | None = None,
+    progress: Progress | None = None,
+) -> MergeResult:
+    """Checks everything (see `prepare`) and writes the merged model to `out`."""
+    return prepare(patches, base, out, options, attached=attached, licence=licence, card=card).write(progress)
+
+
+def prepare(
+    patches: Sequence[Patch],
+    base: Source,
+    out: Path,
+    options: MergeOptions | None = None,
+    *,
+    attached: Sequence[Attached] = (),
+    licence: Mapping[str, Any] | None = None,
+    card: Card | None = None,
+) -> Merge:
+    """Checks everything about a merge that can be known before it is written.
+
+    `patches` are added in this order, on top of those that `base` has where hubedit merged it already.
+    `attached`: one for each patch, or none; `licence`: of the base, for the record; `card`: see `Card`.
+    Raises CheckpointError, PatchError, ConfigError.
+    """
+    options = options or MergeOptions()
+    if not patches:
+        raise ConfigError("there is no patch to merge", "name one or more patch folders")
+    _check_out(out, base.folder)
+    stack = Stack.open(base.folder)
+    old = stack.record
+    if old is None:
+        _check_names(base.folder)
+    elif old.converted:
+        raise CheckpointError(
+            f"{base.folder} was merged with --dtype {old.converted}, so it takes no more patches",
+            "merge all patches into the base at once",
+        )
+    stack.check_current()
+    new: list[Member] = []
+    known: dict[str, TensorEntry] = {}
+    tensors = dict(old.tensors) if old else {}
+    for number, patch in enumerate(patches):
+        more = attached[number] if attached else Attached()
+        each = member(stack.checkpoint, patch, more.name, more.files)
+        if any(each.id == older.id for older in (*stack.members, *new)):
+            raise CheckpointError(f"patch {each.id} is in the stack already", "name every patch once")
+        for name, touched in stack.touch(each).items():
+            known[name] = stack.checkpoint.entry(name)
+            tensors.setdefault(name, touched)
+        new.append(each)
+    settled = settle((*stack.members, *new), len(stack.members), options.on_conflict)
+    members = settled.members
+    if not members:
+        raise PatchError("all facts give way to others, so nothing is left to merge", "see --on-conflict")
+    touched_now = {name for each in members for name in each.modules}
+    local = old.originals if old else not base.commit
+    record = Record(
+        old.base if old else base.ref if base.commit else base.folder.resolve().name,
+        old.commit if old else base.commit,
+        tuple(each.entry() for each in members),
+        {name: tensors[name] for name in touched_now},
+        options.dtype or "",
+        local if options.keep_originals is None else options.keep_originals,
+        old.licence if old else dict(licence or {}),
+        {"hubedit": hubedit.__version__, "torch": torch.__version__},
+    )
+    assembly = Assembly(
+        stack.checkpoint,
+        members,
+        record,
+        {name: tensors[name] for name in sorted(_changed(stack.members, members, bool(options.dtype)))},
+        Origin(known, base.folder if old else None, None, repositories(record)),
+        link=options.link,
+        hard=not base.commit,
+        dtype=options.dtype,
+        max_shard_size=options.max_shard_size,
+        card=card,
+    )
+    return Merge(assembly, out, (*_doubts(new), *settled.notices))
+
+
+def _changed(before: Sequence[Member], after: Sequence[Member], everything: bool) -> set[str]:
+    """Tensors whose sum is another one now; with `everything` also those that only get another dtype."""
+    ids = {each.id for each in before} & {each.id for each in after}
+    differ = [each for each in (*before, *after) if everything or each.id not in ids]
+    return {name for each in differ for name in each.modules}
+
+
+def repositories(record: Record) -> list[tuple[str, str]]:
+    """(repository, commit) pairs of the Hub that have the base's tensors: its own, or those of patches."""
+    pairs = [(record.base, record.commit), *((entry.base, entry.commit) for entry in record.patches)]
+    return list(dict.fromkeys((repo, commit) for repo, commit in pairs if repo and commit))
+
+
+def vanished(record: Record) -> str:
+    """A warning where rounding took too much of the change; "" where enough of it survived."""
+    poor = {name: t for name, t in record.tensors.items() if t.kept < KEPT_ENOUGH}
+    if not poor:
+        return ""
+    worst = min(poor, key=lambda name: poor[name].kept)
+    count = f"{len(poor)} of {len(record.tensors)} tensors keep" if len(record.tensors) > 1 else "it keeps"
+    return (
+        f"{count} less than {100 * KEPT_ENOUGH:.0f} % of the change's energy when rounded to "
+        f"{poor[worst].dtype} (least: {worst}, {100 * poor[worst].kept:.0f} %). Edit fewer, larger layers "
+        "(hubedit apply --layers), merge with --dtype float32, or use the patch as an adapter"
+    )
+
+
+def _doubts(added: Sequence[Member]) -> Iterator[str]:
+    for each in added:
+        if is_foreign(each.patch):
+            yield (
+                f"{each.name or each.id} does not say which weights it was made for (it names "
+                f"{each.patch.base or 'no base model'}); only its shapes were checked"
+            )
+
+
+def _check_out(out: Path, base: Path) -> None:
+    place, model = out.resolve(), base.resolve()
+    if place == model or model in place.parents:
+        raise CheckpointError(f"{out} is inside the base model's folder", "choose another place with --out")
+
+
+def _check_names(base: Path) -> None:
+    for name in (PATCHES, ORIGINALS):
+        if (base / name).exists():
+            raise CheckpointError(
+                f"{base} holds {name}/, a name that hubedit uses in merged models", "rename it in the base"
+            )

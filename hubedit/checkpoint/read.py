@@ -1,0 +1,230 @@
+"""A checkpoint on disk, read tensor by tensor without loading the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubedit.checkpoint.header import AGAIN, Header, TensorEntry, read_header
+from hubedit.errors import CheckpointError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+_BLOCK = 1 << 22
+# what lies before the number of the block differs between module names and tensor names, the rest does not
+_TAIL = re.compile(r"(?:^|\.)([A-Za-z_]\w*\.\d+\..+)$")
+
+TORCH: Mapping[str, torch.dtype] = MappingProxyType(
+    {
+        "BOOL": torch.bool,
+        "U8": torch.uint8,
+        "I8": torch.int8,
+        "U16": torch.uint16,
+        "I16": torch.int16,
+        "U32": torch.uint32,
+        "I32": torch.int32,
+        "U64": torch.uint64,
+        "I64": torch.int64,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "F32": torch.float32,
+        "F64": torch.float64,
+        "C64": torch.complex64,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+    }
+)
+"""torch's dtype for a dtype of safetensors."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`headers`: by file name, sorted; `tensors`: of all files, by name. Files are not held open."""
+
+    folder: Path
+    headers: Mapping[str, Header]
+    tensors: Mapping[str, TensorEntry]
+    config: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Reads config.json, the index and all headers. Raises CheckpointError for what cannot be trusted.
+
+        As transformers does: `model.safetensors` where it is there, else the shards of the index.
+        """
+        config = read_json(folder / CONFIG)
+        names, owner = _files(folder)
+        headers = {name: read_header(folder / name) for name in names}
+        tensors: dict[str, TensorEntry] = {}
+        for name, header in headers.items():
+            for tensor, entry in header.tensors.items():
+                if tensor in tensors:
+                    raise CheckpointError(f"{folder}: tensor {tensor} is in two shards", AGAIN)
+                if owner.get(tensor, name) != name:
+                    raise CheckpointError(
+                        f"{folder}: tensor {tensor} is in {name}, but the index says otherwise", AGAIN
+                    )
+                tensors[tensor] = entry
+        if missing := sorted(set(owner) - set(tensors)):
+            raise CheckpointError(
+                f"{folder}: tensor {missing[0]} of the index is not in {owner[missing[0]]}", AGAIN
+            )
+        return cls(folder, MappingProxyType(headers), MappingProxyType(tensors), MappingProxyType(config))
+
+    def read(self, name: str) -> Tensor:
+        """A tensor in its stored dtype and shape, on the CPU. Raises CheckpointError."""
+        return read_tensor(self.entry(name))
+
+    def sha256(self, name: str) -> str:
+        """sha256 (hex) of a tensor's bytes as they are stored. Raises CheckpointError."""
+        return tensor_digest(self.entry(name))
+
+    def entry(self, name: str) -> TensorEntry:
+        """Raises CheckpointError for a tensor that is not there."""
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise CheckpointError(f"{self.folder} has no tensor {name}") from None
+
+    def module_tensor(self, module: str, shape: tuple[int, int], fan_in_fan_out: bool = False) -> str:
+        """Name of the one tensor that holds a module's weight.
+
+        `module`: as adapters name it, e.g. "transformer.h.0.mlp.c_proj"; `shape`: (d_out, d_in);
+        `fan_in_fan_out`: stored (d_in, d_out), as GPT-2 does. Prefixes may differ ("h.0...",
+        "language_model.model.layers..."), the rest may not. Raises CheckpointError where no tensor,
+        or more than one, can be meant.
+        """
+        found = self._named(module)
+        stored = shape[::-1] if fan_in_fan_out else shape
+        fitting = [name for name in found if self.tensors[name].shape == stored]
+        if len(fitting) == 1:
+            return fitting[0]
+        if not found:
+            raise CheckpointError(
+                f"{self.folder} has no tensor for module {module}", "the patch was made for another model"
+            )
+        if not fitting:
+            raise CheckpointError(
+                f"{found[0]} of {self.folder} is {_by(self.tensors[found[0]].shape)}, "
+                f"but the patch needs {_by(stored)}",
+                "the patch was made for another model",
+            )
+        raise CheckpointError(
+            f"module {module} could be {fitting[0]} or {fitting[1]} of {self.folder}",
+            "such a checkpoint cannot be merged without loading it; use PEFT",
+        )
+
+    def _named(self, module: str) -> list[str]:
+        """Tensors whose name agrees with the module's; those that agree most."""
+        if f"{module}.weight" in self.tensors:
+            return [f"{module}.weight"]
+        tail = _TAIL.search(module)
+        for ending in (module, tail[1] if tail else module):
+            exact, longer = f"{ending}.weight", f".{ending}.weight"
+            found = sorted(name for name in self.tensors if name == exact or name.endswith(longer))
+            if found:
+                return found
+        return []
+
+
+def read_tensor(entry: TensorEntry) -> Tensor:
+    """A tensor in its stored dtype and shape. Raises CheckpointError."""
+    dtype = TORCH.get(entry.dtype)
+    if dtype is None:
+        raise CheckpointError(f"tensor {entry.name} has dtype {entry.dtype}, which torch cannot hold")
+    if not entry.nbytes:
+        return torch.empty(entry.shape, dtype=dtype)
+    data = bytearray(entry.nbytes)
+    _fill(entry, entry.start, memoryview(data))
+    return torch.frombuffer(data, dtype=dtype).view(entry.shape)
+
+
+def tensor_digest(entry: TensorEntry) -> str:
+    """sha256 (hex) of a tensor's bytes as they are stored, read in blocks. Raises CheckpointError."""
+    total = hashlib.sha256()
+    for block in blocks(entry):
+        total.update(block)
+    return total.hexdigest()
+
+
+def blocks(entry: TensorEntry, size: int = _BLOCK) -> Iterator[memoryview]:
+    """A tensor's bytes in pieces; each piece is overwritten by the next. Raises CheckpointError."""
+    buffer = memoryview(bytearray(min(size, entry.nbytes)))
+    for start in range(entry.start, entry.end, size):
+        piece = buffer[: min(size, entry.end - start)]
+        _fill(entry, start, piece)
+        yield piece
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object. Raises CheckpointError when the file is missing or damaged."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{file} is missing", "give the folder of a transformers model with safetensors weights"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not JSON: {str(error)[:80]}", AGAIN) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} does not hold a JSON object", AGAIN)
+    return data
+
+
+def _files(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The weight files, sorted, and which file the index gives each tensor (empty without an index)."""
+    if (folder / SINGLE).is_file():
+        return [SINGLE], {}
+    index = folder / INDEX
+    if not index.is_file():
+        raise CheckpointError(
+            f"{folder} has no safetensors weights ({SINGLE} or {INDEX})",
+            "pickle weights (.bin) are not read; convert them with save_pretrained",
+        )
+    owner = read_json(index).get("weight_map")
+    if not isinstance(owner, dict) or not owner or not all(isinstance(v, str) for v in owner.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files", AGAIN)
+    names = sorted(set(owner.values()))
+    for name in names:
+        if not re.fullmatch(r"[^/\\\x00]+\.safetensors", name) or name.startswith("."):
+            raise CheckpointError(f"{index} names {name[:100]!r}, which is no file beside it", AGAIN)
+        try:
+            there = (folder / name).is_file()
+        except OSError:  # a name that is too long
+            there = False
+        if not there:
+            raise CheckpointError(f"{folder} lacks the shard {name[:100]}", AGAIN)
+    return names, owner
+
+
+def _fill(entry: TensorEntry, start: int, into: memoryview) -> None:
+    """Reads exactly as many bytes as fit."""
+    done = 0
+    try:
+        with entry.file.open("rb", buffering=0) as stream:
+            stream.seek(start)
+            while done < len(into):
+                count = stream.readinto(into[done:])
+                if not count:
+                    break
+                done += count
+    except OSError as error:
+        raise CheckpointError(f"cannot read {entry.file}: {error.strerror or error}", AGAIN) from error
+    if done < len(into):
+        raise CheckpointError(f"{entry.file} was cut short while it was read", AGAIN)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a scalar"

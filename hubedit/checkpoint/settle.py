@@ -1,0 +1,89 @@
+"""What happens to facts of a stack that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hubedit.checkpoint.stack import Member
+from hubedit.errors import PatchError
+from hubedit.patch.compose import ConflictError, OnConflict
+from hubedit.patch.conflicts import Conflict, conflicts, losers
+from hubedit.patch.identity import patch_id
+from hubedit.patch.owners import as_record, owners, without
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Settled:
+    """`members`: the stack without the facts that gave way; `notices`: what was found, one line each."""
+
+    members: tuple[Member, ...]
+    notices: tuple[str, ...]
+
+
+def settle(members: Sequence[Member], old: int, on_conflict: OnConflict) -> Settled:
+    """Looks for conflicts between new patches and all others; the first `old` members were settled before.
+
+    "stop" raises ConflictError for two targets of one prompt; "first" and "last" take the rows of the
+    other fact out of its patch, where every row belongs to one fact. The patch then has another id.
+    """
+    names = [each.name or each.id for each in members]
+    found = [c for c in conflicts([each.patch for each in members]) if c.second >= old]
+    contradictions = [c.describe(names) for c in found if c.kind == "contradiction"]
+    notices = _overlaps(found, names)
+    if on_conflict == "stop":
+        if contradictions:
+            more = f" (and {len(contradictions) - 1} more)" if len(contradictions) > 1 else ""
+            raise ConflictError(
+                f"the patches contradict each other: {contradictions[0]}{more}",
+                "--on-conflict last or first says which of two facts counts",
+                contradictions,
+            )
+        return Settled(tuple(members), tuple(notices))
+    gone = losers(found, on_conflict)
+    kept: list[Member] = []
+    for number, each in enumerate(members):
+        facts = gone.get(number, set())
+        cut = _without(each, facts) if facts else each
+        if cut is None:
+            notices.append(f"{names[number]} is left out: all its facts give way to others")
+            continue
+        if cut is each and facts:
+            notices.append(f"{names[number]} keeps facts that should give way: its rows are not kept by fact")
+        elif facts:
+            notices.append(f"{len(facts)} of the facts of {names[number]} give way to others")
+        kept.append(cut)
+    return Settled(tuple(kept), tuple(notices))
+
+
+def _without(each: Member, gone: set[int]) -> Member | None:
+    """A patch without some of its facts; None without all of them, itself where they cannot be taken out."""
+    patch, rows = each.patch, owners(each.patch)
+    if rows is None:
+        return each
+    kept = [n for n in range(len(patch.facts)) if n not in gone]
+    if not kept:
+        return None
+    place = {fact: n for n, fact in enumerate(kept)}
+    factors, left = {}, {}
+    for module, factor in patch.factors.items():
+        smaller, remaining = without(factor, rows[module], gone)
+        if remaining:
+            factors[module], left[module] = smaller, tuple(place[fact] for fact in remaining)
+    if not factors:
+        raise PatchError(f"{each.name or each.id} has facts without any rows", "make the patch again")
+    record = {**patch.record, "rows": as_record(left), "cut_from": each.id}
+    facts = tuple(patch.facts[n] for n in kept)
+    smaller_patch = replace(patch, factors=factors, record=record, facts=facts)
+    modules = {tensor: module for tensor, module in each.modules.items() if module in factors}
+    # its card and report speak of facts that are gone
+    return Member(smaller_patch, patch_id(smaller_patch)[:12], each.name, modules, {})
+
+
+def _overlaps(found: Sequence[Conflict], names: Sequence[str]) -> list[str]:
+    """What is worth a warning, but stops nothing."""
+    lines = [c.describe(names) for c in found if c.kind != "contradiction"]
+    more = [f"and {len(lines) - _SHOWN} more such pairs"] if len(lines) > _SHOWN else []
+    return [*lines[:_SHOWN], *more]

@@ -1,0 +1,212 @@
+"""The patches of a checkpoint, in order, each with the tensors that it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hubedit.checkpoint.delta import FLOATS
+from hubedit.checkpoint.digest import Digest, digest
+from hubedit.checkpoint.read import Checkpoint
+from hubedit.checkpoint.record import (
+    PATCHES,
+    RECORD,
+    Entry,
+    Record,
+    Touched,
+    facts_count,
+)
+from hubedit.errors import CheckpointError, PatchError
+from hubedit.linalg import LowRank
+from hubedit.model.families import FAMILIES
+from hubedit.patch import Patch
+from hubedit.patch.foreign import is_foreign
+from hubedit.patch.identity import patch_id
+
+_KEPT = ("README.md", "report.json")
+
+
+@dataclass(frozen=True)
+class Member:
+    """`modules`: tensor name -> the patch's module; `files`: its card, report and plots, by name.
+
+    `id`: see `hubedit.checkpoint.record.Entry`.
+    """
+
+    patch: Patch
+    id: str
+    name: str
+    modules: Mapping[str, str]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    def entry(self) -> Entry:
+        """What the merged model's record says of it."""
+        patch = self.patch
+        tensors = tuple(sorted(self.modules))
+        return Entry(self.id, self.name, _name(patch.base), patch.commit, facts_count(patch), tensors)
+
+    def factor(self, tensor: str) -> LowRank | None:
+        """Its change of a tensor, or None."""
+        return self.patch.factors[self.modules[tensor]] if tensor in self.modules else None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """`record` is None and `members` is empty for a model that hubedit has not merged."""
+
+    checkpoint: Checkpoint
+    record: Record | None
+    members: tuple[Member, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> Stack:
+        """Reads the checkpoint, and where hubedit merged it, its record and patches.
+
+        Raises CheckpointError, PatchError for whatever is missing, damaged or does not belong together.
+        """
+        if (folder / "adapter_config.json").is_file():
+            what = "also holds" if (folder / "config.json").is_file() else "is"
+            raise CheckpointError(
+                f"{folder} {what} a LoRA adapter, which loaders would apply as well",
+                "give a folder with the model alone",
+            )
+        checkpoint = Checkpoint.open(folder)
+        record = Record.read(folder)
+        if record is None:
+            return cls(checkpoint, None, ())
+        members = []
+        for number, entry in enumerate(record.patches, 1):
+            path = folder / PATCHES / str(number)
+            found = member(checkpoint, Patch.load(path), entry.name, files_beside(path))
+            if found.id != entry.id or set(found.modules) != set(entry.tensors):
+                raise CheckpointError(
+                    f"{path} is not the patch {entry.id} that was merged", "merge again from the base"
+                )
+            members.append(found)
+        return cls(checkpoint, record, tuple(members))
+
+    def check_current(self) -> None:
+        """Raises CheckpointError where a touched tensor is not what the merge wrote."""
+        for name, touched in (self.record.tensors if self.record else {}).items():
+            entry = self.checkpoint.entry(name)
+            if entry.dtype != touched.dtype or self.checkpoint.sha256(name) != touched.sha256:
+                raise CheckpointError(
+                    f"{name} of {self.checkpoint.folder} was changed after the merge",
+                    "merge again from the base; nothing was changed now",
+                )
+
+    def touch(self, new: Member) -> dict[str, Touched]:
+        """The base's part of the record for the tensors that a new patch changes and no older one does.
+
+        Raises PatchError where the weights are not those that the patch was made for.
+        """
+        found: dict[str, Touched] = {}
+        for name, module in new.modules.items():
+            entry = self.checkpoint.entry(name)
+            found_now = digest(entry)
+            if not found_now.finite:
+                raise CheckpointError(f"{name} of {self.checkpoint.folder} holds NaN or infinity")
+            self._check_base(new.patch, module, name, found_now)
+            if self.record is not None and name in self.record.tensors:
+                continue
+            rows, columns = entry.shape
+            found[name] = Touched(
+                module,
+                new.patch.fan_in_fan_out,
+                (rows, columns),
+                entry.file.name,
+                entry.dtype,
+                found_now.stored,
+            )
+        return found
+
+    def _check_base(self, patch: Patch, module: str, name: str, now: Digest) -> None:
+        """A patch fits the weights as they are now, or as they were for an older patch of the stack."""
+        if is_foreign(patch):
+            return  # it does not say which weights it was made for
+        wanted = _base_hash(patch, module)
+        if wanted is None and module in _unverified(patch):
+            return
+        if wanted is None:
+            raise PatchError(f"the patch does not say which base weights {module} had", "make it again")
+        # the model may have been loaded in a narrower type
+        known = {now.exact, now.rounded.get(str(patch.record["base"].get("dtype")))}
+        known |= {_base_hash(m.patch, m.modules[name]) for m in self.members if name in m.modules}
+        if wanted not in known:
+            made_for = f"{_name(patch.base)}{f'@{patch.commit[:12]}' if patch.commit else ''}"
+            raise PatchError(
+                f"{self.checkpoint.folder} is not the model this patch was made for: "
+                f"{module} has other weights",
+                f"merge into {made_for or 'its base model'}",
+            )
+
+
+def member(
+    checkpoint: Checkpoint, patch: Patch, name: str = "", files: Mapping[str, bytes] | None = None
+) -> Member:
+    """A patch with the tensors of the checkpoint that it changes. Raises CheckpointError where it cannot."""
+    patch = oriented(checkpoint, patch)
+    modules: dict[str, str] = {}
+    for module, factor in patch.factors.items():
+        tensor = checkpoint.module_tensor(module, factor.shape, patch.fan_in_fan_out)
+        if checkpoint.entry(tensor).dtype not in FLOATS:
+            raise CheckpointError(
+                f"{tensor} is stored as {checkpoint.entry(tensor).dtype}; quantised weights cannot be merged",
+                "merge into the unquantised checkpoint, then quantise the result",
+            )
+        if tensor in modules:
+            raise CheckpointError(f"{modules[tensor]} and {module} of the patch mean one tensor, {tensor}")
+        modules[tensor] = module
+    return Member(patch, patch_id(patch)[:12], name, modules, files or {})
+
+
+def oriented(checkpoint: Checkpoint, patch: Patch) -> Patch:
+    """The patch with its weights' orientation taken from the base where the adapter of another tool is
+    wrong about it: PEFT overrides `fan_in_fan_out` for GPT-2's Conv1D when it loads one, and a square
+    weight would be merged transposed."""
+    family = FAMILIES.get(str(checkpoint.config.get("model_type")))
+    if family is None or not is_foreign(patch) or family.conv1d == patch.fan_in_fan_out:
+        return patch
+    return replace(patch, fan_in_fan_out=family.conv1d)
+
+
+def files_beside(path: Path) -> dict[str, bytes]:
+    """A patch folder's card, report and plots. Raises PatchError when one cannot be read."""
+    names = [name for name in _KEPT if (path / name).is_file()]
+    names += sorted(f"plots/{file.name}" for file in (path / "plots").glob("*.png") if file.is_file())
+    try:
+        return {name: (path / name).read_bytes() for name in names}
+    except OSError as error:
+        raise PatchError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def factors(members: Sequence[Member], tensor: str) -> tuple[LowRank, ...]:
+    """The changes of one tensor, in the order of the stack."""
+    found = (each.factor(tensor) for each in members)
+    return tuple(factor for factor in found if factor is not None)
+
+
+def is_merged(folder: Path) -> bool:
+    """Whether hubedit merged the model in a folder."""
+    return (folder / RECORD).is_file() and Record.read(folder) is not None
+
+
+def _base_hash(patch: Patch, module: str) -> str | None:
+    """sha256 that a patch's record gives of a base tensor; None where it does not say."""
+    base = patch.record.get("base")
+    tensors = base.get("tensors") if isinstance(base, Mapping) else None
+    found = tensors.get(module) if isinstance(tensors, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _unverified(patch: Patch) -> Collection[str]:
+    """Modules of a composed patch that only foreign adapters touch: nobody knows their base weights."""
+    base = patch.record.get("base")
+    found = base.get("unverified") if isinstance(base, Mapping) else None
+    return found if isinstance(found, list) else ()
+
+
+def _name(base: str) -> str:
+    """A repository's name, or the last part of a path: no folder of this machine gets into a record."""
+    return base if base.count("/") == 1 and base[0] not in "./~" else base.rstrip("/\\").split("/")[-1]

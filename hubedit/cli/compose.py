@@ -1,0 +1,125 @@
+"""Add patches of one base into one patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from hubedit.cli.facts import Conflict
+from hubedit.cli.output import Output
+from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hubedit.patch.compose import Composed
+
+_SHOWN = 5
+_WIDEST = 512
+
+
+def compose(
+    patches: Annotated[list[str], Argument(metavar="PATCH...", help="Folders, or owner/name[@revision].")],
+    out: Annotated[Path, Option("--out", "-o", help="The new patch's folder.")],
+    on_conflict: Annotated[
+        Conflict,
+        Option("--on-conflict", help="Two targets for one prompt: stop, or the last or first counts."),
+    ] = Conflict.stop,
+    rank: Annotated[int, Option("--rank", min=0, help="Truncate the sum to this rank; 0 is exact.")] = 0,
+    no_facts: Annotated[
+        bool, Option("--no-facts", help="Keep the facts themselves out of the patch.")
+    ] = False,
+    force: Annotated[bool, Option("--force", help="Replace an older patch at --out.")] = False,
+    json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the path.")] = False,
+) -> None:
+    """Add patches of one base into one patch: exactly, in the order given."""
+    sink = Output(json=json, quiet=quiet)
+    if len(patches) < 2:
+        raise ConfigError("compose needs at least two patches", "hubedit compose P1 P2 --out P")
+
+    from hubedit.facts import to_record
+    from hubedit.hub.pull import patch_folder
+    from hubedit.patch.compose import composed
+    from hubedit.patch.foreign import load_any
+    from hubedit.report.card import patch_card
+
+    loaded = [load_any(patch_folder(ref)) for ref in patches]
+    found = composed(loaded, on_conflict=on_conflict.value, rank=rank, names=patches)
+    patch = found.patch
+    facts = {"facts": [to_record(fact) for fact in patch.facts]}
+    card = patch_card(patch.full_record(), facts, with_facts=not no_facts, name=out.name)
+    patch.save(out, with_facts=not no_facts, files={"README.md": card.encode()}, overwrite=force)
+    sink.data(_value(found, out, patches), human=lambda: _told(found, len(patches)), brief=str(out))
+    sink.note(f"patch: {out}")
+    _warn(
+        sink,
+        found,
+        patches,
+        silent=[name for name, part in zip(patches, loaded, strict=True) if not part.facts],
+    )
+
+
+def _warn(sink: Output, found: Composed, names: list[str], silent: list[str]) -> None:
+    for conflict in found.unresolved[:_SHOWN]:
+        what = "both changes are in the sum; which target wins shows only a test (hubedit ask)"
+        if conflict.kind == "repetition":
+            what = "its change is in the sum twice"
+        sink.warn(f"{conflict.describe(names)}: {what}")
+    if len(found.unresolved) > _SHOWN:
+        sink.warn(f"{len(found.unresolved) - _SHOWN} more facts are in the sum twice")
+    overlaps = [c for c in found.conflicts if c.kind == "overlap"]
+    for conflict in overlaps[:_SHOWN]:
+        sink.warn(f"{conflict.describe(names)}; each may change what the other gives")
+    if len(overlaps) > _SHOWN:
+        sink.warn(f"{len(overlaps) - _SHOWN} more pairs answer to the same input")
+    for name in silent:
+        sink.warn(f"{name} holds no facts, so contradictions with it cannot be seen")
+    if found.patch.rank > _WIDEST:
+        sink.warn(
+            f"the rank is {found.patch.rank}; vLLM takes at most {_WIDEST} (--rank {_WIDEST} truncates)"
+        )
+
+
+def _value(found: Composed, out: Path, names: list[str]) -> dict[str, Any]:
+    return {
+        "path": out,
+        "patches": names,
+        "facts": len(found.patch.facts),
+        "rank": found.patch.rank,
+        "modules": {module: factor.rank for module, factor in found.patch.factors.items()},
+        "energy": found.energy,
+        "dropped": [fact.prompt for fact in found.dropped],
+        "conflicts": [
+            {
+                "kind": c.kind,
+                "patches": [names[c.first], names[c.second]],
+                "prompts": [fact.prompt for fact in c.facts],
+                "targets": [fact.target for fact in c.facts],
+                "similarity": c.similarity,
+                "module": c.module,
+                "both_stay": c in found.unresolved,
+            }
+            for c in found.conflicts
+        ],
+    }
+
+
+def _told(found: Composed, count: int) -> Table:
+    from hubedit.cli.applied import size, table_of
+
+    patch = found.patch
+    lines = [
+        ("patches", str(count)),
+        ("facts", str(len(patch.facts))),
+        ("modules", str(len(patch.factors))),
+        ("rank", str(patch.rank)),
+        ("size", size(patch.size)),
+    ]
+    if found.energy:
+        lines.append(("energy kept", f"at least {100 * min(found.energy.values()):.2f} % a module"))
+    if found.dropped:
+        lines.append(("taken out", f"{len(found.dropped)} facts that gave way to another"))
+    return table_of(lines)

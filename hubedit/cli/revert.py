@@ -1,0 +1,118 @@
+"""Take merged patches out of a model again; the base's exact bytes come back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option, confirm
+
+from hubedit.cli.output import Output
+from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hubedit.checkpoint.revert import RevertResult
+
+
+def revert(
+    model: Annotated[
+        str,
+        Argument(
+            metavar="DIR|REPO",
+            help="A merged model: a folder, changed in place, or a repository, which gets a new commit.",
+        ),
+    ],
+    last: Annotated[bool, Option("--last", help="Take out the newest patch.")] = False,
+    patch: Annotated[
+        str | None, Option("--patch", help="Take out the patch with this id, or its beginning.")
+    ] = None,
+    everything: Annotated[bool, Option("--all", help="Take out all patches.")] = False,
+    base: Annotated[
+        str | None,
+        Option("--base", help="A folder or repo[@revision] with the base, where no originals were kept."),
+    ] = None,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the path.")] = False,
+) -> None:
+    """Take merged patches out of a model again; the base's exact bytes come back, or nothing changes."""
+    sink = Output(json=json, quiet=quiet)
+
+    from hubedit.checkpoint.revert import prepare
+    from hubedit.cli.merge import card, realised
+    from hubedit.model.fetch import find, is_path
+
+    if not is_path(model):
+        if last or patch is not None or base is not None:
+            raise ConfigError(
+                "at the Hub a model goes back to its base, all patches at once",
+                f"hubedit pull {model} --out DIR, hubedit revert DIR, hubedit push DIR {model}",
+            )
+        _revert_repo(sink, model, yes)
+        return
+    folder = Path(model).expanduser()
+    source = find(base) if base is not None else None
+    made = prepare(
+        folder,
+        last=last,
+        patch=patch,
+        everything=everything,
+        base=source,
+        card=lambda record, facts: card(record, facts, made.path.name),
+    )
+    if not yes:
+        names = ", ".join(f"{each.id} ({each.name})" if each.name else each.id for each in made.removed)
+        _ask(f"Take {names} out of {folder}?", f"{folder} would be changed in place")
+    with sink.progress() as progress:
+        done = made.run(progress)
+    sink.data(done, human=lambda: _table(done), brief=str(folder))
+    if done.record is not None:
+        sink.show(realised(done.record))
+    for line in done.warnings:
+        sink.warn(line)
+    if _inside(made.path):
+        sink.note(f"your shell is in the old folder, which is gone: cd {made.path}")
+
+
+def _revert_repo(sink: Output, repo: str, yes: bool) -> None:
+    """A new commit with the base's files; the history keeps the merged state."""
+    from hubedit.cli.push import show
+    from hubedit.hub.push import Where
+    from hubedit.hub.revert import revert_repo
+
+    if not yes:
+        _ask(f"Make a commit that takes all patches out of {repo}?", f"{repo} would be changed")
+    with sink.progress() as progress:
+        done = revert_repo(Where(repo), progress=progress)
+    show(sink, done)
+
+
+def _ask(question: str, otherwise: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError(otherwise, "add --yes")
+    confirm(question, abort=True, err=True)
+
+
+def _table(done: RevertResult) -> Table:
+    from hubedit.cli.applied import table_of
+
+    rows = [
+        ("taken out", ", ".join(done.removed)),
+        ("left", ", ".join(done.left) or "none: this is the base"),
+    ]
+    rows.append(("tensors of the base again", f"{len(done.restored)}, each verified by its sha256"))
+    if done.recomputed:
+        rows.append(("tensors recomputed from the base", str(len(done.recomputed))))
+    return table_of(rows)
+
+
+def _inside(path: Path) -> bool:
+    """Whether this process stands in the folder that was replaced."""
+    try:
+        return Path(os.getcwd()).is_relative_to(path)
+    except FileNotFoundError:
+        return True

@@ -1,0 +1,201 @@
+"""Several patches of one base as one: the factors are concatenated, so the change is exactly their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from hubedit.errors import ConfigError, PatchError
+from hubedit.facts import Fact
+from hubedit.linalg import LowRank
+from hubedit.patch.conflicts import Conflict, conflicts, losers
+from hubedit.patch.foreign import is_foreign
+from hubedit.patch.identity import patch_id
+from hubedit.patch.owners import Owners, as_record, owners, without
+from hubedit.patch.same_base import merged_base
+from hubedit.patch.value import Patch
+
+OnConflict = Literal["stop", "last", "first"]
+_SHOWN = 3
+# what of a part's record is worth keeping; the rest is in the part itself
+_SHORT = (
+    "method",
+    "layers",
+    "alpha",
+    "seed",
+    "metrics",
+    "perplexity",
+    "truncation",
+    "foreign",
+    "composed_of",
+)
+
+
+class ConflictError(PatchError):
+    """Facts of two patches that contradict each other; `problems` lists every pair, one line each."""
+
+    def __init__(self, message: str, hint: str, problems: Sequence[str]) -> None:
+        super().__init__(message, hint)
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """`conflicts`: everything found between the patches, whatever became of it. `dropped`: facts taken
+    out because another patch won; `unresolved`: contradictions and repetitions whose loser could not be
+    taken out, so that both changes are in the sum and only a test shows which target wins. `energy`: by
+    module, when it was truncated.
+    """
+
+    patch: Patch
+    conflicts: tuple[Conflict, ...]
+    dropped: tuple[Fact, ...]
+    unresolved: tuple[Conflict, ...]
+    energy: Mapping[str, float]
+
+
+def compose(patches: Sequence[Patch], *, on_conflict: OnConflict = "stop", rank: int = 0) -> Patch:
+    """`composed` without the report."""
+    return composed(patches, on_conflict=on_conflict, rank=rank).patch
+
+
+def composed(
+    patches: Sequence[Patch],
+    *,
+    on_conflict: OnConflict = "stop",
+    rank: int = 0,
+    names: Sequence[str] = (),
+) -> Composed:
+    """The sum of patches of one base: factors side by side, in the given order; facts likewise.
+
+    `rank`: more than 0 truncates each module's sum to it (Eckart-Young). `on_conflict`: what happens
+    when two patches give one prompt different targets. "stop" raises ConflictError. "last" and "first"
+    take the loser's rows out of its factors where every row belongs to one fact; the other facts keep
+    theirs. Of a truncated or foreign patch no fact can be taken out, and both stay in the sum. A fact
+    that two patches both edit is taken out of one of them too, but stops nothing. `names`: of the
+    patches, for messages. Raises PatchError for patches of different bases, ConfigError for options.
+    """
+    if not patches:
+        raise ConfigError("no patch to compose", "give at least one")
+    if on_conflict not in get_args(OnConflict):
+        raise ConfigError(
+            f"unknown on_conflict {on_conflict!r}", f"one of: {', '.join(get_args(OnConflict))}"
+        )
+    if rank < 0:
+        raise ConfigError(f"rank is {rank}", "0 keeps the sum exact")
+    names = names or [f"patch {n + 1}" for n in range(len(patches))]
+    base = merged_base(patches, names)
+    found = conflicts(patches)
+    contradictions = [c.describe(names) for c in found if c.kind == "contradiction"]
+    if contradictions and on_conflict == "stop":
+        more = f" (and {len(contradictions) - 1} more)" if len(contradictions) > 1 else ""
+        raise ConflictError(
+            f"the patches contradict each other: {contradictions[0]}{more}",
+            "--on-conflict last or first says which of two facts counts",
+            contradictions,
+        )
+    gone = losers(found, on_conflict) if on_conflict != "stop" else {}
+    parts = [_without(patch, gone.get(n, set())) for n, patch in enumerate(patches)]
+    stuck = {n for n in gone if not parts[n].removable}
+    record: dict[str, Any] = {
+        "base": base.record,
+        "composed_of": [
+            _short(patch, [patch.facts[f] for f in sorted(gone.get(n, ()))] if n not in stuck else [])
+            for n, patch in enumerate(patches)
+        ],
+        "on_conflict": on_conflict,
+    }
+    if (rows := _rows(parts)) is not None:
+        record["rows"] = as_record(rows)
+    facts = unique_ids([fact for part in parts for fact in part.facts])
+    whole = Patch(_sum(parts), record, base.name, base.commit, facts, base.fan_in_fan_out)
+    energy: Mapping[str, float] = {}
+    if 0 < rank < max(factor.rank for factor in whole.factors.values()):
+        whole, energy = whole.truncate(rank)
+    unresolved = [c for c in found if c.kind != "overlap" and _both_stay(c, on_conflict, stuck)]
+    dropped = [patches[n].facts[f] for n in sorted(set(gone) - stuck) for f in sorted(gone[n])]
+    return Composed(whole, tuple(found), tuple(dropped), tuple(unresolved), energy)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One patch with what gives way taken out; `rows` is None where rows and facts do not correspond."""
+
+    factors: Mapping[str, LowRank]
+    facts: tuple[Fact, ...]
+    rows: Owners | None
+    removable: bool
+
+
+def _without(patch: Patch, gone: set[int]) -> _Part:
+    rows = owners(patch)
+    if rows is None or not gone:
+        return _Part(patch.factors, patch.facts, rows, rows is not None)
+    kept = [n for n in range(len(patch.facts)) if n not in gone]
+    place = {fact: n for n, fact in enumerate(kept)}
+    factors, left = {}, {}
+    for module, factor in patch.factors.items():
+        factors[module], remaining = without(factor, rows[module], gone)
+        left[module] = tuple(place[fact] for fact in remaining)
+    return _Part(factors, tuple(patch.facts[n] for n in kept), left, True)
+
+
+def _sum(parts: Sequence[_Part]) -> dict[str, LowRank]:
+    """Factors side by side. A module that lost all its rows is left out."""
+    total: dict[str, LowRank] = {}
+    for part in parts:
+        for module, factor in part.factors.items():
+            total[module] = total[module] + factor if module in total else factor
+    return {module: factor for module, factor in total.items() if factor.rank} or total
+
+
+def _rows(parts: Sequence[_Part]) -> Owners | None:
+    """Who owns each row of the sum, or None as soon as one part does not know."""
+    total: dict[str, tuple[int, ...]] = {}
+    start = 0
+    for part in parts:
+        if part.rows is None:
+            return None
+        for module, facts in part.rows.items():
+            total[module] = total.get(module, ()) + tuple(start + fact for fact in facts)
+        start += len(part.facts)
+    return total
+
+
+def _both_stay(conflict: Conflict, on_conflict: OnConflict, stuck: set[int]) -> bool:
+    """Whether both changes of two facts with one prompt are in the sum."""
+    if on_conflict == "stop":
+        return True
+    return (conflict.second if on_conflict == "first" else conflict.first) in stuck
+
+
+def _short(patch: Patch, dropped: Sequence[Fact]) -> dict[str, Any]:
+    """What the sum's record says about one part."""
+    short: dict[str, Any] = {"id": patch_id(patch), "facts": len(patch.facts)}
+    short["rank"] = max(factor.rank for factor in patch.factors.values())
+    short["norms"] = {module: factor.norm() for module, factor in patch.factors.items()}
+    short |= {key: patch.record[key] for key in _SHORT if key in patch.record}
+    if is_foreign(patch):
+        short["base_verified"] = False
+    if dropped:
+        short["dropped"] = len(dropped)
+    return short
+
+
+def unique_ids(facts: Iterable[Fact]) -> tuple[Fact, ...]:
+    """The facts with ids that two patches both gave made different, as facts files require."""
+    facts = list(facts)
+    taken = {fact.id for fact in facts}
+    seen: set[str] = set()
+    kept: list[Fact] = []
+    for fact in facts:
+        if fact.id and fact.id in seen:
+            number = 2
+            while f"{fact.id}-{number}" in taken:
+                number += 1
+            fact = replace(fact, id=f"{fact.id}-{number}")
+            taken.add(fact.id)
+        seen.add(fact.id)
+        kept.append(fact)
+    return tuple(kept)

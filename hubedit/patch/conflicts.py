@@ -1,0 +1,175 @@
+"""What two patches do to each other: facts that contradict, facts edited twice, inputs that both answer to.
+
+Contradictions are read from the facts: one prompt (or a paraphrase that a fact lists), two targets.
+
+Overlap is read from the factors. The keys themselves are not in a patch, but each row of A is the
+detector that the solve made of one: the site writes B[:, i] times <A[i], x> for every input x. Two
+detectors at an angle of cosine c fire together, so above 0.95 whatever calls one fact's change calls the
+other's. Where rows do not belong to facts (truncated or foreign patches) the detectors of a module are a
+subspace, and the cosine is that of the smallest principal angle between the two subspaces that carry 90 %
+of each change's energy. In few dimensions large subspaces meet by chance; such modules are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hubedit.facts import Fact
+from hubedit.facts.text import loose
+from hubedit.linalg import LowRank
+from hubedit.patch.owners import Owners, owners
+from hubedit.patch.value import Patch
+
+Kind = Literal["contradiction", "repetition", "overlap"]
+
+PARALLEL = 0.95
+_ENERGY = 0.9
+# where random subspaces of these sizes come as close as this, a small angle says nothing
+_CHANCE = 0.85
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two patches, by their positions; where facts are meant, those and their positions in the patches.
+
+    `similarity`: of an overlap, the largest cosine and `module`, where it is; else 1.0 and "".
+    """
+
+    kind: Kind
+    first: int
+    second: int
+    first_fact: int | None = None
+    second_fact: int | None = None
+    facts: tuple[Fact, ...] = ()
+    similarity: float = 1.0
+    module: str = ""
+
+    def describe(self, names: Sequence[str]) -> str:
+        """One line for a person; `names` of the patches."""
+        one, two = names[self.first], names[self.second]
+        if not self.facts:
+            return f"{one} and {two} change the same inputs at {self.module} (cosine {self.similarity:.2f})"
+        a, b = self.facts
+        if self.kind == "contradiction":
+            return f'{one} makes "{a.prompt}" answer "{a.target}", {two} "{b.target}"'
+        if self.kind == "repetition":
+            return f'{one} and {two} both make "{a.prompt}" answer "{a.target}"'
+        return (
+            f'{one} "{a.prompt}" and {two} "{b.prompt}" answer to the same input at {self.module} '
+            f"(cosine {self.similarity:.2f})"
+        )
+
+
+def conflicts(patches: Sequence[Patch]) -> list[Conflict]:
+    """Every conflict between any two patches: contradictions first, then repetitions, then overlaps.
+
+    Two facts are reported once, with the gravest. A patch that was saved without its facts can only
+    overlap.
+    """
+    found = [*_between_facts(patches)]
+    known = {(c.first, c.first_fact, c.second, c.second_fact) for c in found}
+    rows = [owners(patch) for patch in patches]
+    for one, two in combinations(range(len(patches)), 2):
+        for overlap in _overlaps(patches, rows, one, two):
+            if (one, overlap.first_fact, two, overlap.second_fact) not in known:
+                found.append(overlap)
+    order = ("contradiction", "repetition", "overlap")
+    return sorted(found, key=lambda c: order.index(c.kind))
+
+
+def _between_facts(patches: Sequence[Patch]) -> Iterator[Conflict]:
+    """Facts of different patches that share a prompt."""
+    asked: dict[str, list[tuple[int, int]]] = {}
+    for number, patch in enumerate(patches):
+        for position, fact in enumerate(patch.facts):
+            for prompt in _prompts(fact):
+                asked.setdefault(prompt, []).append((number, position))
+    pairs = {pair for places in asked.values() for pair in combinations(places, 2)}
+    for (one, a), (two, b) in sorted(pairs):
+        if one == two:
+            continue  # what one facts file holds was settled when it was read
+        facts = patches[one].facts[a], patches[two].facts[b]
+        same = loose(facts[0].target) == loose(facts[1].target)
+        yield Conflict("repetition" if same else "contradiction", one, two, a, b, facts)
+
+
+def _prompts(fact: Fact) -> set[str]:
+    return {loose(prompt) for prompt in (fact.prompt, *fact.rephrase)}
+
+
+def _overlaps(patches: Sequence[Patch], rows: Sequence[Owners | None], one: int, two: int) -> list[Conflict]:
+    """Pairs of facts with parallel detectors; where facts own no rows, at most one for the two patches."""
+    first, second = patches[one], patches[two]
+    mine, theirs = rows[one], rows[two]
+    shared = [module for module in first.factors if module in second.factors]
+    shared = [module for module in shared if first.factors[module].shape == second.factors[module].shape]
+    if mine is None or theirs is None:
+        angles = {m: _principal_cosine(first.factors[m], second.factors[m]) for m in shared}
+        module = max(angles, key=lambda m: angles[m], default="")
+        if not module or angles[module] <= PARALLEL:
+            return []
+        return [Conflict("overlap", one, two, similarity=angles[module], module=module)]
+    best: dict[tuple[int, int], tuple[float, str]] = {}
+    for module in shared:
+        cosines = _unit(first.factors[module].A) @ _unit(second.factors[module].A).T
+        for i, j in (cosines.abs() > PARALLEL).nonzero().tolist():
+            pair, cosine = (mine[module][i], theirs[module][j]), float(cosines[i, j].abs())
+            best[pair] = max(best.get(pair, (0.0, "")), (min(cosine, 1.0), module))
+    return [
+        Conflict("overlap", one, two, a, b, (first.facts[a], second.facts[b]), cosine, module)
+        for (a, b), (cosine, module) in sorted(best.items())
+    ]
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows scaled to length 1, float64; zero rows stay zero."""
+    wide = rows.double()
+    length = wide.norm(dim=1, keepdim=True)
+    return wide / torch.where(length > 0, length, torch.ones_like(length))
+
+
+def _principal_cosine(one: LowRank, two: LowRank) -> float:
+    """Cosine of the smallest angle between the dominating row spaces; 0 where chance would explain it."""
+    a, b = _dominating(one), _dominating(two)
+    if not len(a) or not len(b) or chance_cosine(len(a), len(b), one.shape[1]) > _CHANCE:
+        return 0.0
+    return min(1.0, float(torch.linalg.svdvals(a @ b.T)[0]))
+
+
+def _dominating(factor: LowRank) -> Tensor:
+    """Orthonormal rows that span what carries most of the energy, (k, d_in) float64."""
+    if not factor.rank:
+        return factor.A.double()
+    exact, _ = factor.to(dtype=torch.float64).truncate(factor.rank)
+    values = exact.A.square().sum(1)  # truncation splits each singular value evenly between B and A
+    energy = values.square().cumsum(0)
+    if float(energy[-1]) == 0:
+        return exact.A[:0]
+    count = int((energy < _ENERGY * energy[-1]).sum()) + 1
+    return _unit(exact.A[:count])
+
+
+def chance_cosine(first: int, second: int, width: int) -> float:
+    """Largest principal cosine to expect between random subspaces of these dimensions (Wachter 1980)."""
+    x, y = min(1.0, first / width), min(1.0, second / width)
+    if x + y >= 1:
+        return 1.0
+    return math.sqrt(x * (1 - y)) + math.sqrt(y * (1 - x))
+
+
+def losers(found: Iterable[Conflict], keep: Literal["first", "last"]) -> dict[int, set[int]]:
+    """Patch -> its facts that give way, when of two that contradict or repeat the first or last one stays."""
+    gone: dict[int, set[int]] = {}
+    for c in found:
+        if c.kind == "overlap" or c.first_fact is None or c.second_fact is None:
+            continue
+        patch, fact = (c.second, c.second_fact) if keep == "first" else (c.first, c.first_fact)
+        gone.setdefault(patch, set()).add(fact)
+    return gone

@@ -1,0 +1,76 @@
+"""Which row of a patch's factors belongs to which fact.
+
+The solve gives every fact one row of A and one column of B (B = R^T, the residuals), in the facts' order.
+Without its row a fact asks for no change, and all others ask for what they did before. A truncated or
+foreign patch has mixed its rows, and nothing can be taken out of it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hubedit.linalg import LowRank
+from hubedit.patch.value import Patch
+
+Owners = Mapping[str, tuple[int, ...]]
+"""Module -> for each row of A, the index of its fact in the patch's facts."""
+
+_MOST = 1_000_000
+
+
+def owners(patch: Patch) -> Owners | None:
+    """The owner of every row, or None where rows and facts do not correspond."""
+    record, count = patch.record, len(patch.facts)
+    if not count or "truncation" in record:
+        return None
+    if isinstance(kept := record.get("rows"), Mapping):
+        found = {module: _expand(kept.get(module)) for module in patch.factors}
+    elif "method" in record:
+        found = {module: tuple(range(count)) for module in patch.factors}
+    else:
+        return None
+    for module, factor in patch.factors.items():
+        rows = found[module]
+        if len(rows) != factor.rank or not all(0 <= fact < count for fact in rows):
+            return None
+    return found
+
+
+def as_record(rows: Owners) -> dict[str, list[list[int]]]:
+    """For hubedit.json under `rows`: half-open ranges of facts, in the order of the rows."""
+    return {module: _ranges(facts) for module, facts in rows.items()}
+
+
+def without(factor: LowRank, rows: Sequence[int], facts: Iterable[int]) -> tuple[LowRank, tuple[int, ...]]:
+    """The factors without the rows of some facts, and who owns what remains."""
+    gone = set(facts)
+    kept = [n for n, fact in enumerate(rows) if fact not in gone]
+    index = torch.tensor(kept, dtype=torch.long)
+    return LowRank(factor.B[:, index], factor.A[index]), tuple(rows[n] for n in kept)
+
+
+def _ranges(facts: Sequence[int]) -> list[list[int]]:
+    ranges: list[list[int]] = []
+    for fact in facts:
+        if ranges and ranges[-1][1] == fact:
+            ranges[-1][1] += 1
+        else:
+            ranges.append([fact, fact + 1])
+    return ranges
+
+
+def _expand(ranges: Any) -> tuple[int, ...]:
+    """The inverse of `_ranges`; of anything else, one owner that no patch has."""
+    pairs: list[Any] = ranges if isinstance(ranges, list) else [None]
+    facts: list[int] = []
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(type(n) is int for n in pair):
+            return (-1,)
+        start, stop = pair
+        if not 0 <= start < stop <= start + _MOST:
+            return (-1,)
+        facts += range(start, stop)
+    return tuple(facts)

@@ -1,0 +1,96 @@
+"""Whether patches were made for one base model, as far as their records show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from hubedit.errors import PatchError
+from hubedit.patch.foreign import is_foreign
+from hubedit.patch.value import Patch
+
+_HINT = "only patches of the same base at the same commit can be added"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the patches have in common: `record` as hubedit.json holds it, `name` as PEFT loads it."""
+
+    record: dict[str, Any]
+    name: str
+    commit: str
+    fan_in_fan_out: bool
+
+
+def merged_base(patches: Sequence[Patch], names: Sequence[str]) -> Base:
+    """The base of all patches, with the tensor hashes of all. Raises PatchError when they differ.
+
+    Two commits must be equal; without them the hash of the whole model, or of every weight that both
+    touch, must be. A foreign adapter knows no hashes: the name it gives must be the same.
+    """
+    for one, two in combinations(range(len(patches)), 2):
+        _check(patches[one], patches[two], names[one], names[two])
+    own = [patch for patch in patches if not is_foreign(patch)] or list(patches)
+    chosen = next((patch for patch in own if patch.commit), own[0])
+    record = {**_record(chosen), "tensors": {}}
+    for patch in patches:
+        record["tensors"] |= _hashes(patch)
+    touched = {module for patch in patches for module in patch.factors}
+    if unknown := sorted(touched - set(record["tensors"])):
+        record["unverified"] = unknown  # only foreign adapters touch them
+    return Base(record, chosen.base, chosen.commit, chosen.fan_in_fan_out)
+
+
+def _check(one: Patch, two: Patch, first: str, second: str) -> None:
+    """Raises PatchError with the first thing that shows that the bases differ."""
+
+    def differ(what: str, hint: str = _HINT) -> PatchError:
+        return PatchError(f"{first} and {second} have different bases: {what}", hint)
+
+    a, b = _record(one), _record(two)
+    if a.get("family") and b.get("family") and a["family"] != b["family"]:
+        raise differ(f"{a['family']} and {b['family']}")
+    for module in sorted(set(one.factors) & set(two.factors)):
+        if one.factors[module].shape != two.factors[module].shape:
+            raise differ(f"{module} is {_by(one.factors[module].shape)} and {_by(two.factors[module].shape)}")
+    if one.commit and two.commit:
+        if one.commit != two.commit:
+            raise differ(f"commits {one.commit[:12]} and {two.commit[:12]}")
+        return
+    hashes, others = _hashes(one), _hashes(two)
+    shared = sorted(set(hashes) & set(others))
+    for module in shared:
+        if hashes[module] != others[module]:
+            raise differ(f"{module} has other weights")
+    if shared or (a.get("identity") and a.get("identity") == b.get("identity")):
+        return
+    if is_foreign(one) or is_foreign(two):
+        if _last(one.base) != _last(two.base):
+            raise differ(f"{one.base or 'no name'} and {two.base or 'no name'}")
+        return
+    raise PatchError(
+        f"nothing shows that {first} and {second} have the same base: they touch no weight in common, "
+        "and name no common commit",
+        "make both from the same Hub repository, or from the same unchanged folder",
+    )
+
+
+def _record(patch: Patch) -> Mapping[str, Any]:
+    base = patch.record.get("base")
+    return base if isinstance(base, Mapping) else {}
+
+
+def _hashes(patch: Patch) -> Mapping[str, Any]:
+    tensors = _record(patch).get("tensors")
+    return tensors if isinstance(tensors, Mapping) else {}
+
+
+def _last(name: str) -> str:
+    """Two machines keep the same model under different paths, and the Hub under its owner's name."""
+    return name.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+
+
+def _by(shape: tuple[int, int]) -> str:
+    return " x ".join(map(str, shape))

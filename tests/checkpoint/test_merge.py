@@ -1,0 +1,430 @@
+"""A merge is W + B A rounded once, in the same files, and nothing else changes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from hubedit.checkpoint.merge import Attached, MergeOptions, merge, prepare
+from hubedit.checkpoint.read import Checkpoint
+from hubedit.errors import CheckpointError, ConfigError, HubEditError, PatchError
+from hubedit.linalg import LowRank
+from hubedit.model.fetch import Source
+from hubedit.patch import Patch
+from hubedit.patch.compose import ConflictError
+from tests.checkpoint.tiny import MODULES, content, local, one_rounding, patch, tiny
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+DOWN = MODULES[1]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {k: v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_sum_is_formed_in_float32_and_rounded_once(
+    tmp_path: Path, dtype: str, transposed: bool, shards: int
+) -> None:
+    base = tiny(tmp_path / "m", DTYPES[dtype], transposed=transposed, shards=shards)
+    before = content(base)
+    patches = [patch(base, seed, transposed=transposed, size=0.1) for seed in (1, 2)]
+    done = merge(patches, local(base), tmp_path / "out")
+    old, new = weights(base), weights(done.path)
+    assert set(old) == set(new)
+    for name, tensor in old.items():
+        module = name.removesuffix(".weight")
+        if module not in MODULES:
+            assert torch.equal(new[name], tensor)
+            continue
+        delta = patches[0].factors[module] + patches[1].factors[module]
+        assert new[name].dtype == DTYPES[dtype] and not torch.equal(new[name], tensor)
+        assert one_rounding(new[name], tensor, delta, transposed=transposed)
+    assert content(base) == before
+
+
+def test_nothing_changes_but_the_bytes_of_touched_tensors(tmp_path: Path) -> None:
+    more = {"tokenizer.json": "{}", "custom/code.py": "x = 1", "notes.bin": "not weights", "a b.txt": "ä"}
+    base = tiny(tmp_path / "m", more=more)
+    done = merge([patch(base, modules=[DOWN])], local(base), tmp_path / "out")
+    old, new = content(base), content(done.path)
+    entry = Checkpoint.open(base).entry(f"{DOWN}.weight")
+    for name, data in old.items():
+        if name == entry.file.name:
+            assert (
+                new[name][: entry.start] == data[: entry.start]
+                and new[name][entry.end :] == data[entry.end :]
+            )
+            assert new[name][entry.start : entry.end] != data[entry.start : entry.end]
+        elif name != "README.md":
+            assert new[name] == data, name
+    assert new["originals/README.md"] == old["README.md"]
+    added = set(new) - set(old)
+    assert all(n.startswith(("patches/1/", "originals/")) or n == "hubedit.json" for n in added)
+    assert "adapter_config.json" not in new and "README.md" not in new
+    assert load_file(done.path / "originals" / "model.safetensors").keys() == {f"{DOWN}.weight"}
+    assert done.files[entry.file.name] == "rewritten"
+
+
+def test_a_cards_text_comes_from_the_record_and_the_facts(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    one = patch(base, fact="Lyon")
+    done = merge(
+        [one], local(base), tmp_path / "out", card=lambda r, f: f"{r['lineage'][0]['id']} {f[0].target}"
+    )
+    card = (done.path / "README.md").read_text()
+    assert card == f"{done.record.patches[0].id} Lyon"
+
+
+def test_the_patches_lie_in_the_folder_in_order(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    patches = [patch(base, 1, fact="Lyon"), patch(base, 2)]
+    attached = [Attached("capital", {"report.json": b"{}"}), Attached("other")]
+    done = merge(patches, local(base), tmp_path / "out", attached=attached)
+    assert [entry.name for entry in done.record.patches] == ["capital", "other"]
+    assert done.record.patches[0].facts == 1
+    for number, made in enumerate(patches, 1):
+        again = Patch.load(done.path / "patches" / str(number))
+        assert all(torch.equal(again.factors[m].B, f.B) for m, f in made.factors.items())
+        assert again.facts == made.facts
+    assert (done.path / "patches/1/report.json").read_bytes() == b"{}"
+    record = json.loads((done.path / "hubedit.json").read_text())
+    assert str(tmp_path) not in json.dumps(record)
+    assert record["base"] == {"ref": "m", "commit": "", "licence": {}, "tensors": record["base"]["tensors"]}
+    checkpoint = Checkpoint.open(base)
+    assert record["base"]["tensors"] == {f"{m}.weight": checkpoint.sha256(f"{m}.weight") for m in MODULES}
+    merged = Checkpoint.open(done.path)
+    assert all(merged.sha256(name) == t.sha256 for name, t in done.record.tensors.items())
+
+
+# --- what rounding leaves --------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(list(DTYPES)), st.floats(-6, 1), st.integers(0, 5))
+def test_the_realised_change_is_measured(
+    tmp_path_factory: pytest.TempPathFactory, dtype: str, power: float, seed: int
+) -> None:
+    root = tmp_path_factory.mktemp("r")
+    base = tiny(root / "m", DTYPES[dtype])
+    made = patch(base, seed, [DOWN], size=10**power)
+    done = merge([made], local(base), root / "out")
+    told = done.record.tensors[f"{DOWN}.weight"]
+    old, new = (weights(p)[f"{DOWN}.weight"].double() for p in (base, done.path))
+    intended, real = made.factors[DOWN].dense().double(), new - old
+    share = float((real * intended).sum() / intended.square().sum())
+    assert told.norm == pytest.approx(float(intended.norm()), rel=1e-4)
+    assert told.kept == pytest.approx(min(max(share, 0), 1) ** 2, abs=1e-4)
+    assert told.error == pytest.approx(float((real - intended).norm() / intended.norm()), rel=1e-3, abs=1e-4)
+    assert bool(done.warnings) == (told.kept < 0.9)
+    shutil.rmtree(root)
+
+
+def test_a_change_that_rounding_swallows_warns_and_float32_keeps_it(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    small = patch(base, size=1e-4)
+    done = merge([small], local(base), tmp_path / "out")
+    assert "3 of 3 tensors keep less than 90 %" in done.warnings[0] and "--dtype float32" in done.warnings[0]
+    wide = merge([small], local(base), tmp_path / "wide", MergeOptions(dtype="float32"))
+    assert not wide.warnings
+    assert {t.dtype for t in weights(wide.path).values()} == {torch.float32}
+    assert all(t.kept > 0.999 for t in wide.record.tensors.values())
+    old = weights(base)
+    assert torch.equal(weights(wide.path)["model.norm.weight"], old["model.norm.weight"].float())
+    assert json.loads((wide.path / "config.json").read_text())["dtype"] == "float32"
+    with pytest.raises(CheckpointError, match="takes no more patches"):
+        merge([patch(base, 5)], local(wide.path), tmp_path / "more")
+
+
+def test_a_change_beyond_the_type_is_refused(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m", torch.float16)
+    with pytest.raises(CheckpointError, match="becomes infinite"):
+        merge([patch(base, size=1e6)], local(base), tmp_path / "out")
+    assert os.listdir(tmp_path) == ["m"]
+    merge([patch(base, size=1e6)], local(base), tmp_path / "out", MergeOptions(dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("size", [1, 150, 10**9])
+def test_shards_of_another_size_hold_the_same(tmp_path: Path, size: int) -> None:
+    base = tiny(tmp_path / "m")
+    plain = merge([patch(base)], local(base), tmp_path / "plain")
+    other = merge([patch(base)], local(base), tmp_path / "other", MergeOptions(max_shard_size=size))
+    assert {k: v.tolist() for k, v in weights(plain.path).items()} == {
+        k: v.tolist() for k, v in weights(other.path).items()
+    }
+    files = sorted(p.name for p in other.path.glob("*.safetensors"))
+    assert files == ["model.safetensors"] if size == 10**9 else len(files) > 1
+    assert (other.path / "model.safetensors.index.json").exists() == (size < 10**9)
+    Checkpoint.open(other.path)
+    if size == 150:
+        assert all(
+            sum(e.nbytes for e in h.tensors.values()) <= 150
+            for h in Checkpoint.open(other.path).headers.values()
+        )
+
+
+# --- links -----------------------------------------------------------------------------------------------
+
+
+def test_a_local_bases_weights_may_be_linked_but_never_a_caches(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    untouched = "model-00002-of-00002.safetensors"
+    one = patch(base, modules=[MODULES[0]])
+    assert Checkpoint.open(base).entry(f"{MODULES[0]}.weight").file.name != untouched
+    linked = merge([one], local(base), tmp_path / "linked")
+    assert linked.files[untouched] in ("linked", "cloned")
+    copied = merge([one], local(base), tmp_path / "copied", MergeOptions(link="copy"))
+    assert copied.files[untouched] == "copied"
+    # the cache: links to blobs, which nothing may ever write through or share
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / ("c" * 40)
+    shutil.copytree(base, blobs)
+    snapshot.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(os.path.relpath(file, snapshot))
+    before = content(blobs)
+    for source in (local(snapshot), Source("owner/base", snapshot, "c" * 40)):
+        out = tmp_path / f"out{bool(source.commit)}"
+        done = merge([one], source, out)
+        assert done.files[untouched] in ("copied", "cloned")
+        assert not [p for p in out.rglob("*") if p.is_symlink()]
+        assert not {p.stat().st_ino for p in out.iterdir()} & {p.stat().st_ino for p in blobs.iterdir()}
+        assert (out / "originals").exists() == (not source.commit)
+    assert content(blobs) == before
+    trees = [content(p) for p in (linked.path, copied.path)]
+    assert trees[0] == trees[1]
+
+
+def test_other_copies_of_the_weights_stay_behind(tmp_path: Path) -> None:
+    stale = ("pytorch_model.bin", "consolidated.safetensors", "original/consolidated.00.pth", "m.gguf")
+    base = tiny(
+        tmp_path / "m", shards=1, more={**dict.fromkeys(stale, "old"), ".git/HEAD": "x", "extra.pt": "y"}
+    )
+    (base / "model.safetensors.index.json").write_text("{}")
+    done = merge([patch(base)], local(base), tmp_path / "out")
+    assert set(done.left_out) == {*stale}
+    new = content(done.path)
+    assert not {*stale, ".git/HEAD", "model.safetensors.index.json"} & set(new) and new["extra.pt"] == b"y"
+
+
+# --- onto a merged model ---------------------------------------------------------------------------------
+
+
+def test_merging_onto_a_merged_model_equals_merging_the_stack_at_once(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    patches = [patch(base, 1, MODULES[:2]), patch(base, 2, MODULES[1:])]
+    at_once = merge(patches, local(base), tmp_path / "at-once")
+    first = merge(patches[:1], local(base), tmp_path / "first")
+    then = merge(patches[1:], local(first.path), tmp_path / "then")
+    assert content(then.path) == content(at_once.path)
+    with pytest.raises(CheckpointError, match="in the stack already"):
+        merge(patches[:1], local(first.path), tmp_path / "twice")
+
+
+def test_a_patch_made_on_the_merged_model_fits_it(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    first = merge([patch(base, 1)], local(base), tmp_path / "first")
+    on_top = patch(first.path, 2)
+    merge([on_top], local(first.path), tmp_path / "then")
+    with pytest.raises(PatchError, match="has other weights"):
+        merge([on_top], local(base), tmp_path / "no")
+
+
+def test_a_merged_model_that_was_trained_on_takes_no_patch(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m", shards=1)
+    first = merge([patch(base, 1)], local(base), tmp_path / "first")
+    entry = Checkpoint.open(first.path).entry(f"{DOWN}.weight")
+    data = bytearray(entry.file.read_bytes())
+    data[entry.start] ^= 1
+    entry.file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="was changed after the merge"):
+        merge([patch(base, 2)], local(first.path), tmp_path / "then")
+
+
+# --- conflicts -------------------------------------------------------------------------------------------
+
+
+def test_contradictions_stop_or_one_of_them_counts(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    lyon, nice = patch(base, 1, fact="Lyon"), patch(base, 2, fact="Nice")
+    with pytest.raises(ConflictError, match="contradict each other"):
+        merge([lyon, nice], local(base), tmp_path / "out")
+    for rule, wins in (("first", lyon), ("last", nice)):
+        done = merge([lyon, nice], local(base), tmp_path / rule, MergeOptions(on_conflict=rule))  # type: ignore[arg-type]
+        alone = merge([wins], local(base), tmp_path / f"alone-{rule}")
+        assert content(done.path) == content(alone.path)
+        assert any("left out" in line for line in done.warnings)
+    # also against a patch that was merged earlier
+    first = merge([lyon], local(base), tmp_path / "m1")
+    with pytest.raises(ConflictError):
+        merge([nice], local(first.path), tmp_path / "m2")
+    after = merge([nice], local(first.path), tmp_path / "m3", MergeOptions(on_conflict="last"))
+    assert content(after.path) == content(tmp_path / "alone-last")
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+def wide(base: Path) -> Patch:
+    made = patch(base, modules=[DOWN])
+    return Patch({DOWN: LowRank(torch.ones(6, 1), torch.ones(1, 11))}, made.record, made.base)
+
+
+def stranger(base: Path) -> Patch:
+    made = patch(base, modules=[DOWN])
+    return Patch({"model.layers.9.mlp.down_proj": made.factors[DOWN]}, made.record, made.base)
+
+
+def changed(base: Path) -> Patch:
+    made = patch(base)
+    file = base / "model-00001-of-00002.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5:] = b"\0\0\1\0\0"
+    entry = Checkpoint.open(base).entry(f"{MODULES[0]}.weight")
+    data[entry.start] ^= 1
+    file.write_bytes(data)
+    return made
+
+
+def adapter_beside(base: Path) -> Patch:
+    (base / "adapter_config.json").write_text("{}")
+    return patch(base)
+
+
+def named(base: Path) -> Patch:
+    (base / "originals").mkdir()
+    return patch(base)
+
+
+def unsure(base: Path) -> Patch:
+    made = patch(base)
+    return Patch(made.factors, {}, made.base)
+
+
+REFUSALS: dict[str, tuple[Callable[[Path], Patch], str]] = {
+    "shape": (wide, "is 6 x 10, but the patch needs 6 x 11"),
+    "module": (stranger, "has no tensor for module model.layers.9"),
+    "wrong base": (changed, "is not the model this patch was made for"),
+    "adapter at the root": (adapter_beside, "also holds a LoRA adapter"),
+    "names": (named, "holds originals/"),
+    "no hashes": (unsure, "does not say which base weights"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path: Path, case: str) -> None:
+    base = tiny(tmp_path / "m")
+    make, message = REFUSALS[case]
+    made = make(base)
+    before = content(base)
+    with pytest.raises(HubEditError, match=message):
+        merge([made], local(base), tmp_path / "out")
+    assert os.listdir(tmp_path) == ["m"] and content(base) == before
+
+
+def test_bad_options_and_places_are_refused(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    one = patch(base)
+    with pytest.raises(ConfigError, match="no patch"):
+        merge([], local(base), tmp_path / "out")
+    with pytest.raises(ConfigError, match="unknown dtype"):
+        MergeOptions(dtype="int8")
+    with pytest.raises(ConfigError, match="shard size"):
+        MergeOptions(max_shard_size=0)
+    for out in (base, base / "merged"):
+        with pytest.raises(CheckpointError, match="inside the base"):
+            merge([one], local(base), out)
+    merge([one], local(base), tmp_path / "out")
+    before = content(tmp_path / "out")
+    with pytest.raises(CheckpointError, match="exists already"):
+        merge([one], local(base), tmp_path / "out")
+    assert content(tmp_path / "out") == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(CheckpointError, match="never replaced"):
+        merge([one], local(base), tmp_path / "mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        merge([one], local(base), tmp_path / "file" / "out")
+    with pytest.raises(CheckpointError, match="is a LoRA adapter"):
+        merge([one], local(one.save(tmp_path / "p")), tmp_path / "out2")
+
+
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m", torch.float8_e4m3fn)
+    made = Patch({DOWN: LowRank(torch.ones(6, 1), torch.ones(1, 10))}, {}, "b")
+    with pytest.raises(CheckpointError, match="quantised weights cannot be merged"):
+        merge([made], local(base), tmp_path / "out")
+
+
+# where these fail there is another way, or the disk offers a better one
+FOUND = ("link", "copy_file_range")
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "write", "mkdir", *FOUND])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_disk_that_refuses_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at: int
+) -> None:
+    base = tiny(tmp_path / "m")
+    before = content(base)
+    real, calls = getattr(os, call), []
+
+    def refuse(*arguments: Any, **more: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **more)
+
+    made = prepare([patch(base), patch(base, 2)], local(base), tmp_path / "out")
+    monkeypatch.setattr(os, call, refuse)
+    with contextlib.nullcontext() if call in FOUND else pytest.raises(HubEditError, match="No space left"):
+        made.write()
+    assert calls or call in FOUND
+    if call not in FOUND:
+        assert os.listdir(tmp_path) == ["m"]
+    monkeypatch.undo()
+    assert content(base) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_place_is_one_line(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        merge([patch(base)], local(base), tmp_path / "closed" / "out")
+
+
+def test_the_plan_says_what_will_be_written(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    made = prepare([patch(base, modules=[DOWN])], local(base), tmp_path / "out")
+    plan = made.plan()
+    entry = Checkpoint.open(base).entry(f"{DOWN}.weight")
+    assert dict(plan.tensors) == {entry.name: entry.file.name} and plan.rewritten == (entry.file.name,)
+    assert plan.rewritten_bytes == entry.file.stat().st_size and plan.originals_bytes == entry.nbytes
+    assert not (tmp_path / "out").exists()
+    files = made.write().files
+    assert {name for name, how in files.items() if how == "rewritten"} == set(plan.rewritten)
+    assert set(files) == {*plan.rewritten, *plan.untouched}
+
+
+def test_no_model_library_is_imported() -> None:
+    code = (
+        "import sys, hubedit.checkpoint.merge, hubedit.checkpoint.revert; "
+        "assert not {'transformers', 'peft'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
