@@ -20,6 +20,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # the package with everything a contributor needs
 $(VENV)/.developer: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[eval]' || \
+	  echo "lm-eval cannot be installed from this package index; its tests will be skipped" >&2
 	@touch $@
 
 demo: $(VENV)/.installed

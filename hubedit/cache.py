@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hubedit.errors import HubEditError
+from hubedit.folder import write_file
 
 
 def default_root() -> Path:
@@ -69,22 +69,16 @@ class Cache:
         """
         path = self.path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part")
         text = json.dumps({**record, "key": dict(key)}, ensure_ascii=False)
         try:
             # safetensors cannot hold an empty file, and wants contiguous tensors of their own
             data = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-            save_file(data, temporary, metadata={"hubedit": text})
-            with open(temporary, "rb+") as file:  # else a power cut can leave the name without the bytes
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            write_file(path, lambda part: save_file(data, part, metadata={"hubedit": text}))
         except SafetensorError as error:
             raise HubEditError(
                 f"cannot write the cache entry {path}: {error}",
                 "make room, or let HUBEDIT_CACHE name another place; finished stages are kept",
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     def entries(self, kind: str) -> Iterator[Path]:

@@ -11,16 +11,18 @@ from collections.abc import Sequence
 class HubEditError(Exception):
     """Base of all errors a user can meet.
 
-    `message`: what is wrong, one line. `hint`: what to do next, one line or empty.
+    `message`: what is wrong, one line. `hint`: what to do next, one line or empty. `problems`: where there
+    are several, each in one line.
     `exit_code`: what the command line exits with (1 failure, 2 wrong usage or input).
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", problems: Sequence[str] = ()) -> None:
         super().__init__(message if not hint else f"{message} ({hint})")
         self.message = message
         self.hint = hint
+        self.problems = tuple(problems)
 
 
 class ConfigError(HubEditError):
@@ -33,10 +35,6 @@ class FactsError(HubEditError):
     """A facts file that cannot be used; `problems` lists every one, `file:line: what, how to mend it`."""
 
     exit_code = 2
-
-    def __init__(self, message: str, hint: str = "", problems: Sequence[str] = ()) -> None:
-        super().__init__(message, hint)
-        self.problems = tuple(problems)
 
 
 class ModelError(HubEditError):

@@ -44,7 +44,7 @@ def write_folder(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _tidy(folder, marker)
-        _check_free(folder, marker, overwrite, what, error)
+        check_free(folder, marker, overwrite=overwrite, what=what, error=error)
         part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
         part.mkdir()
         try:
@@ -100,7 +100,10 @@ def check_name(name: str) -> PurePosixPath:
     return path
 
 
-def _check_free(folder: Path, marker: str, overwrite: bool, what: str, error: type[HubEditError]) -> None:
+def check_free(
+    folder: Path, marker: str, *, overwrite: bool, what: str = "patch", error: type[HubEditError] = PatchError
+) -> None:
+    """Raises `error` where `write_folder` would refuse what is at the place; OSError as the system."""
     if folder.is_symlink() or folder.is_file():
         raise error(f"{folder} is in the way: it is no folder", "choose another place with --out")
     if not folder.exists() or not any(folder.iterdir()):
@@ -207,3 +210,22 @@ def _sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_file(path: Path, content: bytes | Callable[[Path], object]) -> None:
+    """Puts a file at `path`, whole and synced or not at all; a link there is replaced, not followed.
+
+    `content`: the bytes, or what writes them to the temporary name that it is given. The folder must be
+    there. Raises OSError, and what `content` raises; then what was there stays.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        if isinstance(content, bytes):
+            part.write_bytes(content)
+        else:
+            content(part)
+        with part.open("rb+") as stream:  # else a power cut can leave the name without the bytes
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -21,8 +21,8 @@ LAYERS = (
     ("report",),
     ("checkpoint",),
     ("evaluate", "edit", "patch"),
-    ("model", "cache", "folder", "progress", "presets"),
-    ("linalg", "facts", "config", "demo"),
+    ("model", "cache", "progress", "presets"),
+    ("linalg", "facts", "config", "demo", "folder"),
     ("remote",),
     ("errors",),
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hubedit.checkpoint.carry import CARD, carry, keep, write_config
-from hubedit.checkpoint.delta import Change
+from hubedit.checkpoint.delta import Change, calm
 from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.origin import KEPT, Origin
 from hubedit.checkpoint.place import Link
@@ -64,13 +65,15 @@ class Assembly:
         if self.record is not None and self.record.originals:
             wanted |= self.record.tensors
         base = self.origin.find(wanted, scratch, progress)
-        written = self._weights(part, base, progress)
+        with ThreadPoolExecutor(1) as beside, calm():
+            kept = beside.submit(self._originals, part, base)
+            written = self._weights(part, base, progress)
+            kept.result()
         self._check_restored(written)
         done = Done(files=written.files, left_out=self._others(part))
         if self.record is not None:
             done.record = self._realised(self.record, written)
             self._patches(part)
-            self._originals(part, base)
             data = done.record.to_json()
             _write_json(part / RECORD, data)
             if self.card is not None:

@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hubedit.checkpoint.belongs import belongs, left_out
 from hubedit.checkpoint.place import place
 from hubedit.checkpoint.read import CONFIG, Checkpoint
 
 CARD = "README.md"
-# other copies of the weights: they would still be those of the unedited model
-_WEIGHTS = re.compile(
-    r"(pytorch_model|consolidated|tf_model|flax_model|rust_model|model|adapter_model)[^/]*"
-    r"\.(bin|pt|pth|h5|msgpack|ot|safetensors)|(model|pytorch_model|consolidated)[^/]*\.index\.json"
-    r"|.*\.(gguf|onnx|onnx_data|mlmodel)"
-)
-_PRIVATE = re.compile(r"\.git|\.cache|\.ipynb_checkpoints|__pycache__")
 
 
 def carry(source: Checkpoint, target: Path, own: frozenset[str]) -> list[str]:
-    """Copies the folder's other files to `target`; returns those left out because they hold other weights.
+    """Copies what else belongs to the model to `target`; returns what is left out, as `left_out` tells it.
 
-    `own`: names at the root that are written otherwise. Links are followed; version control and caches
-    stay behind. Raises OSError.
+    `own`: names at the root that are written otherwise. Links are followed. Raises OSError.
     """
     left: list[str] = []
+    taken: list[str] = []
     for file in _files(source.folder):
         name = file.relative_to(source.folder)
-        if name.parts[0] in own or any(_PRIVATE.fullmatch(part) for part in name.parts):
+        if name.parts[0] in own:
             continue
-        if not file.is_file() or _WEIGHTS.fullmatch(file.name):
-            left.append(str(name))
+        if not file.is_file() or not belongs(name.as_posix()):
+            left.append(name.as_posix())
             continue
+        taken.append(name.as_posix())
         copy = target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         place(file, copy, "copy", hard=False)
-    return left
+    return left_out(left, taken)
 
 
 def keep(source: Checkpoint, target: Path, own: frozenset[str]) -> None:

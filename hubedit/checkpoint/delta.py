@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
@@ -128,6 +130,17 @@ def flat(entry: TensorEntry) -> Iterator[Tensor]:
     """All values in pieces, one-dimensional; each is overwritten by the next. Raises CheckpointError."""
     for piece in blocks(entry, _ELEMENTS * TORCH[entry.dtype].itemsize):
         yield torch.frombuffer(piece, dtype=TORCH[entry.dtype])
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """Leaves torch one core less: another thread copies meanwhile, and small blocks gain little from many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 2) - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def all_finite(values: Tensor) -> bool:

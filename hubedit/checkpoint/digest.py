@@ -26,6 +26,11 @@ class Digest:
     rounded: Mapping[str, str]
     finite: bool
 
+    @property
+    def values(self) -> dict[str, str]:
+        """`exact` and `rounded` in one mapping; empty where both say no more than `stored`."""
+        return {"exact": self.exact, **self.rounded} if self.rounded else {}
+
 
 def digest(entry: TensorEntry) -> Digest:
     """Reads a floating tensor once. Raises CheckpointError."""

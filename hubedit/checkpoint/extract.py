@@ -66,7 +66,8 @@ def extract(
     progress = progress or Silent()
     old, new = Checkpoint.open(base.folder), Checkpoint.open(edited.folder)
     family = _family(old, new)
-    names = _comparable(old, new)
+    head = _head(old, new, family)
+    names = _comparable(old, new, family)
     progress.start("comparing", len(names), "tensors")
     differing: dict[str, Size] = {}
     for name in names:
@@ -76,9 +77,9 @@ def extract(
         progress.advance()
     progress.finish(f"{len(differing)} differ")
     modules = {name: _module(name, old, family) for name in differing}
-    left_out = {name: differing[name].norm for name, module in modules.items() if module is None}
+    left_out = {name: differing[name].norm for name, module in modules.items() if module is None} | head
     sites = {name: module for name, module in modules.items() if module is not None}
-    if not differing:
+    if not differing and not left_out:
         raise CheckpointError("the two models have equal weights", "there is nothing to make a patch of")
     if left_out and not partial:
         raise CheckpointError(
@@ -144,12 +145,40 @@ def _family(old: Checkpoint, new: Checkpoint) -> Family:
     return family
 
 
-def _comparable(old: Checkpoint, new: Checkpoint) -> list[str]:
+def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float]:
+    """A head that one model stores and the other takes from its embeddings: how far they are apart.
+
+    Empty where both or none store one, or where it is the copy of the embeddings beside it.
+    """
+    name, source = f"{family.head}.weight", f"{family.embeddings}.weight"
+    if (name in old.tensors) == (name in new.tensors):
+        return {}
+    holder, other = (old, new) if name in old.tensors else (new, old)
+    source = next((s for s in (source, source.partition(".")[2]) if s in other.tensors), "")
+    if not source or not other.config.get("tie_word_embeddings"):
+        return {}  # the other lacks a head, which is refused by name
+    own = holder.tensors.get(source)
+    head, shared = holder.tensors[name], other.tensors[source]
+    if (own is not None and same_bytes(head, own)) or same_bytes(head, shared):
+        return {}
+    if head.shape != shared.shape:
+        raise CheckpointError(
+            f"{name} is {_by(head.shape)}, the embeddings of the other model {_by(shared.shape)}",
+            "give two models of one architecture",
+        )
+    for checkpoint, entry in ((holder, head), (other, shared)):
+        if entry.dtype not in FLOATS:
+            raise CheckpointError(f"{entry.name} of {checkpoint.folder} is stored as {entry.dtype}")
+    norm = (size(head, shared) if holder is old else size(shared, head)).norm
+    return {name: norm} if norm > 0 else {}
+
+
+def _comparable(old: Checkpoint, new: Checkpoint, family: Family) -> list[str]:
     """The tensors of both. Raises CheckpointError where one model has a weight that the other lacks."""
-    tied = bool(old.config.get("tie_word_embeddings"))
     for mine, theirs, which in ((old, new, "base"), (new, old, "edited model")):
         alone = [n for n in sorted(mine.tensors) if n not in theirs.tensors and not n.endswith(_BUFFERS)]
-        alone = [n for n in alone if not (tied and n.rpartition(".")[0].endswith(("lm_head", "embed_out")))]
+        if theirs.config.get("tie_word_embeddings"):  # its embeddings are the head: see _head
+            alone = [n for n in alone if n != f"{family.head}.weight"]
         if alone:
             raise CheckpointError(
                 f"only the {which} has {_some(alone)}", "give two models of one architecture"

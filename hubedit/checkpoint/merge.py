@@ -12,12 +12,14 @@ import torch
 import hubedit
 from hubedit import folder
 from hubedit.checkpoint.assemble import DTYPES, Assembly, Card, Done
-from hubedit.checkpoint.header import TensorEntry
+from hubedit.checkpoint.delta import calm
+from hubedit.checkpoint.header import TensorEntry, nbytes
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import Link
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
 from hubedit.checkpoint.settle import settle
 from hubedit.checkpoint.stack import Member, Stack, member
+from hubedit.checkpoint.write import converted, planned_files
 from hubedit.errors import CheckpointError, ConfigError, PatchError
 from hubedit.model.fetch import Source
 from hubedit.patch import Patch
@@ -32,7 +34,7 @@ KEPT_ENOUGH = 0.9
 @dataclass(frozen=True)
 class MergeResult:
     """`files`: weight file -> "rewritten", "linked", "cloned" or "copied"; `left_out`: files of the base that
-    hold other copies of its weights; `warnings`: one line each.
+    hold other copies of its weights, or are no part of a model; `warnings`: one line each.
     """
 
     path: Path
@@ -44,8 +46,9 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """`tensors`: every tensor that would be written anew -> the file it is in; `rewritten`, `untouched`:
-    weight files; `rewritten_bytes`, `untouched_bytes`: their sizes; `originals_bytes`: of the base's
+    """`tensors`: every tensor whose bytes would change -> the file it would be in, with `dtype` also those
+    that are only converted; `rewritten`, `untouched`: the new model's weight files; `rewritten_bytes`,
+    `untouched_bytes`: their sizes; `originals_bytes`: of the base's
     tensors that would be kept beside the merge.
     """
 
@@ -71,10 +74,20 @@ class Merge:
         """What `write` would do; nothing is written."""
         source, record = self.assembly.source, self.assembly.record
         assert record is not None
-        tensors = {name: source.entry(name).file.name for name in sorted(self.assembly.changes)}
-        files = {name: header.file.stat().st_size for name, header in source.headers.items()}
-        anew = self.assembly.dtype is not None or self.assembly.max_shard_size is not None
-        rewritten = {name: size for name, size in files.items() if anew or name in tensors.values()}
+        if self.assembly.dtype is None and self.assembly.max_shard_size is None:
+            place = {name: entry.file.name for name, entry in source.tensors.items()}
+            changed = set(self.assembly.changes)
+            files = {name: header.file.stat().st_size for name, header in source.headers.items()}
+            new = {place[name] for name in changed}
+        else:
+            kind = DTYPES[self.assembly.dtype] if self.assembly.dtype else None
+            planned = planned_files(source, kind, self.assembly.max_shard_size)
+            place = {name: file for file, (_, inside) in planned.items() for name in inside}
+            changed = set(self.assembly.changes) | (converted(source, kind) if kind else set())
+            files = {name: size for name, (size, _) in planned.items()}
+            new = set(files)
+        tensors = {name: place[name] for name in sorted(changed)}
+        rewritten = {name: size for name, size in files.items() if name in new}
         kept = record.tensors if record.originals else {}
         return MergePlan(
             self.out,
@@ -84,7 +97,7 @@ class Merge:
             sum(rewritten.values()),
             tuple(name for name in files if name not in rewritten),
             sum(files.values()) - sum(rewritten.values()),
-            sum(source.entry(name).nbytes for name in kept),
+            sum(nbytes(touched.base_dtype, touched.shape) for touched in kept.values()),
         )
 
     def write(self, progress: Progress | None = None) -> MergeResult:
@@ -172,6 +185,8 @@ def prepare(
         raise ConfigError("there is no patch to merge", "name one or more patch folders")
     _check_out(out, base.folder)
     stack = Stack.open(base.folder)
+    # the model may be stored in that type already
+    dtype = options.dtype if options.dtype and converted(stack.checkpoint, DTYPES[options.dtype]) else None
     old = stack.record
     if old is None:
         _check_names(base.folder)
@@ -189,9 +204,10 @@ def prepare(
         each = member(stack.checkpoint, patch, more.name, more.files)
         if any(each.id == older.id for older in (*stack.members, *new)):
             raise CheckpointError(f"patch {each.id} is in the stack already", "name every patch once")
-        for name, touched in stack.touch(each).items():
-            known[name] = stack.checkpoint.entry(name)
-            tensors.setdefault(name, touched)
+        with calm():
+            fresh = stack.touch(each)
+        known |= {name: stack.checkpoint.entry(name) for name in fresh}
+        tensors = {**fresh, **tensors}
         new.append(each)
     settled = settle((*stack.members, *new), len(stack.members), options.on_conflict)
     members = settled.members
@@ -204,7 +220,7 @@ def prepare(
         old.commit if old else base.commit,
         tuple(each.entry() for each in members),
         {name: tensors[name] for name in touched_now},
-        options.dtype or "",
+        dtype or "",
         local if options.keep_originals is None else options.keep_originals,
         old.licence if old else dict(licence or {}),
         {"hubedit": hubedit.__version__, "torch": torch.__version__},
@@ -213,11 +229,11 @@ def prepare(
         stack.checkpoint,
         members,
         record,
-        {name: tensors[name] for name in sorted(_changed(stack.members, members, bool(options.dtype)))},
+        {name: tensors[name] for name in sorted(_changed(stack.members, members, bool(dtype)))},
         Origin(known, base.folder if old else None, None, repositories(record)),
         link=options.link,
         hard=not base.commit,
-        dtype=options.dtype,
+        dtype=dtype,
         max_shard_size=options.max_shard_size,
         card=card,
     )
@@ -264,6 +280,13 @@ def _check_out(out: Path, base: Path) -> None:
     place, model = out.resolve(), base.resolve()
     if place == model or model in place.parents:
         raise CheckpointError(f"{out} is inside the base model's folder", "choose another place with --out")
+    try:
+        folder.check_free(out, RECORD, overwrite=False, what="merged model", error=CheckpointError)
+    except OSError as error:
+        raise CheckpointError(
+            f"the merged model cannot be written to {out}: {error.strerror or error}",
+            "choose another place with --out",
+        ) from error
 
 
 def _check_names(base: Path) -> None:

@@ -27,7 +27,8 @@ class Touched:
     """One tensor that the stack changes, as the checkpoint names it.
 
     `module`: as adapters name it; `base_file`, `base_dtype`, `base_sha256`: where and what its bytes were
-    in the base; `dtype`, `sha256`: what they are now; `norm`, `kept`, `error`: of
+    in the base; `base_values`: what `hubedit.checkpoint.digest.Digest` says of its values there, empty for
+    bfloat16; `dtype`, `sha256`: what they are now; `norm`, `kept`, `error`: of
     `hubedit.checkpoint.delta.Realised`.
     """
 
@@ -42,6 +43,7 @@ class Touched:
     norm: float = 0.0
     kept: float = 1.0
     error: float = 0.0
+    base_values: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,14 @@ def _touched(file: Path, name: str, data: Any) -> Touched:
         norm=_number(file, data, "norm"),
         kept=_number(file, data, "kept"),
         error=_number(file, data, "error"),
+        base_values=_get(file, data, "base_values", dict) if "base_values" in data else {},
     )
     good = (
         len(shape) == 2
         and all(type(n) is int and n >= 0 for n in shape)
         and {found.base_dtype, found.dtype} <= set(TORCH)
         and all(_HEX.fullmatch(value) for value in (found.base_sha256, found.sha256))
+        and all(isinstance(v, str) and _HEX.fullmatch(v) for v in found.base_values.values())
         and PurePosixPath(found.base_file).name == found.base_file != ""
         and "\\" not in found.base_file
     )

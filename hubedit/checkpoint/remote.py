@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 from hubedit.checkpoint.header import TensorEntry, header_bytes, nbytes, read_header
 from hubedit.checkpoint.record import Touched
-from hubedit.errors import CheckpointError
+from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress
-from hubedit.remote import told
+from hubedit.remote import Trouble, client_errors, explain
 
+_WAITS = (0.5, 1.0, 2.0, 4.0)
 _MOST_HEADER = 100_000_000
 _MB = 1_000_000
 
@@ -72,28 +74,44 @@ class Remote:
         return self._layouts[file]
 
     def _range(self, file: str, start: int, size: int) -> Iterator[bytes]:
-        """`size` bytes of a file from `start` on, in pieces. Raises CheckpointError."""
-        done = 0
-        with self._open(file, start, size) as pieces:
-            for piece in pieces:
-                done += len(piece)
-                if done > size:
-                    break
-                yield piece
-        if done != size:
-            raise CheckpointError(f"the Hub sent {done:,} bytes of {file} instead of {size:,}")
+        """`size` bytes of a file from `start` on, in pieces. Raises CheckpointError.
+
+        Where the connection drops, the rest is asked for again, after a wait; bytes that came start the
+        waits anew.
+        """
+        done, waits = 0, list(_WAITS)
+        while done < size:
+            before = done
+            reason: BaseException | None = None
+            try:
+                with self._open(file, start + done, size - done) as pieces:
+                    for piece in pieces:
+                        done += len(piece)
+                        if done > size:
+                            break
+                        yield piece
+                trouble = Trouble(f"the Hub sent {done:,} bytes of {file} instead of {size:,}", "", "network")
+            except HubEditError:
+                raise
+            except client_errors() as error:
+                trouble, reason = explain(error, self._repo, self._commit, doing="read"), error
+            if done > before:
+                waits = list(_WAITS)
+            if done > size or (done < size and not (trouble.passing and waits)):
+                raise CheckpointError(trouble.message, trouble.hint) from reason
+            if done < size:
+                time.sleep(waits.pop(0))
 
     @contextmanager
     def _open(self, file: str, start: int, size: int) -> Iterator[Iterator[bytes]]:
         from huggingface_hub import constants, get_session, hf_hub_url, utils
 
         client: Any = utils  # what it offers is not declared
-        with told(self._repo, self._commit, kind=CheckpointError, doing="read"):
-            url = hf_hub_url(self._repo, file, revision=self._commit)
-            headers = {**client.build_hf_headers(), "Range": f"bytes={start}-{start + size - 1}"}
-            headers["Accept-Encoding"] = "identity"  # a compressed answer would have other bytes
-            with get_session().stream("GET", url, headers=headers) as answer:
-                client.hf_raise_for_status(answer)
-                if answer.status_code != 206:
-                    raise CheckpointError(f"{constants.ENDPOINT} does not serve parts of files")
-                yield answer.iter_bytes(1 << 20)
+        url = hf_hub_url(self._repo, file, revision=self._commit)
+        headers = {**client.build_hf_headers(), "Range": f"bytes={start}-{start + size - 1}"}
+        headers["Accept-Encoding"] = "identity"  # a compressed answer would have other bytes
+        with get_session().stream("GET", url, headers=headers) as answer:
+            client.hf_raise_for_status(answer)
+            if answer.status_code != 206:
+                raise CheckpointError(f"{constants.ENDPOINT} does not serve parts of files")
+            yield answer.iter_bytes()  # as they come: what came before a drop is kept

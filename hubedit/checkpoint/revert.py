@@ -21,8 +21,9 @@ from hubedit.progress import Progress, Silent
 @dataclass(frozen=True)
 class RevertResult:
     """`removed`: ids of the patches taken out; `left`: ids of those that stay, in order; `restored`: tensors
-    that are the base's again; `recomputed`: tensors that other patches still change; `record` is None where
-    the folder is the base again.
+    that are the base's again (in a converted model: its values, in the type of the conversion);
+    `recomputed`: tensors that other patches still change; `record` is None where the weights are the base's
+    again.
     """
 
     path: Path
@@ -90,7 +91,8 @@ def prepare(
 
     One of `last` (the newest patch), `patch` (an id, or its beginning) and `everything`; with a single
     patch in the stack none is needed. `base`: a model to take the base's bytes from, where no originals
-    were kept. Raises CheckpointError, PatchError, ConfigError.
+    were kept. A merge that converted the whole model keeps at least one patch. Raises CheckpointError,
+    PatchError, ConfigError.
     """
     if sum((last, patch is not None, everything)) > 1:
         raise ConfigError("--last, --patch and --all exclude each other", "give one of them")
@@ -113,6 +115,12 @@ def prepare(
     stack.check_current()
     removed = _choose(stack, last, patch, everything)
     left = tuple(each for each in stack.members if each not in removed)
+    if stack.record.converted and not left:
+        # the other tensors and config.json were converted too, and what they were is not in the folder
+        raise CheckpointError(
+            f"{path} was merged with --dtype {stack.record.converted}, so it cannot become the base again",
+            f"use the base itself ({base.ref if base else _base_name(stack.record)}); nothing was changed",
+        )
     changes = {
         name: touched
         for name, touched in sorted(stack.record.tensors.items())
@@ -146,6 +154,10 @@ def revert(
 ) -> RevertResult:
     """Checks everything (see `prepare`) and replaces the folder."""
     return prepare(path, last=last, patch=patch, everything=everything, base=base, card=card).run(progress)
+
+
+def _base_name(record: Record) -> str:
+    return f"{record.base}@{record.commit}" if record.commit else record.base
 
 
 def _choose(stack: Stack, last: bool, patch: str | None, everything: bool) -> tuple[Member, ...]:

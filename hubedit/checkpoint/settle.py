@@ -42,7 +42,8 @@ def settle(members: Sequence[Member], old: int, on_conflict: OnConflict) -> Sett
                 contradictions,
             )
         return Settled(tuple(members), tuple(notices))
-    gone = losers(found, on_conflict)
+    fixed = {n for n, each in enumerate(members) if owners(each.patch) is None}
+    gone = losers(found, on_conflict, fixed)
     kept: list[Member] = []
     for number, each in enumerate(members):
         facts = gone.get(number, set())

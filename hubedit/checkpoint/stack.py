@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,11 +119,12 @@ class Stack:
                 entry.file.name,
                 entry.dtype,
                 found_now.stored,
+                base_values=found_now.values,
             )
         return found
 
     def _check_base(self, patch: Patch, module: str, name: str, now: Digest) -> None:
-        """A patch fits the weights as they are now, or as they were for an older patch of the stack."""
+        """A patch fits the weights as they are now, the base's, or those of an older patch of the stack."""
         if is_foreign(patch):
             return  # it does not say which weights it was made for
         wanted = _base_hash(patch, module)
@@ -131,7 +133,11 @@ class Stack:
         if wanted is None:
             raise PatchError(f"the patch does not say which base weights {module} had", "make it again")
         # the model may have been loaded in a narrower type
-        known = {now.exact, now.rounded.get(str(patch.record["base"].get("dtype")))}
+        loaded = str(patch.record["base"].get("dtype"))
+        known = {now.exact, now.rounded.get(loaded)}
+        if self.record is not None and name in self.record.tensors:
+            base = self.record.tensors[name]
+            known |= {base.base_sha256, base.base_values.get("exact"), base.base_values.get(loaded)}
         known |= {_base_hash(m.patch, m.modules[name]) for m in self.members if name in m.modules}
         if wanted not in known:
             made_for = f"{_name(patch.base)}{f'@{patch.commit[:12]}' if patch.commit else ''}"
@@ -209,4 +215,6 @@ def _unverified(patch: Patch) -> Collection[str]:
 
 def _name(base: str) -> str:
     """A repository's name, or the last part of a path: no folder of this machine gets into a record."""
-    return base if base.count("/") == 1 and base[0] not in "./~" else base.rstrip("/\\").split("/")[-1]
+    if base.count("/") == 1 and base[0] not in "./~" and "\\" not in base and ":" not in base:
+        return base
+    return re.split(r"[/\\]", base.rstrip("/\\"))[-1]

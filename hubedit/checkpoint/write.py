@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hubedit.checkpoint.delta import FLOATS, Change, Realised, convert
@@ -39,35 +41,59 @@ def same_files(
     `hard`: files without changes may share their bytes with the source's. Raises OSError, CheckpointError.
     """
     done, bar = Written(), _Bar(progress)
-    for name, header in source.headers.items():
-        inside = {tensor for tensor in changes if tensor in header.tensors}
-        if not inside:
-            done.files[name] = place(header.file, target / name, link, hard=hard)
-        else:
-            done.files[name] = "rewritten"
-            _rewrite(header, target / name, {t: changes[t] for t in inside}, link, done.realised)
-        bar.advance(header.file.stat().st_size)
+    # copying happens inside the kernel, so it goes on while the changed tensors are computed
+    with ThreadPoolExecutor(1) as copier:
+        try:
+            copies: list[tuple[str, Future[str]]] = []
+            computed: list[_Rewrite] = []
+            for name, header in source.headers.items():
+                inside = [header.tensors[tensor] for tensor in changes if tensor in header.tensors]
+                job: Callable[[], str]
+                if not inside:
+                    job = partial(place, header.file, target / name, link, hard=hard)
+                else:
+                    computed.append(_Rewrite(header, target / name, inside, link))
+                    job = computed[-1].copy
+                copies.append((name, copier.submit(job)))
+            for rewrite in computed:
+                done.realised |= rewrite.compute(changes)
+            for name, copy in copies:
+                done.files[name] = copy.result()
+                bar.advance(source.headers[name].file.stat().st_size)
+        except BaseException:
+            copier.shutdown(cancel_futures=True)
+            raise
     if SINGLE not in source.headers:
         place(source.folder / INDEX, target / INDEX, "copy", hard=False)
     return done
 
 
-def _rewrite(
-    header: Header, target: Path, changes: Mapping[str, Change], link: Link, realised: dict[str, Realised]
-) -> None:
-    """One file with changes: everything between the changed tensors is copied inside the kernel."""
-    real = header.file.resolve(strict=True)
-    entries = sorted((header.tensors[name] for name in changes), key=lambda entry: entry.start)
-    cloned = link == "auto" and clone(real, target)
-    with target.open("r+b" if cloned else "xb", buffering=0) as stream:
-        handle, at = stream.fileno(), 0
-        for entry in entries:
-            if not cloned:
-                copy_range(real, handle, at, entry.start, at)
-            realised[entry.name] = changes[entry.name].write(entry.dtype, _writer(handle, entry.start))
-            at = entry.end
-        if not cloned:
-            copy_range(real, handle, at, real.stat().st_size, at)
+class _Rewrite:
+    """One file with changed tensors. The two methods write different bytes, and may run at the same time."""
+
+    def __init__(self, header: Header, target: Path, changed: list[TensorEntry], link: Link) -> None:
+        self._source, self._target = header.file.resolve(strict=True), target
+        self._changed = sorted(changed, key=lambda entry: entry.start)
+        self._cloned = link == "auto" and clone(self._source, target)
+        if not self._cloned:
+            target.open("xb").close()
+
+    def copy(self) -> str:
+        """Everything but the changed tensors."""
+        if not self._cloned:
+            with self._target.open("r+b", buffering=0) as stream:
+                at = 0
+                for entry in self._changed:
+                    copy_range(self._source, stream.fileno(), at, entry.start, at)
+                    at = entry.end
+                copy_range(self._source, stream.fileno(), at, self._source.stat().st_size, at)
+        return "rewritten"
+
+    def compute(self, changes: Mapping[str, Change]) -> dict[str, Realised]:
+        """The changed tensors."""
+        with self._target.open("r+b", buffering=0) as stream:
+            handle = stream.fileno()
+            return {e.name: changes[e.name].write(e.dtype, _writer(handle, e.start)) for e in self._changed}
 
 
 def other_files(
@@ -83,13 +109,11 @@ def other_files(
 
     Raises OSError, and CheckpointError where a tensor cannot have that dtype.
     """
-    kinds = {name: _kind(entry, dtype) for name, entry in source.tensors.items()}
+    kinds = _kinds(source, dtype)
     groups = _groups(source, kinds, max_shard_size)
     done, bar = Written(), _Bar(progress)
-    metadata = next((dict(h.metadata) for h in source.headers.values() if h.metadata), {"format": "pt"})
     for name, entries in groups.items():
-        layout = {entry.name: (kinds[entry.name], entry.shape) for entry in entries}
-        start = header_bytes(layout, metadata)
+        start = _start(source, entries, kinds)
         with (target / name).open("xb", buffering=0) as stream:
             handle, at = stream.fileno(), len(start)
             write_at(handle, memoryview(start), 0)
@@ -109,6 +133,25 @@ def other_files(
     return done
 
 
+def planned_files(
+    source: Checkpoint, dtype: str | None, max_shard_size: int | None
+) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """The files that `other_files` would write: name -> (bytes, tensors). Raises CheckpointError."""
+    kinds = _kinds(source, dtype)
+    return {
+        name: (
+            len(_start(source, entries, kinds)) + sum(nbytes(kinds[e.name], e.shape) for e in entries),
+            tuple(e.name for e in entries),
+        )
+        for name, entries in _groups(source, kinds, max_shard_size).items()
+    }
+
+
+def converted(source: Checkpoint, dtype: str) -> set[str]:
+    """Tensors that are stored in another type than `dtype` would give them. Raises CheckpointError."""
+    return {name for name, kind in _kinds(source, dtype).items() if kind != source.tensors[name].dtype}
+
+
 def write_tensors(entries: Mapping[str, TensorEntry], target: Path) -> None:
     """One file with exact copies of tensors. Raises OSError."""
     start = header_bytes({name: (e.dtype, e.shape) for name, e in entries.items()}, {"format": "pt"})
@@ -118,6 +161,17 @@ def write_tensors(entries: Mapping[str, TensorEntry], target: Path) -> None:
         for entry in entries.values():
             copy_range(entry.file, stream.fileno(), entry.start, entry.end, at)
             at += entry.nbytes
+
+
+def _kinds(source: Checkpoint, dtype: str | None) -> dict[str, str]:
+    """Each tensor's type in the new files."""
+    return {name: _kind(entry, dtype) for name, entry in source.tensors.items()}
+
+
+def _start(source: Checkpoint, entries: Sequence[TensorEntry], kinds: Mapping[str, str]) -> bytes:
+    """The header of a new file."""
+    metadata = next((dict(h.metadata) for h in source.headers.values() if h.metadata), {"format": "pt"})
+    return header_bytes({entry.name: (kinds[entry.name], entry.shape) for entry in entries}, metadata)
 
 
 def _kind(entry: TensorEntry, dtype: str | None) -> str:

@@ -33,10 +33,10 @@ def diff(
     from hubedit.checkpoint.diff import diff_checkpoints, diff_patches
     from hubedit.checkpoint.read import Checkpoint
     from hubedit.errors import ConfigError
-    from hubedit.model.fetch import find
+    from hubedit.hub.anything import folder_of
     from hubedit.patch.foreign import load_any
 
-    folders = [find(ref).folder for ref in (a, b)]
+    folders = [folder_of(ref) for ref in (a, b)]
     kinds = [_is_patch(folder) for folder in folders]
     if kinds[0] != kinds[1]:
         names = [ref for ref, patch in zip((a, b), kinds, strict=True) if patch]
@@ -64,13 +64,13 @@ def _tables(found: Diff, every: bool) -> RenderableType:
     from rich.text import Text
 
     parts: list[Any] = []
-    largest = sorted(found.changed, key=lambda c: -(c.relative or 0))
-    shown = found.changed if every else tuple(sorted(largest[:_SHOWN], key=lambda c: c.name))
+    largest = sorted(found.changed, key=lambda c: (_measured(c), -(c.relative or 0)))
+    shown = sorted(found.changed if every else largest[:_SHOWN], key=lambda c: (_measured(c), c.name))
     if shown:
         columns = ("name", "what", "|B - A|", "of |A|", "largest", "rank")
         parts.append(table(columns, [_row(c) for c in shown], right=columns[2:]))
     if len(shown) < len(found.changed):
-        parts.append(Text(f"and {len(found.changed) - len(shown)} smaller ones (--all lists them)"))
+        parts.append(Text(f"and {len(found.changed) - len(shown)} more (--all lists them)"))
     for side, names in (("A", found.only_a), ("B", found.only_b)):
         if names:
             more = "" if every or len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
@@ -82,6 +82,11 @@ def _tables(found: Diff, every: bool) -> RenderableType:
             )
     parts.append(Text("no difference" if found.same else f"{found.identical} identical"))
     return Group(*parts)
+
+
+def _measured(c: Changed) -> bool:
+    """False for what no share of |A| can be given of: other shapes, unreadable numbers, a zero A."""
+    return c.norm == 0 or c.relative is not None
 
 
 def _row(c: Changed) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from hubedit.errors import FactsError, HubEditError
+from hubedit.errors import HubEditError
 
 INTERRUPTED = 130
 
@@ -131,8 +131,8 @@ def report(error: BaseException, *, debug: bool = False, write: Callable[[str], 
         say(f"\n{message}; {hint}\n")
         return code
     say(f"error: {message}\n")
-    if isinstance(error, FactsError):
-        for problem in error.problems:
+    for problem in error.problems if isinstance(error, HubEditError) else ():
+        if problem not in message:
             say(f"  {problem}\n")
     if hint:
         say(f"hint: {hint}\n")

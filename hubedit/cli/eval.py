@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from json import loads
 from pathlib import Path
@@ -230,14 +229,12 @@ def _target(out: Path | None) -> Path | None:
 
 
 def _write(file: Path, report: Mapping[str, Any]) -> None:
-    """Whole or not at all, so that an interrupted run leaves the report that was there."""
-    part = file.with_name(f".{file.name}.part")
+    """Raises ConfigError where the file cannot be written; a report that was there stays."""
+    from hubedit.folder import write_file
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(as_json(report) + "\n", encoding="utf-8")
-        os.replace(part, file)
+        write_file(file, f"{as_json(report)}\n".encode())
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"cannot write {file}: {reason}", "choose another place with --out") from error
-    finally:
-        part.unlink(missing_ok=True)

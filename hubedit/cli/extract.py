@@ -43,11 +43,13 @@ def extract(
     from hubedit.checkpoint.extract import extract as run
     from hubedit.model.fetch import find
     from hubedit.pipeline import check_free
+    from hubedit.report.files import Source, shown_files
 
     check_free(out, force)
     with sink.progress() as progress:
         found = run(find(base), find(edited), rank=rank, partial=partial, progress=progress)
-    found.patch.save(out, overwrite=force)
+    files = shown_files(Source(found.patch.full_record(), {}, out.resolve().name), page=False)
+    found.patch.save(out, files=files, overwrite=force)
     sink.data(_value(found, out), human=lambda: _told(found), brief=str(out))
     sink.note(f"patch: {out} (rank {found.patch.rank})")
     _warn(sink, found)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import uuid
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,6 +105,7 @@ def convert(
 ) -> None:
     """Write any facts file as hubedit's own JSONL."""
     from hubedit.facts import dump_facts, load_facts
+    from hubedit.folder import write_file
 
     target = Path(out)
     if out != "-":
@@ -121,7 +120,7 @@ def convert(
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    _write(target, data)
+    write_file(target, data)
     sink.data({"out": target, **_summary(loaded)}, human=str(target), brief=str(target))
     sink.note(f"{len(loaded.facts)} facts written")
 
@@ -145,16 +144,3 @@ def _check_target(path: Path, force: bool) -> None:
         raise ConfigError(f"{path} is not a file", "name a file, or - for stdout")
     if path.exists() and not force:
         raise ConfigError(f"{path} exists", "give another name, or --force to replace it")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all: to a temporary name beside it, then renamed."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

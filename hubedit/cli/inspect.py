@@ -38,9 +38,10 @@ def inspect(
     sink = Output(json=json, quiet=quiet)
 
     from hubedit.errors import CheckpointError, ConfigError
+    from hubedit.hub.anything import folder_of
     from hubedit.model.fetch import find
 
-    folder = find(patch).folder
+    folder = folder_of(patch)
     if not (folder / "adapter_config.json").is_file() and (folder / "config.json").is_file():
         from hubedit.checkpoint.stack import Stack
 

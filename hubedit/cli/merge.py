@@ -84,8 +84,10 @@ def merge(
     size = shard_size(max_shard_size) if max_shard_size is not None else None
 
     from hubedit.checkpoint.merge import Attached, MergeOptions, prepare
+    from hubedit.checkpoint.record import RECORD
     from hubedit.checkpoint.stack import files_beside
     from hubedit.cli.push import destination, send
+    from hubedit.hub.anything import folder_of
     from hubedit.hub.pull import patch_folder
     from hubedit.model.fetch import find
     from hubedit.patch.foreign import load_any
@@ -100,7 +102,10 @@ def merge(
     loaded = [load_any(folder) for folder in folders]
     with sink.progress() as progress:
         progress.start("finding the base model")
-        base = find(model or _named(loaded[0]), code=True)
+        ref = model or _named(loaded[0])
+        base = find(ref, code=True)
+        if (base.folder / RECORD).is_file():
+            folder_of(ref)  # a merged model at the Hub: its patches come into the same snapshot
         progress.finish(base.ref)
         progress.start("checking the base weights")
         made = prepare(
@@ -126,7 +131,7 @@ def merge(
         sink.data(_value(done), human=lambda: realised(done.record), brief=str(done.path))
         sink.note(f"merged model: {done.path}")
         if done.left_out:
-            sink.note(f"left out, since they hold the unedited weights: {', '.join(done.left_out)}")
+            sink.note(f"left out (unedited weights, or no part of the model): {', '.join(done.left_out)}")
         warnings = done.warnings
     for line in warnings:
         sink.warn(line)

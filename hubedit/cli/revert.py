@@ -102,9 +102,11 @@ def _table(done: RevertResult) -> Table:
 
     rows = [
         ("taken out", ", ".join(done.removed)),
-        ("left", ", ".join(done.left) or "none: this is the base"),
+        ("left", ", ".join(done.left) or "none: the weights are the base's"),
     ]
-    rows.append(("tensors of the base again", f"{len(done.restored)}, each verified by its sha256"))
+    kind = done.record.converted if done.record else ""
+    how = f"converted to {kind}" if kind else "each verified by its sha256"
+    rows.append(("tensors of the base again", f"{len(done.restored)}, {how}"))
     if done.recomputed:
         rows.append(("tensors recomputed from the base", str(len(done.recomputed))))
     return table_of(rows)

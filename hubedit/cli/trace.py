@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -128,14 +126,11 @@ def _check_folder(folder: Path, force: bool) -> None:
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     """Every file whole or not at all; a figure of an older trace does not stay beside a new one."""
+    from hubedit.folder import write_file
+
     folder.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         if name not in files:
             (folder / name).unlink(missing_ok=True)
             continue
-        temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}.part"
-        try:
-            temporary.write_bytes(files[name])
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_file(folder / name, files[name])

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import HubError
+from hubedit.facts.dump import to_record
 from hubedit.hub.changes import Content, Tree, Upload
 from hubedit.hub.private import check_silent, numbers_only, without_paths
 from hubedit.report.markup import last
 
 if TYPE_CHECKING:
+    from hubedit.facts import Fact
     from hubedit.patch import Patch
 
 CARD, REPORT, RECORD, FACTS = "README.md", "report.json", "hubedit.json", "facts.jsonl"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_KNOWN = re.compile(
+KNOWN = re.compile(
     r"README\.md|report\.(json|html)|hubedit\.json|facts\.jsonl|adapter_config\.json|"
     r"adapter_model\.safetensors|plots/[\w-]+\.png|\.eval_results/[\w-]+\.ya?ml|(LICENSE|NOTICE)[\w.-]*"
 )
@@ -82,14 +84,15 @@ def patch_contents(folder: Path, repo: str, *, base: Base | None = None, with_fa
     files: dict[str, Content] = {}
     for name, path in found.items():
         hidden = not with_facts and (name == FACTS or name in _TELLING)
-        if _KNOWN.fullmatch(name) and not hidden:
+        if KNOWN.fullmatch(name) and not hidden:
             files[name] = Upload(path)
+    facts = patch.facts if with_facts else None
     config = {**_read(folder / CONFIG), "base_model_name_or_path": there.repo, "revision": there.commit}
     files[CONFIG] = _json(config)
     files[RECORD] = _json(record)
     if report:
         files[REPORT] = _json(told)
-    files[CARD] = _card(folder, repo, record, told, files, with_facts, fresh=moved or not with_facts)
+    files[CARD] = _card(folder, repo, record, told, files, facts, fresh=moved or not with_facts)
     if not with_facts:
         for name, content in files.items():
             if isinstance(content, Upload) and not name.endswith((".png", ".safetensors")):
@@ -118,11 +121,14 @@ def _card(
     record: Mapping[str, Any],
     report: Mapping[str, Any],
     files: Mapping[str, Content],
-    with_facts: bool,
+    facts: Iterable[Fact] | None,
     *,
     fresh: bool,
 ) -> Upload:
-    """README.md with the repository's name: the folder's, which someone may have edited, or a fresh one."""
+    """README.md with the repository's name: the folder's, which someone may have edited, or a fresh one.
+
+    `facts`: None where the card shall not tell them.
+    """
     if (folder / CARD).is_file() and not fresh:
         text = (folder / CARD).read_text(encoding="utf-8")
         old, new = json.dumps(folder.resolve().name, ensure_ascii=False), json.dumps(repo)
@@ -131,12 +137,9 @@ def _card(
     from hubedit.report.card import patch_card
     from hubedit.report.plots import plots
 
-    facts = []
-    if with_facts and (folder / FACTS).is_file():
-        told = (folder / FACTS).read_text(encoding="utf-8").split("\n")
-        facts = [json.loads(line) for line in told if line.strip()]
+    with_facts, told = facts is not None, [to_record(fact) for fact in facts or ()]
     drawn = [plot for plot in plots(record, report, with_facts=with_facts) if plot.file in files]
-    card = patch_card(record, report, with_facts=with_facts, name=repo, facts=facts, plots=drawn)
+    card = patch_card(record, report, with_facts=with_facts, name=repo, facts=told, plots=drawn)
     return Upload(card.encode())
 
 

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hubedit.checkpoint.read import tensor_digest
+from hubedit.checkpoint.belongs import belongs, left_out
+from hubedit.checkpoint.origin import KEPT
+from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, tensor_digest
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
 from hubedit.checkpoint.remote import Remote
 from hubedit.errors import HubError
+from hubedit.facts.dump import to_record
 from hubedit.hub.changes import Content, Copy, Tree, Upload, read_tree, resolve
-from hubedit.hub.contents import CARD, FACTS, REPORT, Base
+from hubedit.hub.contents import CARD, CONFIG, FACTS, KNOWN, REPORT, Base
+from hubedit.hub.layout import layout
 from hubedit.hub.private import check_silent, numbers_only, without_paths
 from hubedit.hub.push import Pushed, Target, put
 from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
 
-_HIDDEN = (".git", ".cache", "__pycache__")
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+# what hubedit writes into a merged model besides the model
+_OURS = re.compile(
+    rf"{re.escape(RECORD)}|report\.(json|html)|plots/[\w-]+\.png|\.eval_results/[\w-]+\.ya?ml"
+    rf"|{ORIGINALS}/({re.escape(KEPT)}|{re.escape(CARD)})"
+)
+_PATCH = re.compile(rf"{PATCHES}/\d+/(.+)")
 _TELLING = ("report.html", "plots/relations.png")
 
 
@@ -47,16 +61,21 @@ def push_model(
         there = Base(repo, resolve(api, repo, revision or "main"))
     tree: Tree = read_tree(api, there.repo, there.commit) if there else {}
     if base and there is not None:
-        _check_base(folder, record, there, tree, progress)
+        _check_base(api, folder, record, there, tree, progress)
     progress.start("comparing with the base")
+    headers = Checkpoint.open(folder).headers
+    weights = {*headers, *(() if SINGLE in headers else (INDEX,))}
     files: dict[str, Content] = {}
+    behind: list[str] = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if any(part in _HIDDEN for part in path.relative_to(folder).parts):
-            continue
         if there and name.startswith(f"{ORIGINALS}/"):
             continue  # the base is at the Hub
-        files[name] = _content(path, name, tree, there)
+        if name in weights or _ours(name) or belongs(name):
+            files[name] = _content(path, name, tree, there)
+        else:
+            behind.append(name)
+    told = left_out(behind, files)
     files |= _texts(folder, target.repo, record, there, files, with_facts)
     if not with_facts:
         files = {name: c for name, c in files.items() if not name.endswith((FACTS, *_TELLING))}
@@ -64,25 +83,37 @@ def push_model(
     count = sum(entry.facts for entry in record.patches)
     name = there.repo if there else record.base
     message = target.where.message or f"{name} with {count} edited fact{'' if count == 1 else 's'}"
-    return put(
+    done = put(
         target, "model", files, lambda t: model_stale(files, t), message, dry_run=dry_run, progress=progress
     )
+    return replace(done, left_out=tuple(told))
 
 
-def _check_base(folder: Path, record: Record, base: Base, tree: Tree, progress: Progress) -> None:
+def _ours(name: str) -> bool:
+    inside = _PATCH.fullmatch(name)
+    return bool(KNOWN.fullmatch(inside[1]) if inside else _OURS.fullmatch(name))
+
+
+def _check_base(api: HfApi, folder: Path, record: Record, base: Base, tree: Tree, progress: Progress) -> None:
     """Raises HubError unless the repository has the weights that the patches were merged into.
 
-    Files without changes must be the same; of the others the changed tensors are read from the Hub.
+    Names, shapes and dtypes must agree, and the changed tensors' bytes, which are read from the Hub. Files
+    without changes must be the same, unless the merge put the tensors into other files.
     """
     wrong = HubError(
         f"{base.repo} is not the base that {folder} was merged from: its weights differ",
         "push the base model as it is, or give the right --base",
     )
     touched = {tensor.base_file for tensor in record.tensors.values()}
-    for file in sorted(folder.glob("*.safetensors")):
-        if file.name not in touched and not record.converted:
-            there = tree.get(file.name)
-            if there is None or not Upload(file).same(there):
+    ours, theirs = Checkpoint.open(folder), layout(api, base, folder)
+    if _outline(ours, record) != _outline(theirs, record):
+        raise wrong
+    files, there = (
+        {name: set(header.tensors) for name, header in each.headers.items()} for each in (ours, theirs)
+    )
+    if files == there and not record.converted:
+        for name in sorted(set(files) - touched):
+            if name not in tree or not Upload(folder / name).same(tree[name]):
                 raise wrong
     with tempfile.TemporaryDirectory(prefix="hubedit-") as work:
         remote = Remote(base.repo, base.commit, Path(work), progress)
@@ -91,6 +122,14 @@ def _check_base(folder: Path, record: Record, base: Base, tree: Tree, progress: 
             if entry is None or tensor_digest(entry) != tensor.base_sha256:
                 raise wrong
             entry.file.unlink()
+
+
+def _outline(checkpoint: Checkpoint, record: Record) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every tensor, by name; the dtypes count where the merge kept them."""
+    return {
+        name: (entry.shape, "" if record.converted else entry.dtype)
+        for name, entry in checkpoint.tensors.items()
+    }
 
 
 def _content(path: Path, name: str, tree: Tree, base: Base | None) -> Content:
@@ -106,21 +145,21 @@ def _texts(
 ) -> dict[str, Content]:
     """The record, the cards and the reports, without local paths and, if asked for, without facts."""
     from hubedit.patch import Patch
-    from hubedit.report.card import merged_card
+    from hubedit.patch.adapter import read_json
+    from hubedit.report.card import merged_card, patch_card
 
     data = without_paths(record.to_json())
     if base is not None:
         data["base"] |= {"ref": base.repo, "commit": base.commit}
         data["originals"] = False
     made: dict[str, Content] = {RECORD: _json(data)}
-    told: list[Any] = []
     facts = [
         f for n in range(1, len(record.patches) + 1) for f in Patch.load(folder / PATCHES / str(n)).facts
     ]
     for name in files:
         path = folder / name
-        if name.endswith("adapter_config.json"):
-            config = json.loads(path.read_text("utf-8"))
+        if name.endswith(CONFIG) and name.startswith(f"{PATCHES}/"):
+            config = read_json(path)
             changed = {
                 "base_model_name_or_path": data["base"]["ref"],
                 "revision": data["base"]["commit"] or None,
@@ -128,22 +167,19 @@ def _texts(
             local = not config.get("revision")
             made[name] = _json(config | changed if local else config)
         elif name.startswith(f"{PATCHES}/") and name.endswith(RECORD):
-            made[name] = _json(without_paths(json.loads(path.read_text("utf-8"))))
+            made[name] = _json(without_paths(read_json(path)))
         elif name.endswith(REPORT):
-            report = without_paths(json.loads(path.read_text("utf-8")))
+            report = without_paths(read_json(path))
             made[name] = _json(report if with_facts else numbers_only(report))
-        elif name.endswith(FACTS) and with_facts:
-            told += [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
-        elif name.endswith(CARD) and name != CARD and not with_facts:
-            one = json.loads(path.with_name(RECORD).read_text("utf-8"))
-            from hubedit.report.card import patch_card
-
+        elif name.endswith(CARD) and name.startswith(f"{PATCHES}/") and not with_facts:
+            one = read_json(path.with_name(RECORD))
             made[name] = Upload(patch_card(without_paths(one), with_facts=False, name=repo).encode())
     if (folder / CARD).is_file() and with_facts and (base is None or base.repo == record.base):
         text, old = (folder / CARD).read_text("utf-8"), json.dumps(folder.resolve().name)
         lines = [p.replace(old, json.dumps(repo)) if "from_pretrained(" in p else p for p in text.split("\n")]
         made[CARD] = Upload("\n".join(lines).encode())
     else:
+        told = [to_record(fact) for fact in facts] if with_facts else []
         made[CARD] = Upload(merged_card(data, {}, repo, with_facts=with_facts, facts=told).encode())
     if not with_facts:
         for name, content in made.items():

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hubedit.checkpoint.record import PATCHES, Entry, Record
 from hubedit.errors import HubError
 from hubedit.hub.account import client, patiently
 from hubedit.hub.changes import resolve
 from hubedit.hub.contents import CONFIG, FACTS, RECORD, REPORT
 from hubedit.model.fetch import is_path
+from hubedit.patch.adapter import read_json
+from hubedit.patch.value import read_facts
 from hubedit.remote import told
 
 _WANTED = (RECORD, CONFIG, FACTS, REPORT)
+_CHANGED = "it was changed or damaged after hubedit wrote it"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ class History:
 
 
 def history(ref: str) -> History:
-    """The lineage of a local folder or of `owner/name[@revision]`. Raises HubError."""
+    """The lineage of a local folder or of `owner/name[@revision]`.
+
+    Raises HubError; PatchError and CheckpointError for a damaged file.
+    """
     if is_path(ref):
         folder = Path(ref).expanduser()
         if not (folder / RECORD).is_file():
@@ -100,44 +106,51 @@ def _fetch(repo: str, commit: str) -> Path:
 
 def _read(folder: Path, dates: Mapping[str, str]) -> tuple[str, tuple[Step, ...]]:
     """Kind, and the steps."""
-    record = _json(folder / RECORD)
     if (folder / CONFIG).is_file():
-        return "patch", (_step(folder, record, {}, _date(folder / RECORD, dates.get(RECORD))),)
+        return "patch", (_step(folder, None, _date(folder / RECORD, dates.get(RECORD))),)
+    record = Record.read(folder)
+    if record is None:
+        raise HubError(f"{folder / RECORD} is of no patch and of no merged model", _CHANGED)
     steps = []
-    for number, entry in enumerate(record.get("lineage") or (), 1):
-        place = str(entry.get("folder") or f"patches/{number}")
-        inside = folder / place
-        if ".." in Path(place).parts or not inside.is_dir():
-            raise HubError(f"{folder} lacks {place}", "it was changed after hubedit wrote it")
-        date = _date(inside / RECORD, dates.get(f"{place}/{RECORD}"))
-        steps.append(_step(inside, _json(inside / RECORD), entry, date))
+    for number, entry in enumerate(record.patches, 1):
+        place = f"{PATCHES}/{number}"
+        if not (folder / place).is_dir():
+            raise HubError(f"{folder} lacks {place}", _CHANGED)
+        date = _date(folder / place / RECORD, dates.get(f"{place}/{RECORD}"))
+        steps.append(_step(folder / place, entry, date))
     return "merged", tuple(steps)
 
 
-def _step(folder: Path, record: Mapping[str, Any], entry: Mapping[str, Any], date: str) -> Step:
-    base, told_base = record.get("base") or {}, entry.get("base") or {}
-    report = _json(folder / REPORT) if (folder / REPORT).is_file() else {}
-    lines = (folder / FACTS).read_text("utf-8").split("\n") if (folder / FACTS).is_file() else []
-    facts = [json.loads(line) for line in lines if line.strip()]
-    metrics = report.get("metrics") or record.get("metrics") or {}
+def _step(folder: Path, entry: Entry | None, date: str) -> Step:
+    """`entry`: what the merged model's record says of the patch."""
+    file = folder / RECORD
+    record = read_json(file)
+    base = _part(file, record, "base")
+    report = read_json(folder / REPORT) if (folder / REPORT).is_file() else {}
+    facts = read_facts(folder / FACTS)
+    count = _part(file, record, "facts").get("count")
+    known = count if type(count) is int else entry.facts if entry else 0
+    metrics = _part(folder / REPORT, report, "metrics") or _part(file, record, "metrics")
     return Step(
-        id=str(entry.get("id") or ""),
-        name=str(entry.get("name") or ""),
+        id=entry.id if entry else "",
+        name=entry.name if entry else "",
         date=date,
-        base=str(base.get("ref") or told_base.get("ref") or ""),
-        base_commit=str(base.get("commit") or told_base.get("commit") or ""),
+        base=str(base.get("ref") or (entry.base if entry else "")),
+        base_commit=str(base.get("commit") or (entry.commit if entry else "")),
         method=str(record.get("method") or ""),
-        count=int((record.get("facts") or {}).get("count") or entry.get("facts") or len(facts)),
-        facts=tuple((str(fact.get("prompt")), str(fact.get("target")).strip()) for fact in facts),
+        count=known or len(facts),
+        facts=tuple((fact.prompt, fact.target.strip()) for fact in facts),
         metrics={name: float(v) for name, v in metrics.items() if isinstance(v, (int, float))},
     )
 
 
+def _part(file: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """An object inside a JSON object; empty where it is missing."""
+    value = data.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise HubError(f"{file}: {key} is no JSON object", _CHANGED)
+    return value or {}
+
+
 def _date(path: Path, known: str | None) -> str:
     return known or datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    from hubedit.patch.adapter import read_json
-
-    return read_json(path)

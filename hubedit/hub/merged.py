@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hubedit
+from hubedit.checkpoint.belongs import belongs, left_out
 from hubedit.checkpoint.delta import Change
-from hubedit.checkpoint.header import Header, TensorEntry, read_header
+from hubedit.checkpoint.header import read_header
+from hubedit.checkpoint.merge import vanished
 from hubedit.checkpoint.place import write_at
-from hubedit.checkpoint.read import Checkpoint
+from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint
 from hubedit.checkpoint.record import RECORD, Record, Touched
 from hubedit.checkpoint.stack import Member, Stack, factors, member
+from hubedit.errors import HubError
+from hubedit.facts.dump import to_record
 from hubedit.hub import contents
 from hubedit.hub.account import create, patiently
 from hubedit.hub.changes import Content, Copy, Sent, Tree, Upload, read_tree
 from hubedit.hub.contents import Base
+from hubedit.hub.layout import layout as layout_of
 from hubedit.hub.push import Pushed, Target, find_base, put
 from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
@@ -90,15 +95,23 @@ def push_merged(
     tree = read_tree(api, made.base.repo, made.base.commit)
     with tempfile.TemporaryDirectory(prefix="hubedit-") as work:
         shards = Shards(api, made.base, tree, Path(work))
-        layout = _layout(shards)
+        _check_plain(shards)
+        layout = layout_of(api, made.base, shards.work)
         one = member(layout, made.patch, folder.resolve().name)
         touched = sorted({layout.entry(name).file.name for name in one.modules})
         progress.finish(f"{len(one.modules)} weights in {len(touched)} files")
 
         files: dict[str, Content] = {}
+        weights = {*layout.headers, *(() if SINGLE in layout.headers else (INDEX,))}
+        behind = []
         for path in tree:
-            if path not in (*touched, *_OWN) and not _other_weights(path, layout):
+            if path in touched or path in _OWN:
+                continue
+            if path in weights or belongs(path):
                 files[path] = shards.copy(path, target)
+            else:
+                behind.append(path)
+        behind = [*left_out(behind, files), *made.left_out]
         if dry_run:
             record = {"kind": "merged", "base": {"ref": made.base.repo, "commit": made.base.commit}}
             files |= _beside(target.repo, record, made, with_facts)
@@ -111,7 +124,8 @@ def push_merged(
                 dry_run=True,
                 progress=progress,
             )
-            return replace(plan, uploaded={**plan.uploaded, **{name: tree[name].size for name in touched}})
+            sizes = {**plan.uploaded, **{name: tree[name].size for name in touched}}
+            return replace(plan, uploaded=sizes, left_out=tuple(behind))
         licence = _licence(shards)
         create(api, target.seen)
         tensors: dict[str, Touched] = {}
@@ -119,19 +133,22 @@ def push_merged(
             found, content = _shard(shards, target, name, one, progress)
             tensors |= found
             files[name] = content
-    record = Record(
+    done = Record(
         made.base.repo,
         made.base.commit,
         (one.entry(),),
         tensors,
         licence=licence,
         packages={"hubedit": hubedit.__version__},
-    ).to_json()
-    files |= _beside(target.repo, record, made, with_facts)
+    )
+    files |= _beside(target.repo, done.to_json(), made, with_facts)
     count = f"{made.facts} edited fact{'' if made.facts == 1 else 's'}"
     message = target.where.message or f"{made.base.repo} with {count}"
     stale = lambda found: model_stale(files, found)  # noqa: E731
-    return put(target, "model", files, stale, message, dry_run=False, progress=progress)
+    pushed = put(target, "model", files, stale, message, dry_run=False, progress=progress)
+    warning = vanished(done)
+    notes = (*pushed.notes, *((warning,) if warning else ()))
+    return replace(pushed, left_out=tuple(behind), notes=notes)
 
 
 def sent(api: HfApi, target: Target, path: str, file: Path) -> Upload | Sent:
@@ -198,31 +215,20 @@ def _licence(shards: Shards) -> dict[str, Any]:
     return licence_of(shards.fetch("README.md").parent)
 
 
-def _other_weights(path: str, layout: Checkpoint) -> bool:
-    """Whether a file holds the unedited weights once more, as Mistral's consolidated.safetensors does."""
-    if path.endswith(".safetensors"):
-        return path not in layout.headers
-    return path.endswith((".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"))
-
-
-def _layout(shards: Shards) -> Checkpoint:
-    """Names, shapes and files of the base's tensors, from the headers alone."""
-    found: Any = patiently(
-        lambda: shards.api.get_safetensors_metadata(shards.base.repo, revision=shards.base.commit),
-        shards.base.repo,
-        shards.base.commit,
-    )
-    headers: dict[str, Header] = {}
-    tensors: dict[str, TensorEntry] = {}
-    for name, file in found.files_metadata.items():
-        place = shards.work / name
-        inside = {
-            tensor: TensorEntry(tensor, place, info.dtype, tuple(info.shape), *info.data_offsets)
-            for tensor, info in file.tensors.items()
-        }
-        headers[name] = Header(place, inside, file.metadata)
-        tensors |= inside
-    return Checkpoint(shards.work, headers, tensors, {})
+def _check_plain(shards: Shards) -> None:
+    """Raises HubError for a base that has patches already: its record and originals would be lost."""
+    if RECORD not in shards.tree:
+        return
+    file = shards.fetch(RECORD)
+    record = Record.read(file.parent)
+    file.unlink()
+    if record is not None:
+        raise HubError(
+            f"{shards.base.repo} has {len(record.patches)} merged "
+            f"patch{'' if len(record.patches) == 1 else 'es'} already",
+            "add the patch here, then push the folder: hubedit merge PATCH --model "
+            f"{shards.base.repo} --out DIR; hubedit push DIR REPO",
+        )
 
 
 def _beside(
@@ -235,13 +241,7 @@ def _beside(
     told = (
         json.loads(report.source) if isinstance(report, Upload) and isinstance(report.source, bytes) else {}
     )
-    facts = made.files.get(contents.FACTS)
-    lines = (
-        facts.source.read_text("utf-8")
-        if isinstance(facts, Upload) and isinstance(facts.source, Path)
-        else ""
-    )
-    known = [json.loads(line) for line in lines.split("\n") if line.strip()]
+    known = [to_record(fact) for fact in made.patch.facts] if with_facts else []
     card = merged_card(record, told, repo, with_facts=with_facts, facts=known)
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return {

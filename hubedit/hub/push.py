@@ -186,9 +186,9 @@ def _identity(api: HfApi, repo: str, commit_: str) -> str:
     import json
 
     tree = read_tree(api, repo, commit_)
-    names = ["model.safetensors"] if "model.safetensors" in tree else []
+    names = ["model.safetensors"]
     index = "model.safetensors.index.json"
-    if index in tree:
+    if "model.safetensors" not in tree and index in tree:
         names = sorted(set(json.loads(_download(api, repo, commit_, index))["weight_map"].values()))
     total = hashlib.sha256()
     for name in ("config.json", *names):

@@ -12,7 +12,7 @@ from typing import Any
 from hubedit.errors import ModelError
 from hubedit.remote import told
 
-_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+_FILES = ("README.md", "LICENSE*", "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 _IGNORED = ("*/*", "consolidated*.safetensors")  # sub-folders, and Mistral's second copy of the weights
 
 
@@ -80,8 +80,14 @@ def check(source: Source) -> dict[str, Any]:
 
 
 def weight_files(source: Source) -> tuple[Path, ...]:
-    """The safetensors files of the model, sorted. Raises ModelError when any is missing."""
+    """The safetensors files of the model, sorted. Raises ModelError when any is missing.
+
+    As transformers does: `model.safetensors` where it is there, else the shards of the index.
+    """
     folder, name = source.folder, source.ref
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return (single,)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         parts = sorted(set(_json(index).get("weight_map", {}).values()))
@@ -90,9 +96,6 @@ def weight_files(source: Source) -> tuple[Path, ...]:
                 raise ModelError(f"{name} lacks the weight file {part}", "download or copy the model again")
         if parts:
             return tuple(folder / part for part in parts)
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return (single,)
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         raise ModelError(
             f"{name} has only pickle weights, which can run code when read",

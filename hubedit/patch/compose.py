@@ -35,10 +35,6 @@ _SHORT = (
 class ConflictError(PatchError):
     """Facts of two patches that contradict each other; `problems` lists every pair, one line each."""
 
-    def __init__(self, message: str, hint: str, problems: Sequence[str]) -> None:
-        super().__init__(message, hint)
-        self.problems = tuple(problems)
-
 
 @dataclass(frozen=True)
 class Composed:
@@ -95,13 +91,13 @@ def composed(
             "--on-conflict last or first says which of two facts counts",
             contradictions,
         )
-    gone = losers(found, on_conflict) if on_conflict != "stop" else {}
+    fixed = {n for n, patch in enumerate(patches) if owners(patch) is None}
+    gone = losers(found, on_conflict, fixed) if on_conflict != "stop" else {}
     parts = [_without(patch, gone.get(n, set())) for n, patch in enumerate(patches)]
-    stuck = {n for n in gone if not parts[n].removable}
     record: dict[str, Any] = {
         "base": base.record,
         "composed_of": [
-            _short(patch, [patch.facts[f] for f in sorted(gone.get(n, ()))] if n not in stuck else [])
+            _short(patch, [patch.facts[f] for f in sorted(gone.get(n, ()))])
             for n, patch in enumerate(patches)
         ],
         "on_conflict": on_conflict,
@@ -113,8 +109,8 @@ def composed(
     energy: Mapping[str, float] = {}
     if 0 < rank < max(factor.rank for factor in whole.factors.values()):
         whole, energy = whole.truncate(rank)
-    unresolved = [c for c in found if c.kind != "overlap" and _both_stay(c, on_conflict, stuck)]
-    dropped = [patches[n].facts[f] for n in sorted(set(gone) - stuck) for f in sorted(gone[n])]
+    unresolved = [c for c in found if c.kind != "overlap" and _both_stay(c, gone)]
+    dropped = [patches[n].facts[f] for n in sorted(gone) for f in sorted(gone[n])]
     return Composed(whole, tuple(found), tuple(dropped), tuple(unresolved), energy)
 
 
@@ -125,20 +121,19 @@ class _Part:
     factors: Mapping[str, LowRank]
     facts: tuple[Fact, ...]
     rows: Owners | None
-    removable: bool
 
 
 def _without(patch: Patch, gone: set[int]) -> _Part:
     rows = owners(patch)
     if rows is None or not gone:
-        return _Part(patch.factors, patch.facts, rows, rows is not None)
+        return _Part(patch.factors, patch.facts, rows)
     kept = [n for n in range(len(patch.facts)) if n not in gone]
     place = {fact: n for n, fact in enumerate(kept)}
     factors, left = {}, {}
     for module, factor in patch.factors.items():
         factors[module], remaining = without(factor, rows[module], gone)
         left[module] = tuple(place[fact] for fact in remaining)
-    return _Part(factors, tuple(patch.facts[n] for n in kept), left, True)
+    return _Part(factors, tuple(patch.facts[n] for n in kept), left)
 
 
 def _sum(parts: Sequence[_Part]) -> dict[str, LowRank]:
@@ -163,11 +158,10 @@ def _rows(parts: Sequence[_Part]) -> Owners | None:
     return total
 
 
-def _both_stay(conflict: Conflict, on_conflict: OnConflict, stuck: set[int]) -> bool:
+def _both_stay(conflict: Conflict, gone: Mapping[int, set[int]]) -> bool:
     """Whether both changes of two facts with one prompt are in the sum."""
-    if on_conflict == "stop":
-        return True
-    return (conflict.second if on_conflict == "first" else conflict.first) in stuck
+    first, second = gone.get(conflict.first, set()), gone.get(conflict.second, set())
+    return conflict.first_fact not in first and conflict.second_fact not in second
 
 
 def _short(patch: Patch, dropped: Sequence[Fact]) -> dict[str, Any]:

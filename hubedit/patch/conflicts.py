@@ -13,7 +13,7 @@ of each change's energy. In few dimensions large subspaces meet by chance; such 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hubedit.facts import Fact
-from hubedit.facts.text import loose
+from hubedit.facts.answers import normalise
 from hubedit.linalg import LowRank
 from hubedit.patch.owners import Owners, owners
 from hubedit.patch.value import Patch
@@ -96,12 +96,12 @@ def _between_facts(patches: Sequence[Patch]) -> Iterator[Conflict]:
         if one == two:
             continue  # what one facts file holds was settled when it was read
         facts = patches[one].facts[a], patches[two].facts[b]
-        same = loose(facts[0].target) == loose(facts[1].target)
+        same = normalise(facts[0].target) == normalise(facts[1].target)
         yield Conflict("repetition" if same else "contradiction", one, two, a, b, facts)
 
 
 def _prompts(fact: Fact) -> set[str]:
-    return {loose(prompt) for prompt in (fact.prompt, *fact.rephrase)}
+    return {normalise(prompt) for prompt in (fact.prompt, *fact.rephrase)}
 
 
 def _overlaps(patches: Sequence[Patch], rows: Sequence[Owners | None], one: int, two: int) -> list[Conflict]:
@@ -164,12 +164,25 @@ def chance_cosine(first: int, second: int, width: int) -> float:
     return math.sqrt(x * (1 - y)) + math.sqrt(y * (1 - x))
 
 
-def losers(found: Iterable[Conflict], keep: Literal["first", "last"]) -> dict[int, set[int]]:
-    """Patch -> its facts that give way, when of two that contradict or repeat the first or last one stays."""
-    gone: dict[int, set[int]] = {}
+def losers(
+    found: Iterable[Conflict], keep: Literal["first", "last"], fixed: Container[int] = ()
+) -> dict[int, set[int]]:
+    """Patch -> its facts that give way, when of two that contradict or repeat the first or last one stays.
+
+    A fact gives way only to one that stays itself. `fixed`: patches whose facts cannot be taken out; all of
+    theirs stay.
+    """
+    beaten: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for c in found:
         if c.kind == "overlap" or c.first_fact is None or c.second_fact is None:
             continue
-        patch, fact = (c.second, c.second_fact) if keep == "first" else (c.first, c.first_fact)
-        gone.setdefault(patch, set()).add(fact)
+        one, two = (c.first, c.first_fact), (c.second, c.second_fact)
+        loser, winner = (two, one) if keep == "first" else (one, two)
+        beaten.setdefault(loser, []).append(winner)
+    gone: dict[int, set[int]] = {}
+    # from the winners' side: what may beat a fact is settled before the fact is
+    for patch, fact in sorted(beaten, reverse=keep == "last"):
+        stay = any(f not in gone.get(p, ()) for p, f in beaten[patch, fact])
+        if stay and patch not in fixed:
+            gone.setdefault(patch, set()).add(fact)
     return gone

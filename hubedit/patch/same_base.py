@@ -11,6 +11,7 @@ from hubedit.errors import PatchError
 from hubedit.patch.foreign import is_foreign
 from hubedit.patch.value import Patch
 
+_SAME_DTYPE = "make both patches with the same --dtype"
 _HINT = "only patches of the same base at the same commit can be added"
 
 
@@ -35,6 +36,9 @@ def merged_base(patches: Sequence[Patch], names: Sequence[str]) -> Base:
     own = [patch for patch in patches if not is_foreign(patch)] or list(patches)
     chosen = next((patch for patch in own if patch.commit), own[0])
     record = {**_record(chosen), "tensors": {}}
+    # hashes of a float32 model are those of the stored weights, which any dtype's record agrees with
+    if narrow := [_dtype(patch) for patch in own if _dtype(patch) in ("float16", "bfloat16")]:
+        record["dtype"] = narrow[0]
     for patch in patches:
         record["tensors"] |= _hashes(patch)
     touched = {module for patch in patches for module in patch.factors}
@@ -55,15 +59,21 @@ def _check(one: Patch, two: Patch, first: str, second: str) -> None:
     for module in sorted(set(one.factors) & set(two.factors)):
         if one.factors[module].shape != two.factors[module].shape:
             raise differ(f"{module} is {_by(one.factors[module].shape)} and {_by(two.factors[module].shape)}")
-    if one.commit and two.commit:
-        if one.commit != two.commit:
-            raise differ(f"commits {one.commit[:12]} and {two.commit[:12]}")
-        return
+    if one.commit and two.commit and one.commit != two.commit:
+        raise differ(f"commits {one.commit[:12]} and {two.commit[:12]}")
     hashes, others = _hashes(one), _hashes(two)
     shared = sorted(set(hashes) & set(others))
+    dtypes = _dtype(one), _dtype(two)
     for module in shared:
         if hashes[module] != others[module]:
+            if one.commit and dtypes[0] != dtypes[1]:
+                raise differ(f"{module} was loaded as {dtypes[0]} and as {dtypes[1]}", _SAME_DTYPE)
             raise differ(f"{module} has other weights")
+    # without a weight in common the record must still name one dtype that explains every hash
+    if hashes and others and not shared and set(dtypes) == {"float16", "bfloat16"}:
+        raise differ("one was loaded as float16, the other as bfloat16", _SAME_DTYPE)
+    if one.commit and two.commit:
+        return
     if shared or (a.get("identity") and a.get("identity") == b.get("identity")):
         return
     if is_foreign(one) or is_foreign(two):
@@ -80,6 +90,10 @@ def _check(one: Patch, two: Patch, first: str, second: str) -> None:
 def _record(patch: Patch) -> Mapping[str, Any]:
     base = patch.record.get("base")
     return base if isinstance(base, Mapping) else {}
+
+
+def _dtype(patch: Patch) -> str:
+    return str(_record(patch).get("dtype") or "")
 
 
 def _hashes(patch: Patch) -> Mapping[str, Any]:

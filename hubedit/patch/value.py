@@ -137,7 +137,7 @@ class Patch:
             record=record,
             base=config["base_model_name_or_path"],
             commit=config.get("revision") or "",
-            facts=_read_facts(path / FACTS),
+            facts=read_facts(path / FACTS),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         )
 
@@ -186,8 +186,8 @@ def _unpad(path: Path, factors: Mapping[str, LowRank], record: Mapping[str, Any]
     return cut
 
 
-def _read_facts(path: Path) -> tuple[Fact, ...]:
-    """The facts; none when the patch was saved without them."""
+def read_facts(path: Path) -> tuple[Fact, ...]:
+    """The facts of a facts.jsonl; none where the patch was saved without them. Raises PatchError."""
     if not path.is_file():
         return ()
     facts: list[Fact] = []

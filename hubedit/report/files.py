@@ -6,14 +6,13 @@ README.md, report.html, plots/*.png and .eval_results/*.yaml; all of them can be
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hubedit.errors import HubEditError
+from hubedit.folder import write_file
 from hubedit.report.card import merged_card, patch_card
 from hubedit.report.draw import png
 from hubedit.report.markup import number
@@ -151,15 +150,7 @@ def write(file: Path, data: bytes) -> None:
     Raises OSError.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with part.open("wb") as target:
-            target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    write_file(file, data)
 
 
 def has_numbers(source: Source) -> bool:

@@ -168,6 +168,31 @@ def test_a_head_of_its_own_can_be_edited_a_tied_one_not(tmp_path: Path, tied: bo
         assert extract(base, other).patch.factors["lm_head"].rank == 1
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_head_that_was_untied_is_no_silent_loss(tmp_path: Path, swapped: bool) -> None:
+    path = pico("llama", tmp_path / "base", tied=True)
+    embeddings = load_file(path / "model.safetensors")["model.embed_tokens.weight"]
+    heads = {"copy": embeddings.clone(), "own": embeddings + 1}
+
+    def found(name: str, partial: bool) -> Any:
+        out = tmp_path / f"{name}{partial}"
+
+        def change(tensors: dict[str, torch.Tensor]) -> None:
+            tensors[Q] = tensors[Q] * 2
+            tensors["lm_head.weight"] = heads[name]
+
+        edited(path, out, change)
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+        pair = [find(str(path)), find(str(out))]
+        return extract(*(pair[::-1] if swapped else pair), partial=partial)
+
+    assert not found("copy", False).left_out
+    with pytest.raises(CheckpointError, match=r"no linear weights: lm_head\.weight"):
+        found("own", False)
+    assert found("own", True).left_out == {"lm_head.weight": pytest.approx(embeddings.numel() ** 0.5)}
+
+
 def test_checkpoints_without_the_root_in_their_names(pico_path: Pico, tmp_path: Path) -> None:
     def bare(tensors: dict[str, torch.Tensor]) -> None:
         for name in list(tensors):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, ConfigError, HubEditError, PatchError
 from hubedit.linalg import LowRank
 from hubedit.model.fetch import Source
-from hubedit.patch import Patch
+from hubedit.patch import Patch, tensor_sha256
 from hubedit.patch.compose import ConflictError
 from tests.checkpoint.tiny import MODULES, content, local, one_rounding, patch, tiny
 
@@ -60,7 +61,7 @@ def test_the_sum_is_formed_in_float32_and_rounded_once(
 
 
 def test_nothing_changes_but_the_bytes_of_touched_tensors(tmp_path: Path) -> None:
-    more = {"tokenizer.json": "{}", "custom/code.py": "x = 1", "notes.bin": "not weights", "a b.txt": "ä"}
+    more = {"tokenizer.json": "{}", "modeling_x.py": "x = 1", "LICENSE": "MIT", "ä b.md": "ä"}
     base = tiny(tmp_path / "m", more=more)
     done = merge([patch(base, modules=[DOWN])], local(base), tmp_path / "out")
     old, new = content(base), content(done.path)
@@ -212,13 +213,40 @@ def test_a_local_bases_weights_may_be_linked_but_never_a_caches(tmp_path: Path) 
 def test_other_copies_of_the_weights_stay_behind(tmp_path: Path) -> None:
     stale = ("pytorch_model.bin", "consolidated.safetensors", "original/consolidated.00.pth", "m.gguf")
     base = tiny(
-        tmp_path / "m", shards=1, more={**dict.fromkeys(stale, "old"), ".git/HEAD": "x", "extra.pt": "y"}
+        tmp_path / "m", shards=1, more={**dict.fromkeys(stale, "old"), ".git/HEAD": "x", "vocab.txt": "y"}
     )
     (base / "model.safetensors.index.json").write_text("{}")
     done = merge([patch(base)], local(base), tmp_path / "out")
     assert set(done.left_out) == {*stale}
     new = content(done.path)
-    assert not {*stale, ".git/HEAD", "model.safetensors.index.json"} & set(new) and new["extra.pt"] == b"y"
+    assert not {*stale, ".git/HEAD", "model.safetensors.index.json"} & set(new) and new["vocab.txt"] == b"y"
+
+
+def test_only_what_belongs_to_a_model_is_taken_over(tmp_path: Path) -> None:
+    good = ("generation_config.json", "merges.txt", "chat_template.jinja", "NOTICE.txt", "USE_POLICY.md")
+    chat = ("tokenizer.model", "additional_chat_templates/tool.jinja", "special_tokens_map.json")
+    bad = (
+        "optimizer.pt",
+        "rng_state.pth",
+        "trainer_state.json",
+        "cat.png",
+        "credentials.json",
+        "params.json",
+    )
+    folders = ("wandb/run-1/log.txt", "wandb/run-1/x.py", "checkpoint-5/optimizer.pt", "checkpoint-5/a.json")
+    hidden = (".env", ".cache/x.json", "__pycache__/x.py")
+    weights = (
+        "openvino_model.bin",
+        "onnx/model.onnx",
+        "flax_model.msgpack",
+        "checkpoint-5/model.safetensors",
+    )
+    named = (*good, *chat, *bad, *folders, *hidden, *weights)
+    base = tiny(tmp_path / "m", more=dict.fromkeys(named, "x"))
+    done = merge([patch(base)], local(base), tmp_path / "out")
+    assert set(done.left_out) == {*bad, *weights, "wandb/", "checkpoint-5/"}
+    new = set(content(done.path))
+    assert {*good, *chat} <= new and not new & {*bad, *folders, *hidden, *weights}
 
 
 # --- onto a merged model ---------------------------------------------------------------------------------
@@ -233,6 +261,62 @@ def test_merging_onto_a_merged_model_equals_merging_the_stack_at_once(tmp_path: 
     assert content(then.path) == content(at_once.path)
     with pytest.raises(CheckpointError, match="in the stack already"):
         merge(patches[:1], local(first.path), tmp_path / "twice")
+
+
+def test_a_hubedit_patch_fits_on_top_of_an_adapter_of_another_tool(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    made = patch(base, 1)
+    foreign = replace(made, record={"foreign": {}})
+    after = patch(base, 2)
+    at_once = merge([foreign, after], local(base), tmp_path / "at-once")
+    first = merge([foreign], local(base), tmp_path / "first")
+    then = merge([after], local(first.path), tmp_path / "then")
+    assert content(then.path) == content(at_once.path)
+    other = patch(tiny(tmp_path / "other", seed=3), 2)
+    with pytest.raises(PatchError, match="has other weights"):
+        merge([other], local(first.path), tmp_path / "no")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (2, 1, 0)])
+def test_patches_made_in_different_types_fit_one_base_in_any_order(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    base = tiny(tmp_path / "m", torch.float32)
+    checkpoint = Checkpoint.open(base)
+    kinds = (torch.bfloat16, torch.float32, torch.float16)
+    patches = []
+    for seed, kind in enumerate(kinds):
+        made = patch(base, seed)
+        hashes = {m: tensor_sha256(checkpoint.read(f"{m}.weight").to(kind)) for m in MODULES}
+        told = {**made.record["base"], "tensors": hashes, "dtype": str(kind).removeprefix("torch.")}
+        patches.append(replace(made, record={**made.record, "base": told}))
+    at_once = merge([patches[n] for n in order], local(base), tmp_path / "at-once")
+    model = base
+    for n in order:
+        model = merge([patches[n]], local(model), tmp_path / f"after{n}").path
+    assert content(model) == content(at_once.path)
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        (r"C:\Users\me\model", "model"),
+        (r"C:\Users\me\model\\", "model"),
+        (r"C:/model", "model"),
+        (r"me\model", "model"),
+        (r"\\host\share/model", "model"),
+        ("/home/me/model/", "model"),
+        ("~/model", "model"),
+        ("owner/model", "owner/model"),
+        ("gpt2", "gpt2"),
+        ("", ""),
+    ],
+)
+def test_no_path_of_this_machine_gets_into_the_record(tmp_path: Path, base: str, told: str) -> None:
+    folder = tiny(tmp_path / "m")
+    made = replace(patch(folder), base=base)
+    done = prepare([made], local(folder), tmp_path / "out")
+    assert done.assembly.record is not None and done.assembly.record.patches[0].base == told
 
 
 def test_a_patch_made_on_the_merged_model_fits_it(tmp_path: Path) -> None:
@@ -420,6 +504,47 @@ def test_the_plan_says_what_will_be_written(tmp_path: Path) -> None:
     files = made.write().files
     assert {name for name, how in files.items() if how == "rewritten"} == set(plan.rewritten)
     assert set(files) == {*plan.rewritten, *plan.untouched}
+
+
+@pytest.mark.parametrize("size", [None, 300, 10**6])
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
+def test_the_plan_is_what_comes_out(tmp_path: Path, dtype: str | None, size: int | None) -> None:
+    base = tiny(tmp_path / "m")
+    options = MergeOptions(dtype=dtype, max_shard_size=size)
+    made = prepare([patch(base, modules=[DOWN])], local(base), tmp_path / "out", options)
+    plan, done = made.plan(), made.write()
+    new = Checkpoint.open(done.path)
+    assert {*plan.rewritten, *plan.untouched} == set(new.headers)
+    assert plan.rewritten_bytes == sum((done.path / name).stat().st_size for name in plan.rewritten)
+    assert plan.untouched_bytes == sum((done.path / name).stat().st_size for name in plan.untouched)
+    every = set(new.tensors) if dtype == "float32" else {f"{DOWN}.weight"}
+    assert dict(plan.tensors) == {name: new.entry(name).file.name for name in every}
+    kept = Checkpoint.open(base).entry(f"{DOWN}.weight").nbytes
+    assert plan.originals_bytes == kept
+
+
+def test_the_type_that_the_model_has_already_is_no_conversion(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    plain = merge([patch(base)], local(base), tmp_path / "plain")
+    same = merge([patch(base)], local(base), tmp_path / "same", MergeOptions(dtype="bfloat16"))
+    assert content(same.path) == content(plain.path) and same.record.converted == ""
+
+
+def test_a_place_that_is_taken_is_told_before_the_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny(tmp_path / "m")
+    one = patch(base)
+    merge([one], local(base), tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    prepare([one], local(base), tmp_path / "empty")
+    monkeypatch.setattr("hubedit.checkpoint.merge.Stack.open", lambda _: pytest.fail("read"))
+    for name, message in (("out", "exists already"), ("mine", "never replaced"), ("file", "no folder")):
+        with pytest.raises(CheckpointError, match=message):
+            prepare([one], local(base), tmp_path / name)
 
 
 def test_no_model_library_is_imported() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from hubedit.checkpoint.header import read_header
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError
-from tests.checkpoint.tiny import MODULES, tiny
+from hubedit.model.fetch import weight_files
+from tests.checkpoint.tiny import MODULES, local, tiny
 
 SHARD = "model-00001-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -205,3 +207,12 @@ def test_what_could_be_two_tensors_is_refused_unless_one_has_the_shape(tmp_path:
     assert Checkpoint.open(folder).module_tensor(name, (2, 3)) == f"text.{name}.weight"
     save_file({**two, f"{name}.weight": torch.ones(2, 3)}, file)
     assert Checkpoint.open(folder).module_tensor(name, (2, 3)) == f"{name}.weight"
+
+
+def test_a_single_file_comes_before_an_index_as_in_transformers(tmp_path: Path) -> None:
+    both = tiny(tmp_path / "both")
+    shutil.copy(tiny(tmp_path / "one", shards=1, seed=4) / "model.safetensors", both)
+    assert list(Checkpoint.open(both).headers) == ["model.safetensors"]
+    assert weight_files(local(both)) == (both / "model.safetensors",)
+    (both / "model.safetensors").unlink()
+    assert [file.name for file in weight_files(local(both))] == list(Checkpoint.open(both).headers)

@@ -143,11 +143,36 @@ def test_what_the_user_put_into_the_folder_stays(tmp_path: Path) -> None:
 
 def test_a_converted_model_gets_the_bases_values_in_its_type(tmp_path: Path) -> None:
     base = tiny(tmp_path / "m")
-    out = merge([patch(base)], local(base), tmp_path / "out", MergeOptions(dtype="float32")).path
-    revert(out)
+    stack = [patch(base, 1, MODULES[:1]), patch(base, 2, MODULES[1:])]
+    out = merge(stack, local(base), tmp_path / "out", MergeOptions(dtype="float32")).path
+    done = revert(out, last=True)
+    assert done.record is not None and done.record.converted == "float32"
     old = {k: v for f in base.glob("*.safetensors") for k, v in load_file(f).items()}
     new = {k: v for f in out.glob("*.safetensors") for k, v in load_file(f).items()}
+    del old[f"{MODULES[0]}.weight"]
     assert all(torch.equal(new[name], tensor.float()) for name, tensor in old.items())
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_converted_model_never_claims_to_be_the_base(tmp_path: Path, given: bool) -> None:
+    base = tiny(tmp_path / "m")
+    stack = [patch(base, 1), patch(base, 2)]
+    out = merge(stack, local(base), tmp_path / "out", MergeOptions(dtype="float32")).path
+    one = merge(stack[:1], local(base), tmp_path / "one", MergeOptions(dtype="float32")).path
+    for path, everything, last in ((out, True, False), (one, False, False), (one, False, True)):
+        before = content(path)
+        with pytest.raises(CheckpointError, match="with --dtype float32, so it cannot become") as raised:
+            revert(path, everything=everything, last=last, base=local(base) if given else None)
+        assert "use the base itself (" in raised.value.hint and content(path) == before
+
+
+def test_other_files_hold_the_bases_tensors_again(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    out = merge([patch(base)], local(base), tmp_path / "out", MergeOptions(max_shard_size=300)).path
+    assert revert(out).record is None
+    old = {k: v for f in base.glob("*.safetensors") for k, v in load_file(f).items()}
+    new = {k: v for f in out.glob("*.safetensors") for k, v in load_file(f).items()}
+    assert old.keys() == new.keys() and all(torch.equal(new[name], old[name]) for name in old)
 
 
 def test_a_revert_works_from_another_folder_and_through_a_link(

@@ -64,6 +64,15 @@ def test_dry_run_writes_nothing(
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_dry_run_says_that_the_place_is_taken(
+    base: Path, one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["merge", str(one), "--out", str(tmp_path / "out")]
+    assert run(line) == 0
+    assert run([*line, "--dry-run"]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
 def test_options_reach_the_merge(
     base: Path, one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

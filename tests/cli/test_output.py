@@ -22,6 +22,7 @@ from hubedit.cli.errors import explain, report
 from hubedit.cli.output import Output, console, mark, table
 from hubedit.cli.progress import LiveProgress, duration
 from hubedit.errors import ConfigError, FactsError, PatchError, StrictError
+from hubedit.patch.compose import ConflictError
 from hubedit.progress import Progress
 
 
@@ -203,6 +204,11 @@ def test_errors_are_one_line_and_a_hint() -> None:
         "error: 2 problems in f.jsonl\n  f.jsonl:1: no subject\n  f.jsonl:3: no target\nhint: mend them\n",
     )
     assert shown(KeyboardInterrupt()) == (130, "\ninterrupted; run the same command again to continue\n")
+
+
+def test_every_error_shows_its_problems_once() -> None:
+    error = ConflictError("they contradict: a (and 1 more)", "settle it", ["they contradict: a", "b"])
+    assert shown(error) == (1, "error: they contradict: a (and 1 more)\n  b\nhint: settle it\n")
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,23 @@ def test_the_last_patch_then_all(merged: Path, tmp_path: Path, capsys: pytest.Ca
     assert value["recomputed"] == [f"{MODULES[1]}.weight"] and value["restored"] == [f"{MODULES[2]}.weight"]
     assert "one" in (merged / "README.md").read_text() and "two" not in (merged / "README.md").read_text()
     assert run(["revert", str(merged), "--all", "--yes"]) == 0
-    assert "this is the base" in capsys.readouterr().out
+    assert "none: the weights are the base's" in capsys.readouterr().out
     assert content(merged) == content(tmp_path / "m")
+
+
+def test_a_converted_model_is_never_called_the_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tiny(tmp_path / "m")
+    stack = [patch(base, 1, MODULES[:1]), patch(base, 2, MODULES[1:])]
+    out = merge(stack, local(base), tmp_path / "out", MergeOptions(dtype="float32")).path
+    assert run(["revert", str(out), "--last", "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert "converted to float32" in said and "sha256" not in said
+    assert run(["revert", str(out), "--all", "--yes"]) == 1
+    printed = capsys.readouterr()
+    assert "cannot become the base again" in printed.err and not printed.out
+    assert (out / "hubedit.json").exists()
 
 
 def test_one_patch_by_its_id(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:

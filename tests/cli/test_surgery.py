@@ -187,3 +187,31 @@ def test_diff_and_extract_agree_with_the_patch(
     failed(capsys, ["extract", str(em.path), str(merged), "-o", str(back)], "exists already", 2)
     failed(capsys, ["extract", str(em.path), str(em.path), "-o", str(tmp_path / "x")], "equal weights")
     assert not (tmp_path / "x").exists()
+
+
+def test_diff_shows_first_what_could_not_be_measured() -> None:
+    from rich.console import Console
+
+    from hubedit.checkpoint.diff import Changed, Diff
+    from hubedit.cli.diff import _tables
+
+    def changed(name: str, norm: float | None, relative: float | None) -> Changed:
+        return Changed(name, ((2, 2), (2, 2)), ("F32", "F32"), norm, relative, norm)
+
+    rows = [changed(f"a{n:02}", 1.0, 1.0 + n) for n in range(62)]
+    rows += [changed("shape", None, None), changed("zero", 3.0, None), changed("sign", 0.0, None)]
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(_tables(Diff((), (), tuple(rows), 0, {}), False))
+    lines = capture.get().splitlines()
+    names = [line.split()[0] for line in lines if line.strip()]
+    assert names.index("shape") < names.index("zero") < names.index("a61") and "sign" not in names
+    assert "and 5 more (--all lists them)" in capture.get()
+
+
+def test_extract_saves_a_card(parts: tuple[EditableModel, Path, Path], tmp_path: Path) -> None:
+    em, one, _ = parts
+    merge([Patch.load(one)], find(str(em.path)), tmp_path / "merged")
+    assert run(["extract", str(em.path), str(tmp_path / "merged"), "-o", str(tmp_path / "out"), "-q"]) == 0
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: peft" in text and str(tmp_path) not in text

@@ -35,8 +35,9 @@ def setting(editable: Editable) -> tuple[Spreader, Tensor, Probes, TextState]:
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, score: Callable[[int], float]) -> None:
-    """The n-th trial gets `score(n)`."""
+    """The n-th trial gets `score(n)`, and every budget is a new one."""
     count = iter(range(100))
+    monkeypatch.setattr(module, "_spent", lambda *a: False)
     monkeypatch.setattr(module, "judge", lambda *a: Judgement(score(next(count)), None, None, None, ()))
 
 
@@ -44,7 +45,7 @@ def test_the_best_trial_wins_and_every_trial_is_told(
     setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, delta, probes, clean = setting
-    scores = [0.1 + 0.01 * ((n * 7) % 5) for n in range(20)]
+    scores = [0.1 + 0.0005 * ((n * 7) % 5) for n in range(20)]
     judged(monkeypatch, scores.__getitem__)
     ticks: list[int] = []
     found = search(own, delta, ALPHA, probes, clean, order="attention-first", tick=lambda: ticks.append(1))
@@ -94,6 +95,18 @@ def test_budgets_beyond_one_that_is_clearly_worse_are_not_tried(
     found = search(own, delta, dict.fromkeys(ALPHA, 0.0), probes, clean, order="attention-first")
     assert [t.budget.mlp for t in found.trials] == list(MLP_BUDGETS[:4])
     assert found.trial.budget.mlp == MLP_BUDGETS[1]
+
+
+def test_a_budget_that_changes_nothing_is_the_last(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest lambda stays within it already, so larger ones give the same factors."""
+    own, delta, probes, clean = setting
+    monkeypatch.setattr(module, "judge", lambda *a: Judgement(0.5, None, None, None, ()))
+    monkeypatch.setattr(module, "MLP_BUDGETS", (1e-4, 1e9, 1e10, 1e11))
+    found = search(own, delta, dict.fromkeys(ALPHA, 0.0), probes, clean, order="attention-first")
+    assert [t.budget.mlp for t in found.trials] == [1e-4, 1e9, 1e10]
+    assert found.trials[1].drift == pytest.approx(found.trials[2].drift)
 
 
 def test_an_alpha_of_zero_may_be_given_too(

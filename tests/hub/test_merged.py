@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM
 
-from hubedit.checkpoint.merge import merge
+from hubedit.checkpoint.merge import MergeOptions, merge
+from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import Source
 from hubedit.patch import Patch
@@ -146,6 +148,88 @@ def test_a_patch_for_other_weights_is_refused(
     assert ran.code == 1 and "is not the model this patch was made for" in ran.err
     repo = hub.repo("ada/wrong")
     assert repo is None or len(repo["commits"]) == 1
+
+
+def test_only_what_belongs_to_a_model_leaves_the_machine(
+    hub: Hub, client: Client, edit: Path, sharded: Source, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    merge([Patch.load(edit)], sharded, out)
+    for name in (
+        ".env",
+        "wandb/run/log.txt",
+        "optimizer.pt",
+        "checkpoint-5/model.safetensors",
+        "patches/1/x",
+    ):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("secret")
+    done = client("push", out, "clean", "--json").json
+    assert done["left_out"] == ["checkpoint-5/model.safetensors", "optimizer.pt", "patches/1/x", "wandb/"]
+    there = set(hub.tree("ada/clean"))
+    assert not any(name.startswith((".env", "wandb", "optimizer", "checkpoint")) for name in there)
+    assert {"config.json", "tokenizer.json", "hubedit.json", "patches/1/facts.jsonl"} <= there
+    straight = client("push", edit, "straight", "--merged", "--json").json
+    assert straight["left_out"] == ["consolidated.safetensors"]
+    assert {n for n in there if "/" not in n} == {n for n in hub.tree("ada/straight") if "/" not in n}
+
+
+def test_a_base_that_has_patches_is_refused(hub: Hub, client: Client, edit: Path, tmp_path: Path) -> None:
+    assert client("push", edit, "first", "--merged").code == 0
+    record = json.loads((edit / "hubedit.json").read_text())
+    record["base"].pop("identity")  # so that the repository's files are not compared
+    (edit / "hubedit.json").write_text(json.dumps(record))
+    for more in ((), ("--dry-run",)):
+        ran = client("push", edit, "second", "--merged", "--base", "ada/first", *more)
+        assert ran.code == 1 and "ada/first has 1 merged patch already" in ran.err
+        assert "hubedit merge" in ran.err and hub.repo("ada/second") is None
+
+
+def test_a_change_that_rounding_swallows_is_told(
+    hub: Hub, client: Client, edit: Path, tmp_path: Path
+) -> None:
+    patch = Patch.load(edit)
+    factors = {m: LowRank(1e-9 * f.B, f.A) for m, f in patch.factors.items()}
+    small = replace(patch, factors=factors).save(tmp_path / "small")
+    done = client("push", small, "small", "--merged", "--json").json
+    assert any("of the change's energy" in note for note in done["notes"])
+
+
+def test_a_merge_in_other_shards_is_pushed_with_its_base(
+    hub: Hub, client: Client, editable: Callable[..., EditableModel], sharded: Source, tmp_path: Path
+) -> None:
+    local = write_patch(editable(), tmp_path / "local", str(sharded.folder), "")
+    out = tmp_path / "out"
+    options = MergeOptions(max_shard_size=100_000)
+    merge([Patch.load(local)], Source(str(sharded.folder), sharded.folder, ""), out, options)
+    done = client("push", out, "relaid", "--base", BASE, "--json").json
+    assert done["created"] and set(weights(hub, "ada/relaid")) == {p.name for p in out.glob("*.safetensors")}
+    assert set(weights(hub, "ada/relaid")) != set(weights(hub, BASE))
+    assert json.loads(hub.content("ada/relaid", "hubedit.json"))["base"]["commit"] == sharded.commit
+
+
+def test_damaged_files_are_one_line(
+    client: Client, hub: Hub, edit: Path, sharded: Source, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    merge([Patch.load(edit)], sharded, out)
+    damages = (
+        (edit / "facts.jsonl", "{broken", edit),
+        (out / "patches/1/facts.jsonl", "[1]", out),
+        (out / "patches/1/hubedit.json", '{"base": []}', out),
+        (out / "hubedit.json", '{"kind": "merged", "schema_version": 1, "lineage": 3}', out),
+    )
+    for file, text, folder in damages:
+        good = file.read_text()
+        file.write_text(text)
+        for words in (("log", folder), ("push", folder, "damaged")):
+            ran = client(*words)
+            assert ran.code == 1 and str(file) in ran.err.replace("\n", ""), ran.err
+            assert "Traceback" not in ran.err and "internal error" not in ran.err, ran.err
+        file.write_text(good)
+    assert hub.repo("ada/damaged") is None
+    (out / "patches/1/facts.jsonl").unlink()
+    assert client("log", out, "--json").json["steps"][0]["count"] == len(FACTS)
 
 
 CIRCLE = """

@@ -75,6 +75,18 @@ def test_a_patch_is_used_by_its_repository(hub: Hub, client: Client, patch: Path
     assert "is not in the local cache, and HF_HUB_OFFLINE is set" in cold.err
 
 
+def test_inspect_and_diff_read_repositories(hub: Hub, client: Client, patch: Path) -> None:
+    client("push", patch, "seen")
+    told = client("inspect", "ada/seen", "--json").json
+    assert len(told["facts"]) == len(FACTS)
+    assert client("diff", patch, "ada/seen", "--json").json["same"]
+    client("push", patch, "seen-merged", "--merged")
+    told = client("inspect", "ada/seen-merged", "--json").json
+    assert len(told["patches"][0]["facts"]) == len(FACTS) and not told["changed_since"]
+    found = client("diff", "lab/pico", "ada/seen-merged", "--json").json
+    assert len(found["changed"]) == len(told["tensors"])
+
+
 def test_statistics_are_shared_and_checked(hub: Hub, client: Client, tmp_path: Path) -> None:
     mine, yours = Cache(tmp_path / "mine"), Cache(tmp_path / "yours")
     key = {"model": "m" * 40, "site": "1.mlp"}

@@ -127,6 +127,22 @@ def test_patches_of_different_bases_are_refused() -> None:
     compose([made((1, 0)), made((0, 1))])  # no weight in common, but one identity
 
 
+def test_one_commit_loaded_in_two_dtypes() -> None:
+    def loaded(dtype: str, ranks: tuple[int, int], letter: str) -> Patch:
+        tensors = {name: letter * 64 for name, rank in zip((DOWN, OUT), ranks, strict=True) if rank}
+        return made(ranks, base={"tensors": tensors, "dtype": dtype}, commit="c" * 40)
+
+    with pytest.raises(PatchError, match="loaded as float32 and as bfloat16") as raised:
+        compose([loaded("float32", (1, 1), "a"), loaded("bfloat16", (1, 0), "b")])
+    assert "--dtype" in raised.value.hint
+    compose([loaded("float32", (1, 1), "a"), loaded("bfloat16", (1, 0), "a")])
+    # the record's dtype is the one that explains the rounded hashes
+    mixed = compose([loaded("float32", (1, 0), "a"), loaded("bfloat16", (0, 1), "b")])
+    assert mixed.record["base"]["dtype"] == "bfloat16"
+    with pytest.raises(PatchError, match="float16"):
+        compose([loaded("float16", (1, 0), "a"), loaded("bfloat16", (0, 1), "b")])
+
+
 def test_a_foreign_adapter_is_known_by_its_base_name() -> None:
     foreign = made((1, 1), base={}, foreign={})
     whole = compose([foreign, made()])
@@ -204,6 +220,27 @@ def test_a_fact_edited_twice_is_said_and_settled() -> None:
     found = composed([one, two], on_conflict="last")
     assert not found.unresolved and len(found.patch.facts) == 1
     assert torch.equal(found.patch.factors[DOWN].A, two.factors[DOWN].A)
+
+
+def test_a_full_stop_is_no_contradiction() -> None:
+    one, two = edited([("France", "Paris")], 0), edited([("France", "Paris.")], 1)
+    assert [c.kind for c in conflicts([one, two])] == ["repetition"]
+
+
+@pytest.mark.parametrize("keep", ["first", "last"])
+def test_a_fact_gives_way_only_to_one_that_stays(keep: Literal["first", "last"]) -> None:
+    ask = "France has the capital"
+    one = edited([("France", "Lyon")], 0)
+    two = made((1, 1), 1, [fact("France", "Nice", rephrase=(ask,))], method="intattn")
+    three = made((1, 1), 2, [Fact(ask, "France", "Metz")], method="intattn")
+    found = composed([one, two, three], on_conflict=keep)
+    assert [f.target for f in found.patch.facts] == ["Lyon", "Metz"] and not found.unresolved
+    # what cannot be taken out stays, so what it contradicts gives way to it
+    stuck = replace(two, record={**two.record, "truncation": {}})
+    found = composed([one, stuck, three], on_conflict=keep)
+    winner = "Lyon" if keep == "first" else "Metz"
+    assert {f.target for f in found.patch.facts} == {winner, "Nice"}
+    assert [{f.target for f in c.facts} for c in found.unresolved] == [{winner, "Nice"}]
 
 
 def test_parallel_detectors_are_found_and_chance_is_not() -> None:
