@@ -96,6 +96,8 @@ def eval(
     if named:
         harness.require()
     target = _target(out)
+    if target is not None and (limit or facts is not None or dataset):
+        _check_sample(target)
     where = patch_folder(patch) if patch is not None else None
     edit = Patch.load(where) if where is not None else None
     asked, remarks = _facts(edit, facts, dataset, limit)
@@ -226,6 +228,15 @@ def _target(out: Path | None) -> Path | None:
                 raise ConfigError(f"{place} is in the way of {file}", "choose another place with --out")
             break
     return file
+
+
+def _check_sample(file: Path) -> None:
+    """A patch's full report is not replaced by one of other or fewer facts. Raises ConfigError."""
+    if file.exists() and (file.parent / "hubedit.json").exists():
+        raise ConfigError(
+            f"{file} holds the results of all facts of the patch, and would be replaced by others",
+            "choose another place with --out, or leave out --limit, --facts and --dataset",
+        )
 
 
 def _write(file: Path, report: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from hubedit.cli.output import Output, mark, table
 
@@ -68,6 +68,8 @@ def inspect(
     summary, loaded = summarise(folder)
     fitted = fit(loaded, find(model)) if model is not None else None
     sink.data(_value(summary, fitted), human=lambda: _summary(summary, fitted, every), brief=summary.id)
+    if fitted is not None and not fitted.fits:
+        raise Exit(1)  # as merge and ask refuse it; the reasons have been shown
 
 
 def _changed(stack: Stack) -> list[str]:

@@ -106,7 +106,8 @@ def _table(done: RevertResult) -> Table:
     ]
     kind = done.record.converted if done.record else ""
     how = f"converted to {kind}" if kind else "each verified by its sha256"
-    rows.append(("tensors of the base again", f"{len(done.restored)}, {how}"))
+    if done.restored:
+        rows.append(("tensors of the base again", f"{len(done.restored)}, {how}"))
     if done.recomputed:
         rows.append(("tensors recomputed from the base", str(len(done.recomputed))))
     return table_of(rows)

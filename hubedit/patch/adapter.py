@@ -65,7 +65,10 @@ def write_weights(factors: Mapping[str, LowRank], rank: int, path: Path) -> None
         tensors[f"{_PREFIX}{module}{_A}"] = padded.A.contiguous()
         tensors[f"{_PREFIX}{module}{_B}"] = padded.B.contiguous()
     try:
+        path.touch()
+        mode = path.stat().st_mode & 0o777
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(mode)  # safetensors writes for the owner alone, whatever the umask says
     except SafetensorError as error:
         # it reports a full disk as an error of its own
         raise OSError(str(error)) from error

@@ -129,7 +129,7 @@ def test_inspect_names_what_does_not_fit(
 ) -> None:
     em, one, _ = parts
     other = pico_path("gpt2")
-    problems = answer(capsys, ["inspect", str(one), "-m", str(other)])["fit"]["problems"]
+    problems = answer(capsys, ["inspect", str(one), "-m", str(other)], code=1)["fit"]["problems"]
     assert problems[0] == "the model is a gpt2, the patch was made for a llama" and len(problems) == 3
     changed = tmp_path / "changed"
     shutil.copytree(em.path, changed)
@@ -137,7 +137,7 @@ def test_inspect_names_what_does_not_fit(
     name = f"{em.module_name(SITES[1])}.weight"
     tensors[name][0, 0] += 1
     save_file(tensors, changed / "model.safetensors", {"format": "pt"})
-    (problem,) = answer(capsys, ["inspect", str(one), "-m", str(changed)])["fit"]["problems"]
+    (problem,) = answer(capsys, ["inspect", str(one), "-m", str(changed)], code=1)["fit"]["problems"]
     assert problem.startswith(f"{em.module_name(SITES[1])} has other weights")
     failed(capsys, ["inspect", str(tmp_path / "none")], "no such folder")
     failed(capsys, ["inspect", str(em.path)], "hubedit merged no patch")

@@ -175,13 +175,13 @@ def test_only_what_belongs_to_a_model_leaves_the_machine(
 
 
 def test_a_base_that_has_patches_is_refused(hub: Hub, client: Client, edit: Path, tmp_path: Path) -> None:
-    assert client("push", edit, "first", "--merged").code == 0
+    assert client("push", edit, "stacked", "--merged").code == 0
     record = json.loads((edit / "hubedit.json").read_text())
     record["base"].pop("identity")  # so that the repository's files are not compared
     (edit / "hubedit.json").write_text(json.dumps(record))
     for more in ((), ("--dry-run",)):
-        ran = client("push", edit, "second", "--merged", "--base", "ada/first", *more)
-        assert ran.code == 1 and "ada/first has 1 merged patch already" in ran.err
+        ran = client("push", edit, "stacked-again", "--merged", "--base", "ada/stacked", *more)
+        assert ran.code == 1 and "ada/stacked has 1 merged patch already" in ran.err
         assert "hubedit merge" in ran.err and hub.repo("ada/second") is None
 
 
