@@ -15,13 +15,14 @@ from hubedit.errors import ConfigError
 
 # MEMIT preserves one prompt, "{subject} is a". Its learning rates (0.5, Llama 0.1) are absolute; hubedit's
 # `step` is relative to the size of the residual stream, so here the numbers are the same and the unit is not.
-_MEMIT = TargetConfig(steps=25, step=0.5, clamp=4.0, decay=1e-3, kl=0.0625, essence=1, contexts=5)
+_MEMIT = TargetConfig(steps=25, step=0.5, clamp=4.0, decay=1e-3, kl=0.0625, essence=1, told=0, contexts=5)
 _LAYERS = "4-8"
 _LAMBDA = 15000.0
 
 
 def _row(alpha: str, targets: TargetConfig) -> EditConfig:
-    return EditConfig(layers=_LAYERS, alpha=alpha, lam=_LAMBDA, search=False, targets=targets)
+    # MEMIT preserves the corpus alone: what `own` and `told` add is hubedit's
+    return EditConfig(layers=_LAYERS, alpha=alpha, lam=_LAMBDA, own=0.0, search=False, targets=targets)
 
 
 PRESETS: dict[str, EditConfig] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hubedit.checkpoint.header import TensorEntry, read_header
@@ -72,7 +73,7 @@ class Origin:
             base = Checkpoint.open(self.given)
             yield str(self.given), lambda name, _: base.tensors.get(name)
         for repo, commit in self.repos:
-            yield f"cache of {repo}", lambda name, touched: _cached(repo, commit, name, touched)  # noqa: B023
+            yield f"cache of {repo}", partial(_cached, repo, commit)
         for repo, commit in self.repos:
             from hubedit.checkpoint.remote import Remote
 

@@ -38,10 +38,12 @@ class Remote:
         """
         start, layout = self._layout(touched.base_file)
         place = layout.get(name)
+        if not isinstance(place, dict):
+            return None
         try:
-            begin, end = place["data_offsets"]  # type: ignore[index]
+            begin, end = place["data_offsets"]
             size, shape = int(end) - int(begin), touched.shape
-            same = place["dtype"] == touched.base_dtype and tuple(place["shape"]) == shape  # type: ignore[index]
+            same = place["dtype"] == touched.base_dtype and tuple(place["shape"]) == shape
         except (TypeError, KeyError, ValueError):
             return None
         if not same or size != nbytes(touched.base_dtype, shape):

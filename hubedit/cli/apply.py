@@ -140,20 +140,22 @@ def apply(
     target = out if out is not None else Path(f"{facts.stem}-patch")
 
     from hubedit.facts import load_facts
+    from hubedit.hub import patch_folder
+    from hubedit.patch import Patch
 
     loaded = load_facts(facts, format=format.value, on_conflict=on_conflict.value)
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
     if dry_run:
+        if on:
+            Patch.load(patch_folder(on))
         _plan(sink, model, loaded, str(facts), config, target, force, device, dtype, trust_remote_code)
         return
 
     from hubedit.cache import Cache
     from hubedit.cli.applied import show
     from hubedit.cli.push import destination, send, shared
-    from hubedit.hub import patch_folder
     from hubedit.model.load import load
-    from hubedit.patch import Patch
     from hubedit.pipeline import apply_facts, check_free, check_strict
 
     check_free(target, force)

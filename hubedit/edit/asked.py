@@ -91,16 +91,14 @@ def success_rows(
 
 def told_phrasings(
     em: EditableModel, facts: Sequence[Fact], beliefs: Survey, config: EditConfig
-) -> tuple[tuple[tuple[str, str], ...], ...]:
+) -> Phrasings:
     """For each fact the phrasings of its relation that the model itself uses; none when not wanted."""
     if config.targets.told < 1:
         return ((),) * len(facts)
     return paraphrases(em, facts, beliefs, config.targets.told, config.seed)
 
 
-def told_rows(
-    em: EditableModel, facts: Sequence[Fact], told: Sequence[Sequence[tuple[str, str]]]
-) -> tuple[Row, ...]:
+def told_rows(em: EditableModel, facts: Sequence[Fact], told: Phrasings) -> tuple[Row, ...]:
     """Rows that must give the target in those phrasings."""
     return tuple(
         row(em, n, before + fact.subject + after, fact.subject, answer=fact.target)

@@ -14,6 +14,7 @@ from hubedit.edit.asked import prepare
 from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
 from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.depth import last_layer, window
+from hubedit.edit.others import READ
 from hubedit.edit.probes import read_text
 from hubedit.edit.repair import repair
 from hubedit.edit.rows import Row
@@ -63,7 +64,6 @@ def compute(
     """Edits `facts` into factors for `em`, which is the same model afterwards, also when this raises.
 
     `kept`: facts that an older patch, in effect now, has edited, and that must stay so.
-
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
     cache, progress = cache or Cache(), progress or Silent()
@@ -73,7 +73,8 @@ def compute(
     sites = [Site(n, "mlp") for n in layers] + [Site(n, "attention") for n in layers if alpha[n] > 0]
     moments = second_moments(em, sites, config.stats, cache, progress)
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
-    corpus = [*token_rows(em, config.stats, needed_tokens(em, config.stats), cache, Silent()), *text]
+    seen = min(needed_tokens(em, config.stats), READ)
+    corpus = [*token_rows(em, config.stats, seen, cache, Silent()), *text]
     clock.lap("statistics")
 
     progress.start("survey", len(facts), "facts")

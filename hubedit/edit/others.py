@@ -24,6 +24,10 @@ from hubedit.model.score import scores
 from hubedit.model.tokens import decode
 
 MOST_WORDS = 6
+MOST_LETTERS = 80
+"""Scripts without spaces have no words to count."""
+READ = 50_000
+"""Tokens of the corpus that are looked through."""
 MOST_SUBJECTS = 200
 TEMPLATES_EACH = 2
 
@@ -43,7 +47,8 @@ def named(texts: Sequence[str], phrasings: Sequence[tuple[str, str]], known: Seq
                 if end < 0 or not sentence.startswith(before):
                     continue
                 subject = sentence[len(before) : end]
-                if subject == subject.strip() and 0 < len(subject.split()) <= MOST_WORDS:
+                short = len(subject) <= MOST_LETTERS
+                if short and subject == subject.strip() and 0 < len(subject.split()) <= MOST_WORDS:
                     found.setdefault(subject)
                     break
     return [s for s in found if not any(mentions(s, k) or mentions(k, s) for k in known)]

@@ -98,13 +98,14 @@ class Rows:
 
 
 def chunks(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    """Rows grouped so that padded chunks hold at most `tokens` tokens and no fact is split.
+    """Rows grouped so that padded chunks hold at most `tokens` tokens and no fact is split; rows about
+    other subjects belong to no fact and stand alone.
 
     Facts are taken in order of their longest row, so that padding is small.
     """
-    by_fact: dict[int, list[Row]] = {}
-    for r in rows:
-        by_fact.setdefault(r.fact, []).append(r)
+    by_fact: dict[tuple[int, int], list[Row]] = {}
+    for number, r in enumerate(rows):
+        by_fact.setdefault((r.fact, number if r.fact == OTHER else 0), []).append(r)
     groups = sorted(by_fact.values(), key=lambda g: (max(len(r.ids) for r in g), g[0].fact))
     result: list[list[Row]] = []
     current: list[Row] = []

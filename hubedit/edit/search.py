@@ -1,9 +1,9 @@
 """Choosing drift budgets and the attention share by trial: solves are cheap, so several are judged on probes.
 
 No fixed budget serves every model (docs/experiments.md): the solve is repeated under a few budgets, each
-result is judged by `hubedit.edit.probes`, and the best harmonic mean of success, locality and unchanged
-text wins. alpha = 0 (plain MLP editing) is among the candidates unless the user gives alpha, so the joint
-update is used where it helps and nowhere else.
+result is judged by `hubedit.edit.probes`, and the best score wins (success, what stays about the edited
+subjects and about others, unchanged text). alpha = 0 (plain MLP editing) is among the candidates unless
+the user gives alpha, so the joint update is used where it helps and nowhere else.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 
 MLP_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""Tried in turn, up to the first that is clearly worse than the one before."""
+"""Tried in turn, up to the first that is clearly worse than the best so far."""
 WORSE = 0.97
+"""Share of the best score below which a budget is clearly worse."""
 ATTENTION_BUDGETS = (0.003, 0.02)
 
 NORM_PASSES = 2

@@ -19,12 +19,17 @@ from hubedit.facts import Fact
 from hubedit.facts.answers import clip, gives
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
+from hubedit.model.memory import TokenBudget
 from hubedit.model.tokens import decode
 
 TELLINGS = 16
 """Continuations sampled a subject."""
 LENGTH = 24
-"""Tokens of each, the subject included."""
+"""Tokens of each, after the subject."""
+SUBJECTS = 32
+"""Subjects a relation that the model is made to speak about: they share what is told."""
+STREAMS = 512
+"""Continuations sampled at once; fewer when memory runs out."""
 TRIED = 12
 """Phrasings asked of others before those are chosen."""
 ASKED = 8
@@ -42,12 +47,13 @@ def paraphrases(
     for n, t in enumerate(survey.own):
         if t >= 0 and old[n]:
             groups[t].append(n)
-    sentences = _tell(em, sorted({facts[n].subject for group in groups.values() for n in group}), seed)
+    heard = {facts[n].subject for group in groups.values() for n in group[:SUBJECTS]}
+    sentences = _tell(em, sorted(heard), seed)
     result: list[tuple[tuple[str, str], ...]] = [()] * len(facts)
     for t, group in groups.items():
         # templates with the same answers ask for the same relation, and share what is told of it
         kin = [n for u, members in groups.items() if u == t or survey.same(t, u) for n in members]
-        told = Counter(after for n in kin for after in _between(sentences[facts[n].subject], old[n]))
+        told = Counter(after for n in kin for after in _between(sentences.get(facts[n].subject, ()), old[n]))
         for before, after in {facts[n].template for n in kin}:
             if before == "":
                 told[after] += len(kin)  # a phrasing that the batch itself holds is sure
@@ -68,15 +74,24 @@ def _tell(em: EditableModel, subjects: Sequence[str], seed: int) -> dict[str, li
     longest = max(len(em.tokenizer(s, add_special_tokens=False)["input_ids"]) for s in subjects)
     length = min(longest + LENGTH, em.max_positions)
     texts: dict[str, list[str]] = {s: [] for s in subjects}
-    many = 512
+    sizes = sorted({len(s) for s in subjects}, reverse=True)
     prompts = [s for s in subjects for _ in range(TELLINGS)]
-    for at in range(0, len(prompts), many):
-        part = prompts[at : at + many]
-        for ids in sample_documents(em, len(part), length, seed + at, part):
+    budget = TokenBudget(em.device, STREAMS * length)
+    at = 0
+    while at < len(prompts):
+        part = prompts[at : at + max(1, budget.tokens // length)]
+        try:
+            documents = sample_documents(em, len(part), length, seed + at, part)
+        except RuntimeError as error:
+            budget.shrink(error, len(part), length)
+            continue
+        at += len(part)
+        for ids in documents:
             text = decode(em.tokenizer, ids).lstrip()
-            subject = max((s for s in texts if text.startswith(s)), key=len, default=None)
-            if subject is not None:
-                texts[subject].append(clip(text[len(subject) :]))
+            # the longest name that it begins with: "Marie Curie", not "Marie"
+            size = next((n for n in sizes if text[:n] in texts), 0)
+            if size:
+                texts[text[:size]].append(clip(text[size:]))
     return texts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ class _Work:
         for at in range(0, len(facts), CHUNK):
             part = facts[at : at + CHUNK]
             key = {"facts": digest([to_record(fact) for fact in part]), **more}
-            found.append(self._part(kind, key, lambda part=part: compute(part)))  # type: ignore[misc]
+            found.append(self._part(kind, key, partial(compute, part)))
             self._progress.advance(len(part))
         self._progress.finish()
         return found

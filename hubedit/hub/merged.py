@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ def push_merged(
     files |= _beside(target.repo, done.to_json(), made, with_facts)
     count = f"{made.facts} edited fact{'' if made.facts == 1 else 's'}"
     message = target.where.message or f"{made.base.repo} with {count}"
-    stale = lambda found: model_stale(files, found)  # noqa: E731
+    stale = partial(model_stale, files)
     pushed = put(target, "model", files, stale, message, dry_run=False, progress=progress)
     warning = vanished(done)
     notes = (*pushed.notes, *((warning,) if warning else ()))

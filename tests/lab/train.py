@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -61,14 +62,26 @@ class Plan:
 
 
 def train(
-    world: World, arch: str, out: Path, size: Size | None = None, plan: Plan | None = None, seed: int = 0
+    world: World,
+    arch: str,
+    out: Path,
+    size: Size | None = None,
+    plan: Plan | None = None,
+    seed: int = 0,
+    start: Path | None = None,
 ) -> dict[str, Any]:
-    """Train `arch` on `world`, write everything under `out` and return what `lab.json` says."""
+    """Train `arch` on `world`, write everything under `out` and return what `lab.json` says.
+
+    `start`: a lab model of the same world and shape whose weights are where training begins.
+    """
     size, plan = size or Size(), plan or Plan()
     torch.manual_seed(seed)
     model, tokenizer = make(arch, size, world)
+    if start is not None:
+        load_model(model, start / "model.safetensors", strict=not model.config.tie_word_embeddings)
     torch.nn.Module.to(model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     record: dict[str, Any] = {"world": world.name, "arch": arch, "seed": seed, "size": asdict(size)}
+    record |= {"start": json.loads((start / "lab.json").read_text())} if start is not None else {}
     record |= {"plan": asdict(plan), "parameters": model.num_parameters(), "figures": []}
     out.mkdir(parents=True, exist_ok=True)
     write_world(world, out)
@@ -240,6 +253,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--two-hop-share", type=float, default=invented.TWO_HOP_SHARE)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="go on from this lab model of the same world")
     parser.add_argument("--threads", type=int, default=1)
     for config in (Size, Plan):
         for f in fields(config):
@@ -254,7 +268,7 @@ def main() -> None:
     size = Size(**{f.name: getattr(args, f.name) for f in fields(Size)})
     plan = Plan(**{f.name: getattr(args, f.name) for f in fields(Plan)})
     world = _world(args.world, args.people, args.seed, args.two_hop_share)
-    train(world, args.arch, args.out, size, plan, args.seed)
+    train(world, args.arch, args.out, size, plan, args.seed, args.start)
 
 
 if __name__ == "__main__":
