@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from hubedit.errors import HubEditError, PatchError
+from hubedit.errors import ConfigError, HubEditError, PatchError
 
 if sys.platform != "win32":
     import fcntl
@@ -37,14 +37,14 @@ def write_folder(
     """Calls `fill` with an empty folder and puts the result at `folder`.
 
     `marker`: a file name that says the folder is one of ours; `overwrite` replaces only such a folder,
-    and the old one stays until the new one is complete. `what`: how messages call it. Raises `error` when
-    something else is there or the disk refuses; then nothing is left behind.
+    and the old one stays until the new one is complete. `what`: how messages call it. Raises ConfigError when
+    something else is there, `error` when the disk refuses; then nothing is left behind.
     """
     folder = Path(os.path.abspath(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _tidy(folder, marker)
-        check_free(folder, marker, overwrite=overwrite, what=what, error=error)
+        check_free(folder, marker, overwrite=overwrite, what=what)
         part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
         part.mkdir()
         try:
@@ -100,28 +100,26 @@ def check_name(name: str) -> PurePosixPath:
     return path
 
 
-def check_free(
-    folder: Path, marker: str, *, overwrite: bool, what: str = "patch", error: type[HubEditError] = PatchError
-) -> None:
-    """Raises `error` where `write_folder` would refuse what is at the place; OSError as the system."""
+def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch") -> None:
+    """Raises ConfigError where `write_folder` would refuse what is at the place; OSError as the system."""
     if folder.is_symlink() or folder.is_file():
-        raise error(f"{folder} is in the way: it is no folder", "choose another place with --out")
+        raise ConfigError(f"{folder} is in the way: it is no folder", "choose another place with --out")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / marker).is_file():
-        raise error(
+        raise ConfigError(
             f"{folder} is not empty and holds no {what}, so it is never replaced",
             "choose another place with --out",
         )
     if not overwrite:
         force = ", or add --force" if what == "patch" else ""
-        raise error(f"{folder} exists already", f"choose another place with --out{force}")
+        raise ConfigError(f"{folder} exists already", f"choose another place with --out{force}")
 
 
 def _replace(part: Path, folder: Path, overwrite: bool) -> None:
     """Puts `part` at `folder`; the old folder is removed last."""
     if folder.exists() and overwrite and _exchange(part, folder):
-        _sync_file(folder.parent)
+        sync_file(folder.parent)
         return  # the old folder now has the name of the part, which is removed
     old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
     if folder.exists() and overwrite:
@@ -134,7 +132,7 @@ def _replace(part: Path, folder: Path, overwrite: bool) -> None:
         if old.exists():
             os.rename(old, folder)
         raise
-    _sync_file(folder.parent)
+    sync_file(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -198,11 +196,12 @@ def _sync(folder: Path) -> None:
     """Everything in the folder, and the folder itself, on the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if not path.is_symlink():
-            _sync_file(path)
-    _sync_file(folder)
+            sync_file(path)
+    sync_file(folder)
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """A file's content, or a folder's names, on the disk. Raises OSError."""
     if sys.platform == "win32" and path.is_dir():
         return
     handle = os.open(path, os.O_RDONLY)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hubedit.checkpoint.carry import CARD, carry, keep, write_config
-from hubedit.checkpoint.delta import Change, calm
+from hubedit.checkpoint.delta import Change
 from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.origin import KEPT, Origin
 from hubedit.checkpoint.place import Link
 from hubedit.checkpoint.read import CONFIG, INDEX, SINGLE, Checkpoint
-from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touched
+from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touched, to_text
 from hubedit.checkpoint.stack import Member, factors
-from hubedit.checkpoint.write import Written, other_files, same_files, write_tensors
+from hubedit.checkpoint.write import Written, copy_tensors, kept_at, other_files, same_files
 from hubedit.errors import CheckpointError
 from hubedit.facts import Fact
 from hubedit.progress import Progress
@@ -65,17 +63,14 @@ class Assembly:
         if self.record is not None and self.record.originals:
             wanted |= self.record.tensors
         base = self.origin.find(wanted, scratch, progress)
-        with ThreadPoolExecutor(1) as beside, calm():
-            kept = beside.submit(self._originals, part, base)
-            written = self._weights(part, base, progress)
-            kept.result()
+        written = self._weights(part, base, progress)
         self._check_restored(written)
         done = Done(files=written.files, left_out=self._others(part))
         if self.record is not None:
             done.record = self._realised(self.record, written)
             self._patches(part)
             data = done.record.to_json()
-            _write_json(part / RECORD, data)
+            (part / RECORD).write_text(to_text(data), encoding="utf-8")
             if self.card is not None:
                 text = self.card(data, [fact for each in self.members for fact in each.patch.facts])
                 (part / CARD).write_text(text, encoding="utf-8")
@@ -85,15 +80,16 @@ class Assembly:
         return done
 
     def _weights(self, part: Path, base: Mapping[str, TensorEntry], progress: Progress) -> Written:
-        changes = {
-            name: Change(base[name], factors(self.members, name), touched.transposed)
-            for name, touched in self.changes.items()
-        }
+        kept = self._originals(part, base)
+        changes: dict[str, Change] = {}
         for name, touched in self.changes.items():
             if self.source.entry(name).shape != touched.shape:
                 raise CheckpointError(
                     f"{name} of {self.source.folder} has another shape than its record says"
                 )
+            changed = factors(self.members, name)
+            keep = (part / ORIGINALS / KEPT, kept[name]) if name in kept else None
+            changes[name] = Change(base[name], changed, touched.transposed, keep)
         total = sum(header.file.stat().st_size for header in self.source.headers.values())
         progress.start("writing weights", total // 1_000_000, "MB")
         if self.dtype is None and self.max_shard_size is None:
@@ -142,30 +138,25 @@ class Assembly:
         for name, found in written.realised.items():
             if name in tensors:
                 dtype = DTYPES[self.dtype] if self.dtype else self.source.entry(name).dtype
-                tensors[name] = replace(
-                    tensors[name],
-                    dtype=dtype,
-                    sha256=found.sha256,
-                    norm=found.norm,
-                    kept=found.kept,
-                    error=found.error,
-                )
+                tensors[name] = tensors[name].became(found, dtype)
         return replace(record, tensors=tensors)
 
     def _patches(self, part: Path) -> None:
         for number, each in enumerate(self.members, 1):
             each.patch.save(part / PATCHES / str(number), files=each.files)
 
-    def _originals(self, part: Path, base: Mapping[str, TensorEntry]) -> None:
+    def _originals(self, part: Path, base: Mapping[str, TensorEntry]) -> dict[str, int]:
+        """Where in the file of the originals each changed tensor's bytes go when they are read; the others
+        are put there now."""
         if self.record is None or not self.record.originals:
-            return
+            return {}
         (part / ORIGINALS).mkdir()
-        write_tensors({name: base[name] for name in sorted(self.record.tensors)}, part / ORIGINALS / KEPT)
         first = self.source.folder / (f"{ORIGINALS}/{CARD}" if Record.read(self.source.folder) else CARD)
         if first.is_file():
             shutil.copyfile(first, part / ORIGINALS / CARD)
-
-
-def _write_json(file: Path, data: Mapping[str, Any]) -> None:
-    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    file.write_text(f"{text}\n", encoding="utf-8")
+        entries = {name: base[name] for name in sorted(self.record.tensors)}
+        places = kept_at(entries, part / ORIGINALS / KEPT)
+        added_to = {name for name in self.changes if factors(self.members, name)}
+        others = {name: entry for name, entry in entries.items() if name not in added_to}
+        copy_tensors(others, part / ORIGINALS / KEPT, places)
+        return {name: places[name] for name in entries if name in added_to}

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from hubedit.checkpoint.header import TensorEntry
-from hubedit.checkpoint.read import TORCH, blocks
+from hubedit.checkpoint.place import writing
+from hubedit.checkpoint.read import blocks
 from hubedit.errors import CheckpointError
-from hubedit.linalg import LowRank
+from hubedit.floats import STORED, Array, all_finite, narrowed, raw, widened
+from hubedit.patch.pair import Pair
 
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = tuple(STORED)
 """The dtypes that a change can be added to."""
 
-_ELEMENTS = 1 << 19  # of one block; what is in memory at once is a few times this
+ELEMENTS = 1 << 18
+"""Of one block: what is computed of it stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -41,52 +44,60 @@ class Realised:
 @dataclass(frozen=True)
 class Change:
     """`base`: where the base's bytes of a tensor (rows, columns) lie; `factors`: added in this order, in
-    the modules' orientation, none to get the base back; `transposed`: it is stored (d_in, d_out).
+    the modules' orientation, none to get the base back; `transposed`: it is stored (d_in, d_out);
+    `keep`: a file and an offset where the base's bytes are put by the same read, when they are added to.
     """
 
     base: TensorEntry
-    factors: tuple[LowRank, ...]
+    factors: tuple[Pair, ...]
     transposed: bool
+    keep: tuple[Path, int] | None = None
 
     def write(self, dtype: str, write: Callable[[memoryview], None]) -> Realised:
-        """Hands the new tensor's bytes to `write`, piece by piece. Raises CheckpointError.
+        """Hands the new tensor's bytes to `write`, piece by piece. Raises CheckpointError, OSError.
 
         The sum is formed in float32 (float64 for a float64 base) and rounded once to `dtype`.
         """
         if not self.factors:
             return Realised(0.0, 1.0, 0.0, convert(self.base, dtype, write))
         digest = hashlib.sha256()
-        wide = torch.float64 if self.base.dtype == "F64" else torch.float32
-        left, right = self._product(wide)
+        left, right = self._product(np.float64 if self.base.dtype == "F64" else np.float32)
         intended = along = missed = 0.0
         row = 0
-        for weight in _rows(self.base):
-            weight = weight.to(wide)
-            change = left[row : row + len(weight)] @ right
-            row += len(weight)
-            new = (weight + change).to(TORCH[dtype])
-            if not all_finite(new) and all_finite(weight):
-                raise CheckpointError(
-                    f"the change of {self.base.name} does not fit into {dtype}: it becomes infinite",
-                    "merge with --dtype bfloat16 or float32",
-                )
-            data = raw(new)
-            digest.update(data)
-            write(data)
-            real = new.to(wide).sub_(weight)
-            intended += _sum(change, change)
-            along += _sum(real, change)
-            missed += _sum(real.sub_(change), real)
+        # what overflows is told below
+        quiet = np.errstate(over="ignore", invalid="ignore")
+        with quiet, writing(*self.keep) if self.keep else nullcontext() as keep:
+            for piece in _rows(self.base):
+                if keep:
+                    keep(piece)
+                weight = values_of(piece, self.base).reshape(-1, right.shape[1])
+                change = left[row : row + len(weight)] @ right
+                row += len(weight)
+                new = narrowed(weight + change, dtype)
+                data = raw(new)
+                digest.update(data)
+                write(data)
+                real = np.subtract(widened(new, dtype), weight)
+                intended += _sum(change, change)
+                along += _sum(real, change)
+                real -= change
+                lost = _sum(real, real)
+                missed += lost
+                if not isfinite(lost) and not all_finite(new, dtype) and np.isfinite(weight).all():
+                    raise CheckpointError(
+                        f"the change of {self.base.name} does not fit into {dtype}: it becomes infinite",
+                        "merge with --dtype bfloat16 or float32",
+                    )
         if not intended:
             return Realised(0.0, 1.0, 0.0, digest.hexdigest())
         share = min(max(along / intended, 0.0), 1.0)
         return Realised(sqrt(intended), share**2, sqrt(missed / intended), digest.hexdigest())
 
-    def _product(self, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _product(self, wide: type[np.floating[Any]]) -> tuple[Array, Array]:
         """Left (rows, r) and right (r, columns) factor of the stored tensor's change."""
-        b = torch.cat([factor.B.to(wide) for factor in self.factors], 1)
-        a = torch.cat([factor.A.to(wide) for factor in self.factors], 0)
-        return (a.T.contiguous(), b.T.contiguous()) if self.transposed else (b, a)
+        b = np.concatenate([pair.B for pair in self.factors], 1, dtype=wide)
+        a = np.concatenate([pair.A for pair in self.factors], 0, dtype=wide)
+        return (np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)) if self.transposed else (b, a)
 
 
 def convert(entry: TensorEntry, dtype: str, write: Callable[[memoryview], None]) -> str:
@@ -101,8 +112,8 @@ def convert(entry: TensorEntry, dtype: str, write: Callable[[memoryview], None])
             write(piece)
         return digest.hexdigest()
     for values in flat(entry):
-        new = values.to(TORCH[dtype])
-        if not all_finite(new) and all_finite(values):
+        new = narrowed(values, dtype)
+        if not all_finite(new, dtype) and np.isfinite(values).all():
             raise CheckpointError(
                 f"{entry.name} does not fit into {dtype}: it becomes infinite", "choose another --dtype"
             )
@@ -111,44 +122,26 @@ def convert(entry: TensorEntry, dtype: str, write: Callable[[memoryview], None])
     return digest.hexdigest()
 
 
-def raw(values: Tensor) -> memoryview:
-    """A contiguous tensor's bytes, shared."""
-    return values.reshape(-1).view(torch.uint8).numpy().data
+def flat(entry: TensorEntry) -> Iterator[Array]:
+    """All values in pieces, one-dimensional, float32 or for F64 float64. Raises CheckpointError."""
+    for piece in blocks(entry, ELEMENTS * STORED[entry.dtype].itemsize):
+        yield values_of(piece, entry)
 
 
-def _rows(entry: TensorEntry) -> Iterator[Tensor]:
+def _rows(entry: TensorEntry) -> Iterator[memoryview]:
     """A matrix in blocks of whole rows; each is overwritten by the next."""
     rows, columns = entry.shape
     if not rows or not columns:
-        return
-    width = columns * TORCH[entry.dtype].itemsize
-    for piece in blocks(entry, width * max(1, _ELEMENTS // columns)):
-        yield torch.frombuffer(piece, dtype=TORCH[entry.dtype]).view(-1, columns)
+        return iter(())
+    width = columns * STORED[entry.dtype].itemsize
+    return blocks(entry, width * max(1, ELEMENTS // columns))
 
 
-def flat(entry: TensorEntry) -> Iterator[Tensor]:
-    """All values in pieces, one-dimensional; each is overwritten by the next. Raises CheckpointError."""
-    for piece in blocks(entry, _ELEMENTS * TORCH[entry.dtype].itemsize):
-        yield torch.frombuffer(piece, dtype=TORCH[entry.dtype])
+def values_of(piece: memoryview, entry: TensorEntry) -> Array:
+    """Stored numbers as float32, F64 as float64, one-dimensional."""
+    return widened(np.frombuffer(piece, STORED[entry.dtype]), entry.dtype)
 
 
-@contextmanager
-def calm() -> Iterator[None]:
-    """Leaves torch one core less: another thread copies meanwhile, and small blocks gain little from many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 2) - 1)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def all_finite(values: Tensor) -> bool:
-    """Whether there is no NaN or infinity. A sum, in which those would stay, is several times as fast."""
-    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
-    return isfinite(float(values.sum(dtype=wide))) or bool(torch.isfinite(values).all())
-
-
-def _sum(one: Tensor, other: Tensor) -> float:
+def _sum(one: Array, other: Array) -> float:
     """Sum of products; a block is small enough for its own type."""
-    return float(torch.dot(one.reshape(-1), other.reshape(-1)))
+    return float(np.dot(one.reshape(-1), other.reshape(-1)))

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from hubedit.checkpoint.header import TensorEntry
-from hubedit.checkpoint.read import TORCH, blocks
+from hubedit.checkpoint.read import blocks
+from hubedit.checkpoint.tensors import TORCH
 from hubedit.errors import CheckpointError
 from hubedit.linalg.sketch import Blocks
 

@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from hubedit.checkpoint.delta import all_finite, flat, raw
+from hubedit.checkpoint.delta import ELEMENTS, values_of
 from hubedit.checkpoint.header import TensorEntry
-
-# the narrower types that a patch's record may be about, in the order of `hubedit.patch.tensor_sha256`
-_NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+from hubedit.checkpoint.read import blocks
+from hubedit.floats import NAMES, STORED, all_finite, narrowed, raw, widened
 
 
 @dataclass(frozen=True)
@@ -31,25 +30,30 @@ class Digest:
         """`exact` and `rounded` in one mapping; empty where both say no more than `stored`."""
         return {"exact": self.exact, **self.rounded} if self.rounded else {}
 
+    def known(self, dtype: str) -> set[str | None]:
+        """What a patch may say of the weight when it was made on a model that was loaded as `dtype`."""
+        return {self.exact, self.rounded.get(dtype)}
+
 
 def digest(entry: TensorEntry) -> Digest:
     """Reads a floating tensor once. Raises CheckpointError."""
     stored = hashlib.sha256()
+    finite = True
     if entry.dtype == "BF16":
-        finite = True
-        for values in flat(entry):
-            stored.update(raw(values))
-            finite &= all_finite(values)
+        for piece in blocks(entry):
+            stored.update(piece)
+            finite &= all_finite(np.frombuffer(piece, STORED["BF16"]), "BF16")
         return Digest(stored.hexdigest(), stored.hexdigest(), {}, finite)
-    totals = {name: hashlib.sha256() for name in _NARROW}
-    fits, finite = dict.fromkeys(_NARROW, True), True
-    for values in flat(entry):
-        stored.update(raw(values))
-        finite &= all_finite(values)
-        for name, dtype in _NARROW.items():
-            narrow = values.to(dtype)
+    totals = {name: hashlib.sha256() for name in NAMES}
+    exact = dict.fromkeys(NAMES, True)
+    for piece in blocks(entry, ELEMENTS * STORED[entry.dtype].itemsize):
+        stored.update(piece)
+        values = values_of(piece, entry)
+        finite &= bool(np.isfinite(values).all())
+        for name, kind in NAMES.items():
+            narrow = narrowed(values, kind)
             totals[name].update(raw(narrow))
-            fits[name] &= torch.equal(narrow.to(values.dtype), values)
+            exact[name] &= bool(np.array_equal(widened(narrow, kind), values))
     rounded = {name: total.hexdigest() for name, total in totals.items()}
-    exact = next((rounded[name] for name in _NARROW if fits[name]), stored.hexdigest())
-    return Digest(stored.hexdigest(), exact, rounded, finite)
+    narrowest = next((rounded[name] for name in NAMES if exact[name]), stored.hexdigest())
+    return Digest(stored.hexdigest(), narrowest, rounded, finite)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from hubedit.checkpoint.delta import FLOATS
-from hubedit.checkpoint.read import Checkpoint
+from hubedit.checkpoint.digest import digest
+from hubedit.checkpoint.header import TensorEntry
+from hubedit.checkpoint.read import Checkpoint, side_by_side
 from hubedit.checkpoint.stack import oriented
 from hubedit.errors import CheckpointError
 from hubedit.model.fetch import Source
-from hubedit.patch import Patch, tensor_sha256
-
-_NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+from hubedit.patch import Patch
+from hubedit.patch.base import Claim
 
 
 @dataclass(frozen=True)
@@ -43,29 +42,23 @@ def fit(patch: Patch, model: Source) -> Fit:
     family = checkpoint.config.get("model_type")
     if base.get("family") and family != base["family"]:
         problems.append(f"the model is a {family}, the patch was made for a {base['family']}")
-    hashes = base.get("tensors")
-    hashes = hashes if isinstance(hashes, Mapping) else {}
-    narrow = _NARROW.get(str(base.get("dtype")))
-    unverified: list[str] = []
+    claim = Claim.of(patch.record)
     patch = oriented(checkpoint, patch)
-    for module, factor in patch.factors.items():
+    there: dict[str, TensorEntry] = {}
+    for module, pair in patch.pairs.items():
         try:
-            name = checkpoint.module_tensor(module, factor.shape, patch.fan_in_fan_out)
+            entry = checkpoint.entry(checkpoint.module_tensor(module, pair.shape, patch.fan_in_fan_out))
         except CheckpointError as error:
             problems.append(error.message)
             continue
-        if checkpoint.entry(name).dtype not in FLOATS:
-            problems.append(f"{name} is stored as {checkpoint.entry(name).dtype}, which takes no change")
-        elif module not in hashes:
-            unverified.append(module)
-        elif not _is_base(checkpoint, name, str(hashes[module]), narrow):
-            problems.append(f"{module} has other weights than those the patch was made for")
+        if entry.dtype not in FLOATS:
+            problems.append(f"{entry.name} is stored as {entry.dtype}, which takes no change")
+        else:
+            there[module] = entry
+    asked = [module for module in there if module in claim.hashes]
+    found = dict(zip(asked, side_by_side(digest, (there[m] for m in asked)), strict=True))
+    verdicts = {m: claim.judge(m, found[m].known(claim.dtype) if m in found else ()) for m in there}
+    others = [module for module, verdict in verdicts.items() if verdict == "other"]
+    problems += [f"{module} has other weights than those the patch was made for" for module in others]
+    unverified = [module for module, verdict in verdicts.items() if verdict in ("unverified", "unsaid")]
     return Fit(model.ref, model.commit, tuple(problems), tuple(unverified))
-
-
-def _is_base(checkpoint: Checkpoint, name: str, wanted: str, narrow: torch.dtype | None) -> bool:
-    weight = checkpoint.read(name)
-    if tensor_sha256(weight) == wanted:
-        return True
-    # the patch was made on the model in a narrower type than it is stored in
-    return narrow is not None and tensor_sha256(weight.to(narrow)) == wanted

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy
 
 import hubedit
 from hubedit import folder
 from hubedit.checkpoint.assemble import DTYPES, Assembly, Card, Done
-from hubedit.checkpoint.delta import calm
 from hubedit.checkpoint.header import TensorEntry, nbytes
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import Link
@@ -204,8 +203,7 @@ def prepare(
         each = member(stack.checkpoint, patch, more.name, more.files)
         if any(each.id == older.id for older in (*stack.members, *new)):
             raise CheckpointError(f"patch {each.id} is in the stack already", "name every patch once")
-        with calm():
-            fresh = stack.touch(each)
+        fresh = stack.touch(each)
         known |= {name: stack.checkpoint.entry(name) for name in fresh}
         tensors = {**fresh, **tensors}
         new.append(each)
@@ -223,7 +221,7 @@ def prepare(
         dtype or "",
         local if options.keep_originals is None else options.keep_originals,
         old.licence if old else dict(licence or {}),
-        {"hubedit": hubedit.__version__, "torch": torch.__version__},
+        {"hubedit": hubedit.__version__, "numpy": numpy.__version__},
     )
     assembly = Assembly(
         stack.checkpoint,
@@ -279,9 +277,9 @@ def _doubts(added: Sequence[Member]) -> Iterator[str]:
 def _check_out(out: Path, base: Path) -> None:
     place, model = out.resolve(), base.resolve()
     if place == model or model in place.parents:
-        raise CheckpointError(f"{out} is inside the base model's folder", "choose another place with --out")
+        raise ConfigError(f"{out} is inside the base model's folder", "choose another place with --out")
     try:
-        folder.check_free(out, RECORD, overwrite=False, what="merged model", error=CheckpointError)
+        folder.check_free(out, RECORD, overwrite=False, what="merged model")
     except OSError as error:
         raise CheckpointError(
             f"the merged model cannot be written to {out}: {error.strerror or error}",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +77,19 @@ def write_at(target: int, data: memoryview, at: int) -> None:
     while data:
         count = _pwrite(target, data, at)
         data, at = data[count:], at + count
+
+
+@contextmanager
+def writing(file: Path, at: int) -> Iterator[Callable[[memoryview], None]]:
+    """Gives what writes piece after piece into an existing file, from an offset on. Raises OSError."""
+    with file.open("r+b", buffering=0) as stream:
+        stream.seek(at)
+
+        def write(data: memoryview) -> None:
+            while data:
+                data = data[os.write(stream.fileno(), data) :]
+
+        yield write
 
 
 def _copy(source: int, target: int, start: int, count: int, at: int) -> int:

@@ -4,47 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubedit.checkpoint.header import AGAIN, Header, TensorEntry, read_header
 from hubedit.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20  # stays in the processor's cache while it is read and hashed
+_WORKERS = 4
+Found = TypeVar("Found")
 # what lies before the number of the block differs between module names and tensor names, the rest does not
 _TAIL = re.compile(r"(?:^|\.)([A-Za-z_]\w*\.\d+\..+)$")
-
-TORCH: Mapping[str, torch.dtype] = MappingProxyType(
-    {
-        "BOOL": torch.bool,
-        "U8": torch.uint8,
-        "I8": torch.int8,
-        "U16": torch.uint16,
-        "I16": torch.int16,
-        "U32": torch.uint32,
-        "I32": torch.int32,
-        "U64": torch.uint64,
-        "I64": torch.int64,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "F32": torch.float32,
-        "F64": torch.float64,
-        "C64": torch.complex64,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
-    }
-)
-"""torch's dtype for a dtype of safetensors."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +65,8 @@ class Checkpoint:
 
     def read(self, name: str) -> Tensor:
         """A tensor in its stored dtype and shape, on the CPU. Raises CheckpointError."""
+        from hubedit.checkpoint.tensors import read_tensor
+
         return read_tensor(self.entry(name))
 
     def sha256(self, name: str) -> str:
@@ -137,16 +121,11 @@ class Checkpoint:
         return []
 
 
-def read_tensor(entry: TensorEntry) -> Tensor:
-    """A tensor in its stored dtype and shape. Raises CheckpointError."""
-    dtype = TORCH.get(entry.dtype)
-    if dtype is None:
-        raise CheckpointError(f"tensor {entry.name} has dtype {entry.dtype}, which torch cannot hold")
-    if not entry.nbytes:
-        return torch.empty(entry.shape, dtype=dtype)
+def read_bytes(entry: TensorEntry) -> bytearray:
+    """A tensor's bytes, all at once. Raises CheckpointError."""
     data = bytearray(entry.nbytes)
     _fill(entry, entry.start, memoryview(data))
-    return torch.frombuffer(data, dtype=dtype).view(entry.shape)
+    return data
 
 
 def tensor_digest(entry: TensorEntry) -> str:
@@ -155,6 +134,25 @@ def tensor_digest(entry: TensorEntry) -> str:
     for block in blocks(entry):
         total.update(block)
     return total.hexdigest()
+
+
+def side_by_side(work: Callable[[TensorEntry], Found], entries: Iterable[TensorEntry]) -> list[Found]:
+    """`work` of every tensor, several at once: reading and hashing leave Python's lock alone. In their order.
+
+    Raises what the first of them raises.
+    """
+    with ThreadPoolExecutor(workers()) as pool:
+        try:
+            return list(pool.map(work, entries))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def workers() -> int:
+    """Threads to compute with: the processors that this process may use, at most 4."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(_WORKERS, here or 1))
 
 
 def blocks(entry: TensorEntry, size: int = _BLOCK) -> Iterator[memoryview]:

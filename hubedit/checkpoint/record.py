@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from hubedit.checkpoint.read import TORCH, read_json
+from hubedit.checkpoint.delta import FLOATS, Realised
+from hubedit.checkpoint.read import read_json
 from hubedit.errors import CheckpointError
 from hubedit.patch import Patch
 
@@ -44,6 +46,12 @@ class Touched:
     kept: float = 1.0
     error: float = 0.0
     base_values: Mapping[str, str] = field(default_factory=dict)
+
+    def became(self, found: Realised, dtype: str) -> Touched:
+        """The same with what was written."""
+        return replace(
+            self, dtype=dtype, sha256=found.sha256, norm=found.norm, kept=found.kept, error=found.error
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,11 @@ class Record:
         return record
 
 
+def to_text(data: Mapping[str, Any]) -> str:
+    """hubedit.json as it is written."""
+    return f"{json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)}\n"
+
+
 def facts_count(patch: Patch) -> int:
     """How many facts it holds, also where they were left out of it."""
     known = patch.record.get("facts")
@@ -186,7 +199,7 @@ def _touched(file: Path, name: str, data: Any) -> Touched:
     good = (
         len(shape) == 2
         and all(type(n) is int and n >= 0 for n in shape)
-        and {found.base_dtype, found.dtype} <= set(TORCH)
+        and {found.base_dtype, found.dtype} <= set(FLOATS)
         and all(_HEX.fullmatch(value) for value in (found.base_sha256, found.sha256))
         and all(isinstance(v, str) and _HEX.fullmatch(v) for v in found.base_values.values())
         and PurePosixPath(found.base_file).name == found.base_file != ""

@@ -94,8 +94,7 @@ def prepare(
     were kept. A merge that converted the whole model keeps at least one patch. Raises CheckpointError,
     PatchError, ConfigError.
     """
-    if sum((last, patch is not None, everything)) > 1:
-        raise ConfigError("--last, --patch and --all exclude each other", "give one of them")
+    check_choice(last, patch, everything)
     path = Path(os.path.realpath(path))
     try:
         folder.recover(path, RECORD)
@@ -113,7 +112,7 @@ def prepare(
                 f"copy the folder first: cp -rL {path} my-copy",
             )
     stack.check_current()
-    removed = _choose(stack, last, patch, everything)
+    removed = choose(stack, last, patch, everything)
     left = tuple(each for each in stack.members if each not in removed)
     if stack.record.converted and not left:
         # the other tensors and config.json were converted too, and what they were is not in the folder
@@ -132,7 +131,7 @@ def prepare(
         Assembly(
             stack.checkpoint,
             left,
-            _record(stack.record, left),
+            remaining(stack.record, left),
             changes,
             Origin({}, path, base.folder if base else None, repositories(stack.record)),
             in_place=True,
@@ -160,7 +159,14 @@ def _base_name(record: Record) -> str:
     return f"{record.base}@{record.commit}" if record.commit else record.base
 
 
-def _choose(stack: Stack, last: bool, patch: str | None, everything: bool) -> tuple[Member, ...]:
+def check_choice(last: bool, patch: str | None, everything: bool) -> None:
+    """Raises ConfigError for more than one answer to which patches."""
+    if sum((last, patch is not None, everything)) > 1:
+        raise ConfigError("--last, --patch and --all exclude each other", "give one of them")
+
+
+def choose(stack: Stack, last: bool, patch: str | None, everything: bool) -> tuple[Member, ...]:
+    """The patches to take out. Raises ConfigError where it is not clear which."""
     members = stack.members
     if everything or (len(members) == 1 and patch is None):
         return members
@@ -178,7 +184,7 @@ def _choose(stack: Stack, last: bool, patch: str | None, everything: bool) -> tu
     return (found[0],)
 
 
-def _record(old: Record, left: Sequence[Member]) -> Record | None:
+def remaining(old: Record, left: Sequence[Member]) -> Record | None:
     """The record of the patches that stay; None where none does."""
     if not left:
         return None

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from hubedit.checkpoint.stack import Member
 from hubedit.errors import PatchError
-from hubedit.patch.compose import ConflictError, OnConflict
+from hubedit.patch.compose import OnConflict, refuse_contradictions
 from hubedit.patch.conflicts import Conflict, conflicts, losers
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import as_record, owners, without
+from hubedit.patch.pair import Factors
 
 _SHOWN = 5
 
@@ -31,16 +32,9 @@ def settle(members: Sequence[Member], old: int, on_conflict: OnConflict) -> Sett
     """
     names = [each.name or each.id for each in members]
     found = [c for c in conflicts([each.patch for each in members]) if c.second >= old]
-    contradictions = [c.describe(names) for c in found if c.kind == "contradiction"]
     notices = _overlaps(found, names)
     if on_conflict == "stop":
-        if contradictions:
-            more = f" (and {len(contradictions) - 1} more)" if len(contradictions) > 1 else ""
-            raise ConflictError(
-                f"the patches contradict each other: {contradictions[0]}{more}",
-                "--on-conflict last or first says which of two facts counts",
-                contradictions,
-            )
+        refuse_contradictions(found, names)
         return Settled(tuple(members), tuple(notices))
     fixed = {n for n, each in enumerate(members) if owners(each.patch) is None}
     gone = losers(found, on_conflict, fixed)
@@ -68,17 +62,17 @@ def _without(each: Member, gone: set[int]) -> Member | None:
     if not kept:
         return None
     place = {fact: n for n, fact in enumerate(kept)}
-    factors, left = {}, {}
-    for module, factor in patch.factors.items():
-        smaller, remaining = without(factor, rows[module], gone)
+    pairs, left = {}, {}
+    for module, pair in patch.pairs.items():
+        smaller, remaining = without(pair, rows[module], gone)
         if remaining:
-            factors[module], left[module] = smaller, tuple(place[fact] for fact in remaining)
-    if not factors:
+            pairs[module], left[module] = smaller, tuple(place[fact] for fact in remaining)
+    if not pairs:
         raise PatchError(f"{each.name or each.id} has facts without any rows", "make the patch again")
     record = {**patch.record, "rows": as_record(left), "cut_from": each.id}
     facts = tuple(patch.facts[n] for n in kept)
-    smaller_patch = replace(patch, factors=factors, record=record, facts=facts)
-    modules = {tensor: module for tensor, module in each.modules.items() if module in factors}
+    smaller_patch = replace(patch, factors=Factors(pairs), record=record, facts=facts)
+    modules = {tensor: module for tensor, module in each.modules.items() if module in pairs}
     # its card and report speak of facts that are gone
     return Member(smaller_patch, patch_id(smaller_patch)[:12], each.name, modules, {})
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.digest import Digest, digest
-from hubedit.checkpoint.read import Checkpoint
+from hubedit.checkpoint.read import Checkpoint, side_by_side, tensor_digest
 from hubedit.checkpoint.record import (
     PATCHES,
     RECORD,
@@ -19,11 +18,13 @@ from hubedit.checkpoint.record import (
     facts_count,
 )
 from hubedit.errors import CheckpointError, PatchError
-from hubedit.linalg import LowRank
 from hubedit.model.families import FAMILIES
 from hubedit.patch import Patch
+from hubedit.patch.base import Claim, not_the_base, unsaid
 from hubedit.patch.foreign import is_foreign
 from hubedit.patch.identity import patch_id
+from hubedit.patch.names import short
+from hubedit.patch.pair import Pair
 
 _KEPT = ("README.md", "report.json")
 
@@ -45,11 +46,11 @@ class Member:
         """What the merged model's record says of it."""
         patch = self.patch
         tensors = tuple(sorted(self.modules))
-        return Entry(self.id, self.name, _name(patch.base), patch.commit, facts_count(patch), tensors)
+        return Entry(self.id, self.name, short(patch.base), patch.commit, facts_count(patch), tensors)
 
-    def factor(self, tensor: str) -> LowRank | None:
+    def factor(self, tensor: str) -> Pair | None:
         """Its change of a tensor, or None."""
-        return self.patch.factors[self.modules[tensor]] if tensor in self.modules else None
+        return self.patch.pairs[self.modules[tensor]] if tensor in self.modules else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,14 @@ class Stack:
                 f"{folder} {what} a LoRA adapter, which loaders would apply as well",
                 "give a folder with the model alone",
             )
-        checkpoint = Checkpoint.open(folder)
+        return cls.over(Checkpoint.open(folder), folder)
+
+    @classmethod
+    def over(cls, checkpoint: Checkpoint, folder: Path) -> Stack:
+        """The record and the patches in a folder, of a checkpoint whose weights may lie elsewhere.
+
+        Raises CheckpointError, PatchError.
+        """
         record = Record.read(folder)
         if record is None:
             return cls(checkpoint, None, ())
@@ -87,15 +95,22 @@ class Stack:
             members.append(found)
         return cls(checkpoint, record, tuple(members))
 
+    def changed(self) -> list[str]:
+        """Touched tensors that are not what the merge wrote. Raises CheckpointError."""
+        touched = self.record.tensors if self.record else {}
+        entries = {name: self.checkpoint.entry(name) for name in touched}
+        alike = [name for name, entry in entries.items() if entry.dtype == touched[name].dtype]
+        hashes = side_by_side(tensor_digest, (entries[name] for name in alike))
+        same = {name for name, found in zip(alike, hashes, strict=True) if found == touched[name].sha256}
+        return [name for name in touched if name not in same]
+
     def check_current(self) -> None:
         """Raises CheckpointError where a touched tensor is not what the merge wrote."""
-        for name, touched in (self.record.tensors if self.record else {}).items():
-            entry = self.checkpoint.entry(name)
-            if entry.dtype != touched.dtype or self.checkpoint.sha256(name) != touched.sha256:
-                raise CheckpointError(
-                    f"{name} of {self.checkpoint.folder} was changed after the merge",
-                    "merge again from the base; nothing was changed now",
-                )
+        for name in self.changed():
+            raise CheckpointError(
+                f"{name} of {self.checkpoint.folder} was changed after the merge",
+                "merge again from the base; nothing was changed now",
+            )
 
     def touch(self, new: Member) -> dict[str, Touched]:
         """The base's part of the record for the tensors that a new patch changes and no older one does.
@@ -103,12 +118,12 @@ class Stack:
         Raises PatchError where the weights are not those that the patch was made for.
         """
         found: dict[str, Touched] = {}
-        for name, module in new.modules.items():
-            entry = self.checkpoint.entry(name)
-            found_now = digest(entry)
-            if not found_now.finite:
+        entries = [self.checkpoint.entry(name) for name in new.modules]
+        for entry, now in zip(entries, side_by_side(digest, entries), strict=True):
+            name, module = entry.name, new.modules[entry.name]
+            if not now.finite:
                 raise CheckpointError(f"{name} of {self.checkpoint.folder} holds NaN or infinity")
-            self._check_base(new.patch, module, name, found_now)
+            self._check_base(new.patch, module, name, now)
             if self.record is not None and name in self.record.tensors:
                 continue
             rows, columns = entry.shape
@@ -118,33 +133,28 @@ class Stack:
                 (rows, columns),
                 entry.file.name,
                 entry.dtype,
-                found_now.stored,
-                base_values=found_now.values,
+                now.stored,
+                base_values=now.values,
             )
         return found
 
     def _check_base(self, patch: Patch, module: str, name: str, now: Digest) -> None:
         """A patch fits the weights as they are now, the base's, or those of an older patch of the stack."""
-        if is_foreign(patch):
-            return  # it does not say which weights it was made for
-        wanted = _base_hash(patch, module)
-        if wanted is None and module in _unverified(patch):
-            return
-        if wanted is None:
-            raise PatchError(f"the patch does not say which base weights {module} had", "make it again")
-        # the model may have been loaded in a narrower type
-        loaded = str(patch.record["base"].get("dtype"))
-        known = {now.exact, now.rounded.get(loaded)}
+        claim = Claim.of(patch.record)
+        known = now.known(claim.dtype)
         if self.record is not None and name in self.record.tensors:
             base = self.record.tensors[name]
-            known |= {base.base_sha256, base.base_values.get("exact"), base.base_values.get(loaded)}
-        known |= {_base_hash(m.patch, m.modules[name]) for m in self.members if name in m.modules}
-        if wanted not in known:
-            made_for = f"{_name(patch.base)}{f'@{patch.commit[:12]}' if patch.commit else ''}"
-            raise PatchError(
-                f"{self.checkpoint.folder} is not the model this patch was made for: "
-                f"{module} has other weights",
-                f"merge into {made_for or 'its base model'}",
+            known |= {base.base_sha256, base.base_values.get("exact"), base.base_values.get(claim.dtype)}
+        for each in self.members:
+            if name in each.modules:
+                known.add(Claim.of(each.patch.record).hashes.get(each.modules[name]))
+        verdict = claim.judge(module, known)
+        if verdict == "unsaid":
+            raise unsaid(module)
+        if verdict == "other":
+            made_for = f"{patch.base}{f'@{patch.commit}' if patch.commit else ''}"
+            raise not_the_base(
+                str(self.checkpoint.folder), module, f"merge into {made_for or 'its base model'} (--model)"
             )
 
 
@@ -154,8 +164,8 @@ def member(
     """A patch with the tensors of the checkpoint that it changes. Raises CheckpointError where it cannot."""
     patch = oriented(checkpoint, patch)
     modules: dict[str, str] = {}
-    for module, factor in patch.factors.items():
-        tensor = checkpoint.module_tensor(module, factor.shape, patch.fan_in_fan_out)
+    for module, pair in patch.pairs.items():
+        tensor = checkpoint.module_tensor(module, pair.shape, patch.fan_in_fan_out)
         if checkpoint.entry(tensor).dtype not in FLOATS:
             raise CheckpointError(
                 f"{tensor} is stored as {checkpoint.entry(tensor).dtype}; quantised weights cannot be merged",
@@ -187,7 +197,7 @@ def files_beside(path: Path) -> dict[str, bytes]:
         raise PatchError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def factors(members: Sequence[Member], tensor: str) -> tuple[LowRank, ...]:
+def factors(members: Sequence[Member], tensor: str) -> tuple[Pair, ...]:
     """The changes of one tensor, in the order of the stack."""
     found = (each.factor(tensor) for each in members)
     return tuple(factor for factor in found if factor is not None)
@@ -196,25 +206,3 @@ def factors(members: Sequence[Member], tensor: str) -> tuple[LowRank, ...]:
 def is_merged(folder: Path) -> bool:
     """Whether hubedit merged the model in a folder."""
     return (folder / RECORD).is_file() and Record.read(folder) is not None
-
-
-def _base_hash(patch: Patch, module: str) -> str | None:
-    """sha256 that a patch's record gives of a base tensor; None where it does not say."""
-    base = patch.record.get("base")
-    tensors = base.get("tensors") if isinstance(base, Mapping) else None
-    found = tensors.get(module) if isinstance(tensors, Mapping) else None
-    return found if isinstance(found, str) else None
-
-
-def _unverified(patch: Patch) -> Collection[str]:
-    """Modules of a composed patch that only foreign adapters touch: nobody knows their base weights."""
-    base = patch.record.get("base")
-    found = base.get("unverified") if isinstance(base, Mapping) else None
-    return found if isinstance(found, list) else ()
-
-
-def _name(base: str) -> str:
-    """A repository's name, or the last part of a path: no folder of this machine gets into a record."""
-    if base.count("/") == 1 and base[0] not in "./~" and "\\" not in base and ":" not in base:
-        return base
-    return re.split(r"[/\\]", base.rstrip("/\\"))[-1]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from hubedit import folder
 from hubedit.checkpoint.delta import FLOATS, Change, Realised, convert
 from hubedit.checkpoint.header import Header, TensorEntry, header_bytes, nbytes
-from hubedit.checkpoint.place import Link, clone, copy_range, place, write_at
-from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, read_json
+from hubedit.checkpoint.place import Link, clone, copy_range, place, write_at, writing
+from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, read_json, workers
 from hubedit.errors import CheckpointError
 from hubedit.progress import Progress
 
@@ -41,59 +42,79 @@ def same_files(
     `hard`: files without changes may share their bytes with the source's. Raises OSError, CheckpointError.
     """
     done, bar = Written(), _Bar(progress)
-    # copying happens inside the kernel, so it goes on while the changed tensors are computed
-    with ThreadPoolExecutor(1) as copier:
-        try:
-            copies: list[tuple[str, Future[str]]] = []
-            computed: list[_Rewrite] = []
-            for name, header in source.headers.items():
-                inside = [header.tensors[tensor] for tensor in changes if tensor in header.tensors]
-                job: Callable[[], str]
-                if not inside:
-                    job = partial(place, header.file, target / name, link, hard=hard)
-                else:
-                    computed.append(_Rewrite(header, target / name, inside, link))
-                    job = computed[-1].copy
-                copies.append((name, copier.submit(job)))
-            for rewrite in computed:
-                done.realised |= rewrite.compute(changes)
-            for name, copy in copies:
-                done.files[name] = copy.result()
-                bar.advance(source.headers[name].file.stat().st_size)
-        except BaseException:
-            copier.shutdown(cancel_futures=True)
-            raise
+    with _Threads() as threads:
+        files: list[_File] = []
+        for name, header in source.headers.items():
+            inside = [header.tensors[tensor] for tensor in changes if tensor in header.tensors]
+            if not inside:
+                job = partial(place, header.file, target / name, link, hard=hard)
+                files.append(_File(target / name, threads.copier.submit(job), []))
+                continue
+            cloned = link == "auto" and clone(header.file.resolve(strict=True), target / name)
+            if not cloned:
+                (target / name).open("xb").close()
+            rest = partial(_copy_rest, header, target / name, inside, cloned)
+            new = [threads.computer.submit(_rewrite, target / name, changes[e.name], e) for e in inside]
+            files.append(_File(target / name, threads.copier.submit(rest), new))
+        for file in files:
+            done.files[file.path.name] = file.copy.result()
+            done.realised |= dict(change.result() for change in file.changes)
+            if done.files[file.path.name] != "linked":
+                threads.sync(file.path)
+            bar.advance(file.path.stat().st_size)
     if SINGLE not in source.headers:
         place(source.folder / INDEX, target / INDEX, "copy", hard=False)
     return done
 
 
-class _Rewrite:
-    """One file with changed tensors. The two methods write different bytes, and may run at the same time."""
+@dataclass(frozen=True)
+class _File:
+    """One new file, and what is done for it meanwhile. The jobs write different bytes of it."""
 
-    def __init__(self, header: Header, target: Path, changed: list[TensorEntry], link: Link) -> None:
-        self._source, self._target = header.file.resolve(strict=True), target
-        self._changed = sorted(changed, key=lambda entry: entry.start)
-        self._cloned = link == "auto" and clone(self._source, target)
-        if not self._cloned:
-            target.open("xb").close()
+    path: Path
+    copy: Future[str]
+    changes: list[Future[tuple[str, Realised]]]
 
-    def copy(self) -> str:
-        """Everything but the changed tensors."""
-        if not self._cloned:
-            with self._target.open("r+b", buffering=0) as stream:
-                at = 0
-                for entry in self._changed:
-                    copy_range(self._source, stream.fileno(), at, entry.start, at)
-                    at = entry.end
-                copy_range(self._source, stream.fileno(), at, self._source.stat().st_size, at)
-        return "rewritten"
 
-    def compute(self, changes: Mapping[str, Change]) -> dict[str, Realised]:
-        """The changed tensors."""
-        with self._target.open("r+b", buffering=0) as stream:
-            handle = stream.fileno()
-            return {e.name: changes[e.name].write(e.dtype, _writer(handle, e.start)) for e in self._changed}
+class _Threads:
+    """Copying and syncing happen inside the kernel, so they go on while changed tensors are computed."""
+
+    def __init__(self) -> None:
+        self.copier, self.computer = ThreadPoolExecutor(1), ThreadPoolExecutor(max(1, workers() - 1))
+        self._syncer = ThreadPoolExecutor(1)
+        self._synced: list[Future[None]] = []
+
+    def sync(self, file: Path) -> None:
+        """Puts a complete file on the disk while others are written."""
+        self._synced.append(self._syncer.submit(folder.sync_file, file))
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for pool in (self.copier, self.computer, self._syncer):
+            pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for each in self._synced:
+                each.result()
+
+
+def _copy_rest(header: Header, target: Path, changed: list[TensorEntry], cloned: bool) -> str:
+    """Everything of a file but its changed tensors."""
+    if not cloned:
+        with target.open("r+b", buffering=0) as stream:
+            at, end = 0, header.file.stat().st_size
+            for entry in sorted(changed, key=lambda entry: entry.start):
+                copy_range(header.file, stream.fileno(), at, entry.start, at)
+                at = entry.end
+            copy_range(header.file, stream.fileno(), at, end, at)
+    return "rewritten"
+
+
+def _rewrite(target: Path, change: Change, entry: TensorEntry) -> tuple[str, Realised]:
+    """One changed tensor, at the place of the old one."""
+    with writing(target, entry.start) as write:
+        return entry.name, change.write(entry.dtype, write)
 
 
 def other_files(
@@ -114,19 +135,21 @@ def other_files(
     done, bar = Written(), _Bar(progress)
     for name, entries in groups.items():
         start = _start(source, entries, kinds)
-        with (target / name).open("xb", buffering=0) as stream:
-            handle, at = stream.fileno(), len(start)
-            write_at(handle, memoryview(start), 0)
-            for entry in entries:
-                kind = kinds[entry.name]
-                if entry.name in changes:
-                    done.realised[entry.name] = changes[entry.name].write(kind, _writer(handle, at))
-                elif kind == entry.dtype:
-                    copy_range(entry.file, handle, entry.start, entry.end, at)
-                else:
-                    convert(entry, kind, _writer(handle, at))
-                at += nbytes(kind, entry.shape)
-                bar.advance(entry.nbytes)
+        (target / name).write_bytes(start)
+        at = len(start)
+        for entry in entries:
+            kind = kinds[entry.name]
+            if kind == entry.dtype and entry.name not in changes:
+                with (target / name).open("r+b", buffering=0) as stream:
+                    copy_range(entry.file, stream.fileno(), entry.start, entry.end, at)
+            else:
+                with writing(target / name, at) as write:
+                    if entry.name in changes:
+                        done.realised[entry.name] = changes[entry.name].write(kind, write)
+                    else:
+                        convert(entry, kind, write)
+            at += nbytes(kind, entry.shape)
+            bar.advance(entry.nbytes)
         done.files[name] = "rewritten"
     if set(groups) != {SINGLE}:
         _write_index(source, target, groups, kinds)
@@ -152,15 +175,23 @@ def converted(source: Checkpoint, dtype: str) -> set[str]:
     return {name for name, kind in _kinds(source, dtype).items() if kind != source.tensors[name].dtype}
 
 
-def write_tensors(entries: Mapping[str, TensorEntry], target: Path) -> None:
-    """One file with exact copies of tensors. Raises OSError."""
+def kept_at(entries: Mapping[str, TensorEntry], target: Path) -> dict[str, int]:
+    """Makes a file for copies of tensors, without their bytes; name -> where they go. Raises OSError."""
     start = header_bytes({name: (e.dtype, e.shape) for name, e in entries.items()}, {"format": "pt"})
+    places, end = {}, len(start)
+    for name, entry in entries.items():
+        places[name], end = end, end + entry.nbytes
     with target.open("xb", buffering=0) as stream:
         write_at(stream.fileno(), memoryview(start), 0)
-        at = len(start)
-        for entry in entries.values():
-            copy_range(entry.file, stream.fileno(), entry.start, entry.end, at)
-            at += entry.nbytes
+        stream.truncate(end)
+    return places
+
+
+def copy_tensors(entries: Mapping[str, TensorEntry], target: Path, places: Mapping[str, int]) -> None:
+    """Puts the bytes of tensors into a file that `kept_at` made. Raises OSError."""
+    with target.open("r+b", buffering=0) as stream:
+        for name, entry in entries.items():
+            copy_range(entry.file, stream.fileno(), entry.start, entry.end, places[name])
 
 
 def _kinds(source: Checkpoint, dtype: str | None) -> dict[str, str]:
@@ -213,18 +244,6 @@ def _write_index(
         "weight_map": {e.name: name for name, part in groups.items() for e in part},
     }
     (target / INDEX).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _writer(handle: int, start: int) -> Callable[[memoryview], None]:
-    """Writes one piece after the other from an offset on."""
-    at = start
-
-    def write(data: memoryview) -> None:
-        nonlocal at
-        write_at(handle, data, at)
-        at += len(data)
-
-    return write
 
 
 class _Bar:

@@ -52,7 +52,7 @@ def inspect(
         stack = Stack.open(folder)
         if stack.record is None:
             raise CheckpointError(f"hubedit merged no patch into {patch}", "hubedit diff compares two models")
-        changed = _changed(stack)
+        changed = stack.changed()
         sink.data(
             _stack_value(stack, folder, changed),
             human=lambda: _stack(stack, every, changed),
@@ -70,13 +70,6 @@ def inspect(
     sink.data(_value(summary, fitted), human=lambda: _summary(summary, fitted, every), brief=summary.id)
     if fitted is not None and not fitted.fits:
         raise Exit(1)  # as merge and ask refuse it; the reasons have been shown
-
-
-def _changed(stack: Stack) -> list[str]:
-    """Tensors that are no longer what the merge wrote."""
-    assert stack.record is not None
-    current = stack.checkpoint
-    return [n for n, touched in stack.record.tensors.items() if current.sha256(n) != touched.sha256]
 
 
 def _value(summary: Summary, fitted: Fit | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -83,6 +84,7 @@ def merge(
     sink = Output(json=json, quiet=quiet)
     size = shard_size(max_shard_size) if max_shard_size is not None else None
 
+    alone_in_a_thread()
     from hubedit.checkpoint.merge import Attached, MergeOptions, prepare
     from hubedit.checkpoint.record import RECORD
     from hubedit.checkpoint.stack import files_beside
@@ -137,6 +139,12 @@ def merge(
         sink.warn(line)
     if place is not None and done is not None:
         send(sink, done.path, place)
+
+
+def alone_in_a_thread() -> None:
+    """numpy's products of thin factors gain nothing from threads, which would wait for each other busily;
+    the work is spread over tensors instead. Of effect before numpy is imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def card(record: Mapping[str, Any], facts: Sequence[Fact], name: str) -> str:

@@ -42,17 +42,16 @@ def revert(
     """Take merged patches out of a model again; the base's exact bytes come back, or nothing changes."""
     sink = Output(json=json, quiet=quiet)
 
+    from hubedit.cli.merge import alone_in_a_thread, card, realised
+
+    alone_in_a_thread()
     from hubedit.checkpoint.revert import prepare
-    from hubedit.cli.merge import card, realised
     from hubedit.model.fetch import find, is_path
 
     if not is_path(model):
-        if last or patch is not None or base is not None:
-            raise ConfigError(
-                "at the Hub a model goes back to its base, all patches at once",
-                f"hubedit pull {model} --out DIR, hubedit revert DIR, hubedit push DIR {model}",
-            )
-        _revert_repo(sink, model, yes)
+        if base is not None:
+            raise ConfigError("--base is for a folder", "a repository names its base itself: leave it out")
+        _revert_repo(sink, model, yes, last=last, patch=patch, everything=everything)
         return
     folder = Path(model).expanduser()
     source = find(base) if base is not None else None
@@ -78,16 +77,23 @@ def revert(
         sink.note(f"your shell is in the old folder, which is gone: cd {made.path}")
 
 
-def _revert_repo(sink: Output, repo: str, yes: bool) -> None:
-    """A new commit with the base's files; the history keeps the merged state."""
-    from hubedit.cli.push import show
+def _revert_repo(
+    sink: Output, ref: str, yes: bool, *, last: bool, patch: str | None, everything: bool
+) -> None:
+    """A new commit without the patches; the history keeps the merged state."""
+    from hubedit.cli.push import show, silence
     from hubedit.hub.push import Where
     from hubedit.hub.revert import revert_repo
 
+    repo, _, revision = ref.partition("@")
     if not yes:
-        _ask(f"Make a commit that takes all patches out of {repo}?", f"{repo} would be changed")
+        which = "the newest patch" if last else "all patches" if patch is None else f"patch {patch}"
+        _ask(f"Make a commit that takes {which} out of {ref}?", f"{ref} would be changed")
+    silence(True)
     with sink.progress() as progress:
-        done = revert_repo(Where(repo), progress=progress)
+        done = revert_repo(
+            Where(repo, revision=revision), last=last, patch=patch, everything=everything, progress=progress
+        )
     show(sink, done)
 
 

@@ -6,31 +6,29 @@ sent and deleted, so the disk holds one shard at a time and never the whole chec
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hubedit
 from hubedit.checkpoint.belongs import belongs, left_out
-from hubedit.checkpoint.delta import Change
-from hubedit.checkpoint.header import read_header
-from hubedit.checkpoint.merge import vanished
-from hubedit.checkpoint.place import write_at
-from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint
-from hubedit.checkpoint.record import RECORD, Record, Touched
-from hubedit.checkpoint.stack import Member, Stack, factors, member
+from hubedit.checkpoint.merge import repositories, vanished
+from hubedit.checkpoint.origin import Origin
+from hubedit.checkpoint.read import INDEX, SINGLE
+from hubedit.checkpoint.record import PATCHES, RECORD, Record
+from hubedit.checkpoint.settle import settle
+from hubedit.checkpoint.stack import Member, Stack, member
 from hubedit.errors import HubError
-from hubedit.facts.dump import to_record
 from hubedit.hub import contents
-from hubedit.hub.account import create, patiently
-from hubedit.hub.changes import Content, Copy, Sent, Tree, Upload, read_tree
+from hubedit.hub.account import created
+from hubedit.hub.changes import Content, read_tree, resolve
 from hubedit.hub.contents import Base
-from hubedit.hub.layout import layout as layout_of
 from hubedit.hub.push import Pushed, Target, find_base, put
+from hubedit.hub.shards import Shards, rewrite, sent
+from hubedit.hub.stacked import beside, older, stack_at
 from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
 
@@ -40,171 +38,196 @@ if TYPE_CHECKING:
 _OWN = (".gitattributes", "README.md", RECORD)
 
 
-@dataclass(frozen=True, eq=False)
-class Shards:
-    """Where the base's files are. `tree`: of its commit; `work`: a folder for one file at a time."""
-
-    api: HfApi
-    base: Base
-    tree: Tree
-    work: Path
-
-    def fetch(self, path: str) -> Path:
-        """A file of the base, in the work folder. Raises HubError."""
-        return Path(
-            patiently(
-                lambda: self.api.hf_hub_download(
-                    self.base.repo, path, revision=self.base.commit, local_dir=self.work
-                ),
-                self.base.repo,
-                self.base.commit,
-                doing="download",
-            )
-        )
-
-    def copy(self, path: str, target: Target) -> Copy:
-        """The file as the server copies it; sent from here where it refuses."""
-
-        def otherwise() -> Upload | Sent:
-            file = self.fetch(path)
-            try:
-                return sent(self.api, target, path, file)
-            finally:
-                file.unlink()
-
-        return Copy(self.base.repo, self.base.commit, path, self.tree[path], otherwise)
-
-
 def push_merged(
-    folder: Path,
+    folders: Sequence[Path],
     target: Target,
     *,
+    names: Sequence[str] = (),
     base: str = "",
     with_facts: bool = True,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Pushed:
-    """Merges a patch into its base on the way to the Hub. The whole checkpoint is never on the disk.
+    """Merges patches, in this order, into their base on the way to the Hub. The whole checkpoint is never on
+    the disk.
 
-    Raises PatchError where the weights are not those the patch was made for, CheckpointError, HubError;
-    then the repository is as it was.
+    A base that is a merged model of the Hub keeps its patches; the new ones come on top. `names`: what the
+    user calls the patches. Raises PatchError where the weights are not those a patch was made for or where
+    facts contradict each other, CheckpointError, HubError; then the repository is as it was.
     """
     progress, api = progress or Silent(), target.api
-    progress.start("checking the patch")
-    there = find_base(api, folder, base) if base else None
-    made = contents.patch_contents(folder, target.repo, base=there, with_facts=with_facts)
-    tree = read_tree(api, made.base.repo, made.base.commit)
+    progress.start("checking the patches")
+    there = _start(api, folders[0], base)
     with tempfile.TemporaryDirectory(prefix="hubedit-") as work:
-        shards = Shards(api, made.base, tree, Path(work))
-        _check_plain(shards)
-        layout = layout_of(api, made.base, shards.work)
-        one = member(layout, made.patch, folder.resolve().name)
-        touched = sorted({layout.entry(name).file.name for name in one.modules})
-        progress.finish(f"{len(one.modules)} weights in {len(touched)} files")
+        shards = Shards(api, there, read_tree(api, there.repo, there.commit), Path(work))
+        stack = stack_at(shards)
+        _check_takes_more(shards, stack)
+        made = _patches(shards, stack, folders, target.repo, base, with_facts)
+        layout = stack.checkpoint
+        called = names or [folder.resolve().name for folder in folders]
+        new = [member(layout, each.patch, name) for each, name in zip(made, called, strict=True)]
+        if there.repo == target.repo:  # pushed once more: what is there stays
+            known = {each.id for each in stack.members}
+            made = [each for each, one in zip(made, new, strict=True) if one.id not in known]
+            new = [each for each in new if each.id not in known]
+        members = (*stack.members, *new)
+        _check_once(members)
+        notices = settle(members, len(stack.members), "stop").notices
+        changed = {name for each in new for name in each.modules}
+        touched = sorted({layout.entry(name).file.name for name in changed})
+        progress.finish(f"{len(changed)} weights in {len(touched)} files")
 
-        files: dict[str, Content] = {}
-        weights = {*layout.headers, *(() if SINGLE in layout.headers else (INDEX,))}
-        behind = []
-        for path in tree:
-            if path in touched or path in _OWN:
-                continue
-            if path in weights or belongs(path):
-                files[path] = shards.copy(path, target)
-            else:
-                behind.append(path)
-        behind = [*left_out(behind, files), *made.left_out]
+        files, behind = _carried(shards, target, stack, touched)
+        everything = [*older(shards, stack, target.repo, with_facts), *made]
+        behind = [*behind, *(name for each in made for name in each.left_out)]
         if dry_run:
-            record = {"kind": "merged", "base": {"ref": made.base.repo, "commit": made.base.commit}}
-            files |= _beside(target.repo, record, made, with_facts)
-            plan = put(
-                target,
-                "model",
-                files,
-                lambda t: model_stale(files, t, touched),
-                "",
-                dry_run=True,
-                progress=progress,
+            record = {"kind": "merged", "base": {"ref": there.repo, "commit": there.commit}}
+            files |= beside(target.repo, record, everything, with_facts)
+            return replace(planned(target, files, shards, touched, progress), left_out=tuple(behind))
+        old = stack.record
+        licence = old.licence if old else _licence(shards)
+        replaced = _replaced(target, members)
+        origin = Origin(repos=repositories(old) if old else ())
+        tensors = dict(old.tensors) if old else {}
+        with created(api, target.seen) as seen:
+            target = replace(target, seen=seen)
+            for name in touched:
+                file, found = rewrite(shards, name, stack, members, changed, origin, progress)
+                tensors |= found
+                files[name] = send(shards, target, name, file, progress)
+            done = Record(
+                old.base if old else there.repo,
+                old.commit if old else there.commit,
+                tuple(each.entry() for each in members),
+                tensors,
+                licence=licence,
+                packages={"hubedit": hubedit.__version__},
             )
-            sizes = {**plan.uploaded, **{name: tree[name].size for name in touched}}
-            return replace(plan, uploaded=sizes, left_out=tuple(behind))
-        licence = _licence(shards)
-        create(api, target.seen)
-        tensors: dict[str, Touched] = {}
-        for name in touched:
-            found, content = _shard(shards, target, name, one, progress)
-            tensors |= found
-            files[name] = content
-    done = Record(
-        made.base.repo,
-        made.base.commit,
-        (one.entry(),),
-        tensors,
-        licence=licence,
-        packages={"hubedit": hubedit.__version__},
-    )
-    files |= _beside(target.repo, done.to_json(), made, with_facts)
-    count = f"{made.facts} edited fact{'' if made.facts == 1 else 's'}"
-    message = target.where.message or f"{made.base.repo} with {count}"
-    stale = partial(model_stale, files)
-    pushed = put(target, "model", files, stale, message, dry_run=False, progress=progress)
-    warning = vanished(done)
-    notes = (*pushed.notes, *((warning,) if warning else ()))
-    return replace(pushed, left_out=tuple(behind), notes=notes)
+            files |= beside(target.repo, done.to_json(), everything, with_facts)
+            facts = sum(each.facts for each in everything)
+            count = f"{facts} edited fact{'' if facts == 1 else 's'}"
+            message = target.where.message or f"{done.base} with {count}"
+            stale = partial(model_stale, files)
+            pushed = put(target, "model", files, stale, message, dry_run=False, progress=progress)
+    notes = (*pushed.notes, *replaced, *notices, vanished(done))
+    return replace(pushed, left_out=tuple(behind), notes=tuple(note for note in notes if note))
 
 
-def sent(api: HfApi, target: Target, path: str, file: Path) -> Upload | Sent:
-    """Sends a large file's content ahead of the commit, so that the file may go. Raises HubError."""
-    from huggingface_hub import CommitOperationAdd
-
-    size = file.stat().st_size
-    add = CommitOperationAdd(path, file)
-    patiently(
-        lambda: api.preupload_lfs_files(
-            target.repo, [add], revision=target.place.revision, create_pr=target.place.pr
-        ),
-        target.repo,
-        doing="push to",
-    )
-    if add.path_or_fileobj != b"":  # the Hub takes it as a small file, with the commit
-        return Upload(file.read_bytes())
-    return Sent(add, size, add.upload_info.sha256.hex())
+def planned(
+    target: Target, files: Mapping[str, Content], shards: Shards, touched: Sequence[str], progress: Progress
+) -> Pushed:
+    """What a push would do that writes the shards `touched` anew."""
+    stale = partial(model_stale, files, more=touched)
+    plan = put(target, "model", files, stale, "", dry_run=True, progress=progress)
+    return replace(plan, uploaded={**plan.uploaded, **{name: shards.tree[name].size for name in touched}})
 
 
-def _shard(
-    shards: Shards, target: Target, name: str, one: Member, progress: Progress
-) -> tuple[dict[str, Touched], Upload | Sent]:
-    """Fetches a shard, adds the patch in place, sends it, deletes it."""
-    progress.start(f"merging {name}")
-    file = shards.fetch(name)
+def send(shards: Shards, target: Target, name: str, file: Path, progress: Progress) -> Content:
+    """Sends a shard ahead of the commit and deletes it here. Raises HubError."""
+    progress.start(f"sending {name}")
     try:
-        header = read_header(file)
-        checkpoint = Checkpoint(shards.work, {name: header}, header.tensors, {})
-        here = replace(one, modules={t: m for t, m in one.modules.items() if t in header.tensors})
-        touched = {
-            tensor: replace(found, base_file=name)
-            for tensor, found in Stack(checkpoint, None, ()).touch(here).items()
-        }
-        with file.open("r+b", buffering=0) as stream:
-            for tensor, found in touched.items():
-                entry = header.tensors[tensor]
-                change = Change(entry, factors((here,), tensor), found.transposed)
-                # a block is read before it is written, and blocks do not overlap
-                real = change.write(entry.dtype, _writer(stream.fileno(), entry.start))
-                touched[tensor] = replace(
-                    found,
-                    dtype=entry.dtype,
-                    sha256=real.sha256,
-                    norm=real.norm,
-                    kept=real.kept,
-                    error=real.error,
-                )
-        progress.finish(f"{len(touched)} weights")
-        progress.start(f"sending {name}")
-        content = sent(shards.api, target, name, file)
-        progress.finish()
-        return touched, content
+        return sent(shards.api, target, name, file)
     finally:
         file.unlink()
+        progress.finish()
+
+
+def _start(api: HfApi, folder: Path, base: str) -> Base:
+    """The repository that the first patch goes into, pinned. Raises HubError."""
+    from hubedit.patch import Patch
+
+    if not base:
+        return contents.base_of(Patch.load(folder), folder, None)
+    repo, _, revision = base.partition("@")
+    return Base(repo, resolve(api, repo, revision or "main"))
+
+
+def _patches(
+    shards: Shards, stack: Stack, folders: Sequence[Path], repo: str, base: str, with_facts: bool
+) -> list[contents.Contents]:
+    """The new patches' files. Raises HubError for one that names another base."""
+    made: list[contents.Contents] = []
+    fitting = [shards.base]
+    if stack.record is not None:  # whether the weights are the patch's own is seen from their hashes
+        fitting.append(Base(stack.record.base, stack.record.commit))
+    for folder in folders:
+        there = None
+        if base and stack.record is None:
+            there = find_base(shards.api, folder, f"{shards.base.repo}@{shards.base.commit}")
+        elif base and not contents.pinned(folder):
+            there = fitting[-1]
+        each = contents.patch_contents(folder, repo, base=there, with_facts=with_facts)
+        if each.base not in fitting and not base:
+            raise HubError(
+                f"{folder} was made for {each.base.repo}@{each.base.commit[:8]}, "
+                f"not for {shards.base.repo}@{shards.base.commit[:8]}",
+                "if the weights are the same, say where they are: --base OWNER/NAME[@REVISION]",
+            )
+        made.append(each)
+    return made
+
+
+def _check_once(members: Sequence[Member]) -> None:
+    for number, each in enumerate(members):
+        if any(each.id == older.id for older in members[:number]):
+            raise HubError(f"patch {each.name or each.id} is in the stack already", "name every patch once")
+
+
+def _check_takes_more(shards: Shards, stack: Stack) -> None:
+    """Raises HubError for a merged base from whose record the base's bytes cannot be had."""
+    record = stack.record
+    if record is None:
+        return
+    if record.converted:
+        raise HubError(
+            f"{shards.base.repo} was merged with --dtype {record.converted}, so it takes no more patches",
+            "merge all patches into the base at once",
+        )
+    if not record.commit:
+        raise HubError(
+            f"the base of {shards.base.repo} was the local folder {record.base}",
+            "merge here, then push the folder: hubedit merge PATCH --model DIR --out NEW; "
+            "hubedit push NEW REPO",
+        )
+
+
+def _carried(
+    shards: Shards, target: Target, stack: Stack, touched: Sequence[str]
+) -> tuple[dict[str, Content], list[str]]:
+    """Files of the base that the server copies, and what stays behind."""
+    layout = stack.checkpoint
+    weights = {*layout.headers, *(() if SINGLE in layout.headers else (INDEX,))}
+    files: dict[str, Content] = {}
+    behind = []
+    for path in shards.tree:
+        if path in touched or path in _OWN or (stack.record and path.startswith(f"{PATCHES}/")):
+            continue
+        if path in weights or belongs(path):
+            files[path] = shards.copy(path, target)
+        else:
+            behind.append(path)
+    return files, left_out(behind, files)
+
+
+def _replaced(target: Target, members: Sequence[Member]) -> list[str]:
+    """What the repository holds now and will not hold any more."""
+    if not target.seen.exists:
+        return []
+    head = resolve(target.api, target.repo, target.place.revision)
+    tree = read_tree(target.api, target.repo, head)
+    if RECORD not in tree:
+        return []
+    with tempfile.TemporaryDirectory(prefix="hubedit-") as work:
+        Shards(target.api, Base(target.repo, head), tree, Path(work)).fetch(RECORD)
+        record = Record.read(Path(work))
+    kept = {each.id for each in members}
+    gone = [each.name or each.id for each in record.patches if each.id not in kept] if record else []
+    if not gone:
+        return []
+    return [
+        f"{target.repo} held {', '.join(gone)} until now, and this push replaces it; to add to it: "
+        f"--base {target.repo}"
+    ]
 
 
 def _licence(shards: Shards) -> dict[str, Any]:
@@ -214,50 +237,3 @@ def _licence(shards: Shards) -> dict[str, Any]:
     if "README.md" not in shards.tree:
         return {}
     return licence_of(shards.fetch("README.md").parent)
-
-
-def _check_plain(shards: Shards) -> None:
-    """Raises HubError for a base that has patches already: its record and originals would be lost."""
-    if RECORD not in shards.tree:
-        return
-    file = shards.fetch(RECORD)
-    record = Record.read(file.parent)
-    file.unlink()
-    if record is not None:
-        raise HubError(
-            f"{shards.base.repo} has {len(record.patches)} merged "
-            f"patch{'' if len(record.patches) == 1 else 'es'} already",
-            "add the patch here, then push the folder: hubedit merge PATCH --model "
-            f"{shards.base.repo} --out DIR; hubedit push DIR REPO",
-        )
-
-
-def _beside(
-    repo: str, record: Mapping[str, Any], made: contents.Contents, with_facts: bool
-) -> dict[str, Content]:
-    """The merged model's card and record, and the patch under patches/1."""
-    from hubedit.report.card import merged_card
-
-    report = made.files.get(contents.REPORT)
-    told = (
-        json.loads(report.source) if isinstance(report, Upload) and isinstance(report.source, bytes) else {}
-    )
-    known = [to_record(fact) for fact in made.patch.facts] if with_facts else []
-    card = merged_card(record, told, repo, with_facts=with_facts, facts=known)
-    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return {
-        **{f"patches/1/{name}": content for name, content in made.files.items()},
-        "README.md": Upload(card.encode()),
-        RECORD: Upload(f"{text}\n".encode()),
-    }
-
-
-def _writer(handle: int, start: int) -> Any:
-    at = start
-
-    def write(data: memoryview) -> None:
-        nonlocal at
-        write_at(handle, data, at)
-        at += len(data)
-
-    return write

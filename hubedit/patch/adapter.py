@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save_file
 
 from hubedit.errors import PatchError
-from hubedit.linalg import LowRank
+from hubedit.floats import STORED, Array
+from hubedit.patch.pair import Pair
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -57,13 +57,13 @@ def config(base: str, commit: str, modules: list[str], rank: int, fan_in_fan_out
     }
 
 
-def write_weights(factors: Mapping[str, LowRank], rank: int, path: Path) -> None:
+def write_weights(pairs: Mapping[str, Pair], rank: int, path: Path) -> None:
     """Writes the tensors, padded to `rank`. Raises OSError where the disk refuses."""
-    tensors: dict[str, Tensor] = {}
-    for module, factor in factors.items():
-        padded = factor.pad(rank)
-        tensors[f"{_PREFIX}{module}{_A}"] = padded.A.contiguous()
-        tensors[f"{_PREFIX}{module}{_B}"] = padded.B.contiguous()
+    tensors: dict[str, Array] = {}
+    for module, pair in pairs.items():
+        padded = pair.pad(rank)
+        for ending, half in ((_A, padded.A), (_B, padded.B)):
+            tensors[f"{_PREFIX}{module}{ending}"] = half
     try:
         path.touch()
         mode = path.stat().st_mode & 0o777
@@ -97,28 +97,27 @@ def read_config(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_weights(path: Path, modules: list[str], rank: int) -> dict[str, LowRank]:
+def read_weights(path: Path, modules: list[str], rank: int) -> dict[str, Pair]:
     """Module path -> factors (d_out, r), (r, d_in), checked against the configuration."""
-    tensors = _tensors(path)
-    halves: dict[str, dict[str, Tensor]] = {module: {} for module in sorted(modules)}
-    for name, tensor in tensors.items():
+    halves: dict[str, dict[str, Array]] = {module: {} for module in sorted(modules)}
+    for name, (dtype, tensor) in read_tensors(path, _REWRITE).items():
         module, half = _parse(path, name)
         if module not in halves:
             raise PatchError(
                 f"{path}: {module} has tensors but is not in target_modules; loaders would drop it", _REWRITE
             )
-        if tensor.dtype != torch.float32:
-            raise PatchError(f"{path}: {name} is {_name(tensor.dtype)}, not float32", _REWRITE)
+        if dtype != "F32":
+            raise PatchError(f"{path}: {name} is {dtype}, not F32", _REWRITE)
         if tensor.ndim != 2 or tensor.shape[0 if half == "A" else 1] != rank:
-            raise PatchError(f"{path}: {name} has shape {tuple(tensor.shape)}, but r is {rank}", _REWRITE)
-        if not bool(torch.isfinite(tensor).all()):
+            raise PatchError(f"{path}: {name} has shape {tensor.shape}, but r is {rank}", _REWRITE)
+        if not np.isfinite(tensor).all():
             raise PatchError(f"{path}: {name} holds NaN or infinity", _REWRITE)
         halves[module][half] = tensor
     for module, found in halves.items():
         for half in ("A", "B"):
             if half not in found:
                 raise PatchError(f"{path}: {module} has no lora_{half} tensor", _REWRITE)
-    return {module: LowRank(found["B"], found["A"]) for module, found in halves.items()}
+    return {module: Pair(found["B"], found["A"]) for module, found in halves.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -139,14 +138,24 @@ def read_json(path: Path) -> dict[str, Any]:
 _REWRITE = "the file was changed or damaged; make the patch again with hubedit apply"
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, damaged: str) -> dict[str, tuple[str, Array]]:
+    """Name -> (dtype, stored numbers); of a dtype that numpy cannot hold, its bytes. `damaged`: a hint.
+
+    Raises PatchError.
+    """
     if not path.is_file():
-        raise PatchError(f"{path} is missing", "check that the path is a patch that hubedit wrote")
+        raise PatchError(f"{path} is missing", "check that the path is a patch or a PEFT LoRA adapter")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise PatchError(f"{path} cannot be read: {error}", _REWRITE) from error
+        found = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PatchError(f"{path} cannot be read: {reason}", damaged) from error
+    tensors: dict[str, tuple[str, Array]] = {}
+    for name, tensor in found:
+        kind = STORED.get(tensor["dtype"])
+        values: Array = np.frombuffer(tensor["data"], kind or np.uint8)
+        tensors[name] = tensor["dtype"], values.reshape(tensor["shape"]) if kind else values
+    return dict(sorted(tensors.items()))
 
 
 def _parse(path: Path, name: str) -> tuple[str, str]:
@@ -158,7 +167,3 @@ def _parse(path: Path, name: str) -> tuple[str, str]:
         f"{path}: {name} is no LoRA tensor of a patch; its name must be {_PREFIX}<module>{_A} or {_B}",
         _REWRITE,
     )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

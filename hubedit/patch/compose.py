@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 
 from hubedit.errors import ConfigError, PatchError
 from hubedit.facts import Fact
-from hubedit.linalg import LowRank
 from hubedit.patch.conflicts import Conflict, conflicts, losers
 from hubedit.patch.foreign import is_foreign
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import Owners, as_record, owners, without
+from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.same_base import merged_base
 from hubedit.patch.value import Patch
 
@@ -70,7 +70,8 @@ def composed(
     take the loser's rows out of its factors where every row belongs to one fact; the other facts keep
     theirs. Of a truncated or foreign patch no fact can be taken out, and both stay in the sum. A fact
     that two patches both edit is taken out of one of them too, but stops nothing. `names`: of the
-    patches, for messages. Raises PatchError for patches of different bases, ConfigError for options.
+    patches, for messages. Raises PatchError for patches of different bases, ConfigError for options and
+    for the same patch twice.
     """
     if not patches:
         raise ConfigError("no patch to compose", "give at least one")
@@ -82,15 +83,10 @@ def composed(
         raise ConfigError(f"rank is {rank}", "0 keeps the sum exact")
     names = names or [f"patch {n + 1}" for n in range(len(patches))]
     base = merged_base(patches, names)
+    _refuse_repeated(patches, names)
     found = conflicts(patches)
-    contradictions = [c.describe(names) for c in found if c.kind == "contradiction"]
-    if contradictions and on_conflict == "stop":
-        more = f" (and {len(contradictions) - 1} more)" if len(contradictions) > 1 else ""
-        raise ConflictError(
-            f"the patches contradict each other: {contradictions[0]}{more}",
-            "--on-conflict last or first says which of two facts counts",
-            contradictions,
-        )
+    if on_conflict == "stop":
+        refuse_contradictions(found, names)
     fixed = {n for n, patch in enumerate(patches) if owners(patch) is None}
     gone = losers(found, on_conflict, fixed) if on_conflict != "stop" else {}
     parts = [_without(patch, gone.get(n, set())) for n, patch in enumerate(patches)]
@@ -104,21 +100,58 @@ def composed(
     }
     if (rows := _rows(parts)) is not None:
         record["rows"] = as_record(rows)
+    if sizes := weight_norms(patches):
+        record["sites"] = sizes
     facts = unique_ids([fact for part in parts for fact in part.facts])
-    whole = Patch(_sum(parts), record, base.name, base.commit, facts, base.fan_in_fan_out)
+    whole = Patch(Factors(_sum(parts)), record, base.name, base.commit, facts, base.fan_in_fan_out)
     energy: Mapping[str, float] = {}
-    if 0 < rank < max(factor.rank for factor in whole.factors.values()):
+    if 0 < rank < max(pair.rank for pair in whole.pairs.values()):
         whole, energy = whole.truncate(rank)
     unresolved = [c for c in found if c.kind != "overlap" and _both_stay(c, gone)]
     dropped = [patches[n].facts[f] for n in sorted(gone) for f in sorted(gone[n])]
     return Composed(whole, tuple(found), tuple(dropped), tuple(unresolved), energy)
 
 
+def refuse_contradictions(found: Iterable[Conflict], names: Sequence[str]) -> None:
+    """Raises ConflictError where two patches give one prompt different targets."""
+    lines = [c.describe(names) for c in found if c.kind == "contradiction"]
+    if lines:
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise ConflictError(
+            f"the patches contradict each other: {lines[0]}{more}",
+            "--on-conflict last or first says which of two facts counts",
+            lines,
+        )
+
+
+def weight_norms(patches: Iterable[Patch]) -> dict[str, dict[str, Any]]:
+    """Module -> {"weight_norm": |W| of the base} as the patches' records know it."""
+    found: dict[str, dict[str, Any]] = {}
+    for patch in patches:
+        sites = patch.record.get("sites")
+        for module, told in sites.items() if isinstance(sites, Mapping) else ():
+            if module in patch.pairs and isinstance(told, Mapping) and "weight_norm" in told:
+                found.setdefault(module, {"weight_norm": told["weight_norm"]})
+    return found
+
+
+def _refuse_repeated(patches: Sequence[Patch], names: Sequence[str]) -> None:
+    """One change twice is a change of double size, which no edit was made for."""
+    seen: dict[str, str] = {}
+    for patch, name in zip(patches, names, strict=True):
+        identifier = patch_id(patch)
+        if identifier in seen:
+            which = f"{name} is given twice" if seen[identifier] == name else f"{seen[identifier]} and {name}"
+            same = "" if seen[identifier] == name else " are the same patch"
+            raise ConfigError(f"{which}{same} ({identifier[:12]})", "name every patch once")
+        seen[identifier] = name
+
+
 @dataclass(frozen=True)
 class _Part:
     """One patch with what gives way taken out; `rows` is None where rows and facts do not correspond."""
 
-    factors: Mapping[str, LowRank]
+    pairs: Mapping[str, Pair]
     facts: tuple[Fact, ...]
     rows: Owners | None
 
@@ -126,23 +159,23 @@ class _Part:
 def _without(patch: Patch, gone: set[int]) -> _Part:
     rows = owners(patch)
     if rows is None or not gone:
-        return _Part(patch.factors, patch.facts, rows)
+        return _Part(patch.pairs, patch.facts, rows)
     kept = [n for n in range(len(patch.facts)) if n not in gone]
     place = {fact: n for n, fact in enumerate(kept)}
-    factors, left = {}, {}
-    for module, factor in patch.factors.items():
-        factors[module], remaining = without(factor, rows[module], gone)
+    pairs, left = {}, {}
+    for module, pair in patch.pairs.items():
+        pairs[module], remaining = without(pair, rows[module], gone)
         left[module] = tuple(place[fact] for fact in remaining)
-    return _Part(factors, tuple(patch.facts[n] for n in kept), left)
+    return _Part(pairs, tuple(patch.facts[n] for n in kept), left)
 
 
-def _sum(parts: Sequence[_Part]) -> dict[str, LowRank]:
+def _sum(parts: Sequence[_Part]) -> dict[str, Pair]:
     """Factors side by side. A module that lost all its rows is left out."""
-    total: dict[str, LowRank] = {}
+    total: dict[str, Pair] = {}
     for part in parts:
-        for module, factor in part.factors.items():
-            total[module] = total[module] + factor if module in total else factor
-    return {module: factor for module, factor in total.items() if factor.rank} or total
+        for module, pair in part.pairs.items():
+            total[module] = total[module] + pair if module in total else pair
+    return {module: pair for module, pair in total.items() if pair.rank} or total
 
 
 def _rows(parts: Sequence[_Part]) -> Owners | None:
@@ -167,8 +200,8 @@ def _both_stay(conflict: Conflict, gone: Mapping[int, set[int]]) -> bool:
 def _short(patch: Patch, dropped: Sequence[Fact]) -> dict[str, Any]:
     """What the sum's record says about one part."""
     short: dict[str, Any] = {"id": patch_id(patch), "facts": len(patch.facts)}
-    short["rank"] = max(factor.rank for factor in patch.factors.values())
-    short["norms"] = {module: factor.norm() for module, factor in patch.factors.items()}
+    short["rank"] = max(pair.rank for pair in patch.pairs.values())
+    short["norms"] = {module: pair.norm() for module, pair in patch.pairs.items()}
     short |= {key: patch.record[key] for key in _SHORT if key in patch.record}
     if is_foreign(patch):
         short["base_verified"] = False

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
-from hubedit.linalg import LowRank
+from hubedit.floats import Array
 from hubedit.patch.owners import Owners, owners
+from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
 
 Kind = Literal["contradiction", "repetition", "overlap"]
@@ -108,19 +108,19 @@ def _overlaps(patches: Sequence[Patch], rows: Sequence[Owners | None], one: int,
     """Pairs of facts with parallel detectors; where facts own no rows, at most one for the two patches."""
     first, second = patches[one], patches[two]
     mine, theirs = rows[one], rows[two]
-    shared = [module for module in first.factors if module in second.factors]
-    shared = [module for module in shared if first.factors[module].shape == second.factors[module].shape]
+    shared = [module for module in first.pairs if module in second.pairs]
+    shared = [module for module in shared if first.pairs[module].shape == second.pairs[module].shape]
     if mine is None or theirs is None:
-        angles = {m: _principal_cosine(first.factors[m], second.factors[m]) for m in shared}
+        angles = {m: _principal_cosine(first.pairs[m], second.pairs[m]) for m in shared}
         module = max(angles, key=lambda m: angles[m], default="")
         if not module or angles[module] <= PARALLEL:
             return []
         return [Conflict("overlap", one, two, similarity=angles[module], module=module)]
     best: dict[tuple[int, int], tuple[float, str]] = {}
     for module in shared:
-        cosines = _unit(first.factors[module].A) @ _unit(second.factors[module].A).T
-        for i, j in (cosines.abs() > PARALLEL).nonzero().tolist():
-            pair, cosine = (mine[module][i], theirs[module][j]), float(cosines[i, j].abs())
+        cosines = np.abs(_unit(first.pairs[module].A) @ _unit(second.pairs[module].A).T)
+        for i, j in np.argwhere(cosines > PARALLEL).tolist():
+            pair, cosine = (mine[module][i], theirs[module][j]), float(cosines[i, j])
             best[pair] = max(best.get(pair, (0.0, "")), (min(cosine, 1.0), module))
     return [
         Conflict("overlap", one, two, a, b, (first.facts[a], second.facts[b]), cosine, module)
@@ -128,32 +128,31 @@ def _overlaps(patches: Sequence[Patch], rows: Sequence[Owners | None], one: int,
     ]
 
 
-def _unit(rows: Tensor) -> Tensor:
+def _unit(rows: Array) -> Array:
     """Rows scaled to length 1, float64; zero rows stay zero."""
-    wide = rows.double()
-    length = wide.norm(dim=1, keepdim=True)
-    return wide / torch.where(length > 0, length, torch.ones_like(length))
+    wide = rows.astype(np.float64)
+    length = np.linalg.norm(wide, axis=1, keepdims=True)
+    scaled: Array = wide / np.where(length > 0, length, 1.0)
+    return scaled
 
 
-def _principal_cosine(one: LowRank, two: LowRank) -> float:
+def _principal_cosine(one: Pair, two: Pair) -> float:
     """Cosine of the smallest angle between the dominating row spaces; 0 where chance would explain it."""
     a, b = _dominating(one), _dominating(two)
     if not len(a) or not len(b) or chance_cosine(len(a), len(b), one.shape[1]) > _CHANCE:
         return 0.0
-    return min(1.0, float(torch.linalg.svdvals(a @ b.T)[0]))
+    return min(1.0, float(np.linalg.svd(a @ b.T, compute_uv=False)[0]))
 
 
-def _dominating(factor: LowRank) -> Tensor:
+def _dominating(pair: Pair) -> Array:
     """Orthonormal rows that span what carries most of the energy, (k, d_in) float64."""
-    if not factor.rank:
-        return factor.A.double()
-    exact, _ = factor.to(dtype=torch.float64).truncate(factor.rank)
-    values = exact.A.square().sum(1)  # truncation splits each singular value evenly between B and A
-    energy = values.square().cumsum(0)
-    if float(energy[-1]) == 0:
-        return exact.A[:0]
-    count = int((energy < _ENERGY * energy[-1]).sum()) + 1
-    return _unit(exact.A[:count])
+    if not pair.rank:
+        return pair.A.astype(np.float64)
+    _, values, right = pair.svd()
+    energy = np.cumsum(values**2)
+    if energy[-1] == 0:
+        return right[:0]
+    return right[: int((energy < _ENERGY * energy[-1]).sum()) + 1]
 
 
 def chance_cosine(first: int, second: int, width: int) -> float:

@@ -13,19 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+import numpy as np
 
 from hubedit.errors import PatchError
-from hubedit.linalg import LowRank
+from hubedit.floats import STORED, Array, all_finite, widened
 from hubedit.patch import adapter
+from hubedit.patch.names import short
+from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.targets import Targets, text_patterns
 from hubedit.patch.value import RECORD, Patch
 
 _PREFIX = "base_model.model."
 _ENDINGS = {".lora_A.weight": "A", ".lora_B.weight": "B"}
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# as the record names them
+_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 # PEFT's r and lora_alpha where the configuration gives none
 _DEFAULT = 8
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -85,7 +86,7 @@ def load_any(path: str | Path) -> Patch:
             f"{path} has only pickled weights (adapter_model.bin), which can run code when read",
             "load it with PEFT and save it again with save_pretrained",
         )
-    factors, dtypes = _read(file, where, config)
+    pairs, dtypes = _read(file, where, config)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     name = base if isinstance(base, str) else ""
     commit = revision if isinstance(revision, str) and _COMMIT.fullmatch(revision) else ""
@@ -99,8 +100,8 @@ def load_any(path: str | Path) -> Patch:
         "peft_version": config.get("peft_version"),
         "sha256": digest,
     }
-    record = {"base": {"ref": _last(name), "commit": commit}, "foreign": foreign}
-    return Patch(factors, record, name, commit, fan_in_fan_out=bool(config.get("fan_in_fan_out")))
+    record = {"base": {"ref": short(name), "commit": commit}, "foreign": foreign}
+    return Patch(Factors(pairs), record, name, commit, fan_in_fan_out=bool(config.get("fan_in_fan_out")))
 
 
 def is_foreign(patch: Patch) -> bool:
@@ -129,30 +130,30 @@ def _check_plain(where: Path, config: Mapping[str, Any]) -> None:
             raise PatchError(f"{where}: {key} is set, and its effect is not known here", _ONLY_LORA)
 
 
-def _read(file: Path, where: Path, config: Mapping[str, Any]) -> tuple[dict[str, LowRank], set[str]]:
+def _read(file: Path, where: Path, config: Mapping[str, Any]) -> tuple[dict[str, Pair], set[str]]:
     """Module -> factors with the scale in B, and the names of the types they are stored in."""
     targets = Targets.of(where, config)
     scales = _Scales(where, config)
-    halves: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in _tensors(file).items():
+    halves: dict[str, dict[str, Array]] = {}
+    dtypes: set[str] = set()
+    for name, (dtype, tensor) in adapter.read_tensors(file, _DAMAGED).items():
         module, half = _parse(file, name)
         if not targets.own(module):
             raise PatchError(
                 f"{file}: {module} has tensors but is not among target_modules; loaders drop it in silence",
                 "correct target_modules in adapter_config.json, or remove the tensors",
             )
-        if tensor.dtype not in _FLOATS:
-            raise PatchError(f"{file}: {name} is {_dtype(tensor)}, not a floating-point type", _ONLY_LORA)
+        if dtype not in STORED:
+            raise PatchError(f"{file}: {name} is {dtype}, not a floating-point type", _ONLY_LORA)
         if tensor.ndim != 2 or 0 in tensor.shape:
-            raise PatchError(
-                f"{file}: {name} has shape {tuple(tensor.shape)}, not that of a matrix", _DAMAGED
-            )
-        if not bool(torch.isfinite(tensor).all()):
+            raise PatchError(f"{file}: {name} has shape {tensor.shape}, not that of a matrix", _DAMAGED)
+        if not all_finite(tensor, dtype):
             raise PatchError(f"{file}: {name} holds NaN or infinity", _DAMAGED)
-        halves.setdefault(module, {})[half] = tensor
+        halves.setdefault(module, {})[half] = widened(tensor, dtype)
+        dtypes.add(_NAMES[dtype])
     if not halves:
         raise PatchError(f"{file} holds no LoRA tensors", _DAMAGED)
-    factors: dict[str, LowRank] = {}
+    pairs: dict[str, Pair] = {}
     for module, found in sorted(halves.items()):
         for half in ("A", "B"):
             if half not in found:
@@ -160,11 +161,12 @@ def _read(file: Path, where: Path, config: Mapping[str, Any]) -> tuple[dict[str,
         a, b = found["A"], found["B"]
         rank, scale = scales.of(module)
         if a.shape[0] != rank or b.shape[1] != rank:
-            shapes = f"lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}"
+            shapes = f"lora_A {a.shape} and lora_B {b.shape}"
             raise PatchError(f"{file}: {module} has {shapes}, but the configuration says r {rank}", _DAMAGED)
         # one rounding to float32, whatever the scale
-        factors[module] = LowRank((b.double() * scale).float(), a.float())
-    return factors, {_dtype(t) for found in halves.values() for t in found.values()}
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+            pairs[module] = Pair(b.astype(np.float64) * scale, a)
+    return pairs, dtypes
 
 
 class _Scales:
@@ -203,17 +205,6 @@ def _alpha(where: Path, key: str, value: Any) -> float:
     return float(value)
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise PatchError(f"{file} is missing", "give the folder of a patch or of a PEFT LoRA adapter")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
-        # the last three: an element type or an empty shape that this torch cannot make
-        raise PatchError(f"{file} cannot be read: {_line(error)}", _DAMAGED) from error
-
-
 def _parse(file: Path, name: str) -> tuple[str, str]:
     """(module path, "A" or "B") of a tensor's name."""
     if "lora_embedding_" in name:
@@ -233,18 +224,3 @@ def _parse(file: Path, name: str) -> tuple[str, str]:
         f"{file}: {name} is no LoRA tensor ({_PREFIX}<module>.lora_A.weight or .lora_B.weight)",
         _ONLY_LORA,
     )
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _last(name: str) -> str:
-    """A Hub name as it is; of a local path only the last part, since records hold no paths."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
-    return name

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-from hubedit.patch.base import tensor_sha256
-from hubedit.patch.value import Patch
+from hubedit.floats import NAMES, Array, fits, narrowed, raw
+
+if TYPE_CHECKING:
+    from hubedit.patch.value import Patch
 
 
 def patch_id(patch: Patch) -> str:
     """sha256 (hex) over each module's name, rank and factors. Facts, record and base do not count."""
     total = hashlib.sha256()
-    for module, factor in patch.factors.items():
-        total.update(f"{module} {factor.rank} {factor.shape}\n".encode())
-        for half in (factor.B, factor.A):
-            total.update(f"{tensor_sha256(half)}\n".encode())
+    for module, pair in patch.pairs.items():
+        total.update(f"{module} {pair.rank} {pair.shape}\n".encode())
+        for half in (pair.B, pair.A):
+            total.update(f"{array_sha256(half)}\n".encode())
     return total.hexdigest()
+
+
+def array_sha256(values: Array) -> str:
+    """`hubedit.patch.tensor_sha256` of float32 values."""
+    kind = next((kind for kind in NAMES.values() if fits(values, kind)), "F32")
+    return hashlib.sha256(raw(narrowed(values, kind))).hexdigest()

@@ -14,12 +14,12 @@ from typing import Any
 from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
-from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.patch.compose import unique_ids
+from hubedit.patch.compose import unique_ids, weight_norms
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import as_record, owners
+from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.value import Patch
 
 
@@ -59,12 +59,15 @@ def stacked(old: Patch, new: Patch) -> Patch:
     """One patch that does both. Older facts that the new ones edit again leave the list of facts; their
     factors stay, since the new ones were computed with them in effect."""
     kept = protected(old, new.facts)
-    factors: dict[str, LowRank] = dict(old.factors)
-    for module, factor in new.factors.items():
-        factors[module] = factors[module] + factor if module in factors else factor
+    pairs: dict[str, Pair] = dict(old.pairs)
+    for module, pair in new.pairs.items():
+        pairs[module] = pairs[module] + pair if module in pairs else pair
     record: dict[str, Any] = {**new.record, "on": {"id": patch_id(old), "facts": len(old.facts)}}
     record["base"] = {**new.record["base"], "tensors": _tensors(old, new)}
-    whole = replace(new, factors=factors, record=record, facts=unique_ids([*kept, *new.facts]))
+    if sizes := weight_norms([old]):
+        told = record.get("sites")
+        record["sites"] = {**sizes, **(told if isinstance(told, Mapping) else {})}
+    whole = replace(new, factors=Factors(pairs), record=record, facts=unique_ids([*kept, *new.facts]))
     rows = _rows(old, new, kept)
     return whole if rows is None else replace(whole, record={**record, "rows": as_record(rows)})
 

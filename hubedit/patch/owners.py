@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-
-from hubedit.linalg import LowRank
+from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
 
 Owners = Mapping[str, tuple[int, ...]]
@@ -27,14 +25,14 @@ def owners(patch: Patch) -> Owners | None:
     if not count or "truncation" in record:
         return None
     if isinstance(kept := record.get("rows"), Mapping):
-        found = {module: _expand(kept.get(module)) for module in patch.factors}
+        found = {module: _expand(kept.get(module)) for module in patch.pairs}
     elif "method" in record:
-        found = {module: tuple(range(count)) for module in patch.factors}
+        found = {module: tuple(range(count)) for module in patch.pairs}
     else:
         return None
-    for module, factor in patch.factors.items():
+    for module, pair in patch.pairs.items():
         rows = found[module]
-        if len(rows) != factor.rank or not all(0 <= fact < count for fact in rows):
+        if len(rows) != pair.rank or not all(0 <= fact < count for fact in rows):
             return None
     return found
 
@@ -44,12 +42,11 @@ def as_record(rows: Owners) -> dict[str, list[list[int]]]:
     return {module: _ranges(facts) for module, facts in rows.items()}
 
 
-def without(factor: LowRank, rows: Sequence[int], facts: Iterable[int]) -> tuple[LowRank, tuple[int, ...]]:
+def without(pair: Pair, rows: Sequence[int], facts: Iterable[int]) -> tuple[Pair, tuple[int, ...]]:
     """The factors without the rows of some facts, and who owns what remains."""
     gone = set(facts)
     kept = [n for n, fact in enumerate(rows) if fact not in gone]
-    index = torch.tensor(kept, dtype=torch.long)
-    return LowRank(factor.B[:, index], factor.A[index]), tuple(rows[n] for n in kept)
+    return Pair(pair.B[:, kept], pair.A[kept]), tuple(rows[n] for n in kept)
 
 
 def _ranges(facts: Sequence[int]) -> list[list[int]]:

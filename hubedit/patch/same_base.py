@@ -8,7 +8,9 @@ from itertools import combinations
 from typing import Any
 
 from hubedit.errors import PatchError
+from hubedit.patch.base import Claim
 from hubedit.patch.foreign import is_foreign
+from hubedit.patch.names import last
 from hubedit.patch.value import Patch
 
 _SAME_DTYPE = "make both patches with the same --dtype"
@@ -37,11 +39,13 @@ def merged_base(patches: Sequence[Patch], names: Sequence[str]) -> Base:
     chosen = next((patch for patch in own if patch.commit), own[0])
     record = {**_record(chosen), "tensors": {}}
     # hashes of a float32 model are those of the stored weights, which any dtype's record agrees with
-    if narrow := [_dtype(patch) for patch in own if _dtype(patch) in ("float16", "bfloat16")]:
+    claims = [Claim.of(patch.record) for patch in patches]
+    known = [claim for claim in claims if not claim.foreign]
+    if narrow := [claim.dtype for claim in known if claim.dtype in ("float16", "bfloat16")]:
         record["dtype"] = narrow[0]
-    for patch in patches:
-        record["tensors"] |= _hashes(patch)
-    touched = {module for patch in patches for module in patch.factors}
+    for claim in claims:
+        record["tensors"] |= claim.hashes
+    touched = {module for patch in patches for module in patch.pairs}
     if unknown := sorted(touched - set(record["tensors"])):
         record["unverified"] = unknown  # only foreign adapters touch them
     return Base(record, chosen.base, chosen.commit, chosen.fan_in_fan_out)
@@ -56,16 +60,18 @@ def _check(one: Patch, two: Patch, first: str, second: str) -> None:
     a, b = _record(one), _record(two)
     if a.get("family") and b.get("family") and a["family"] != b["family"]:
         raise differ(f"{a['family']} and {b['family']}")
-    for module in sorted(set(one.factors) & set(two.factors)):
-        if one.factors[module].shape != two.factors[module].shape:
-            raise differ(f"{module} is {_by(one.factors[module].shape)} and {_by(two.factors[module].shape)}")
+    for module in sorted(set(one.pairs) & set(two.pairs)):
+        shapes = one.pairs[module].shape, two.pairs[module].shape
+        if shapes[0] != shapes[1]:
+            raise differ(f"{module} is {_by(shapes[0])} and {_by(shapes[1])}")
     if one.commit and two.commit and one.commit != two.commit:
         raise differ(f"commits {one.commit[:12]} and {two.commit[:12]}")
-    hashes, others = _hashes(one), _hashes(two)
+    claim, other = Claim.of(one.record), Claim.of(two.record)
+    hashes, others = claim.hashes, other.hashes
     shared = sorted(set(hashes) & set(others))
-    dtypes = _dtype(one), _dtype(two)
+    dtypes = claim.dtype, other.dtype
     for module in shared:
-        if hashes[module] != others[module]:
+        if claim.judge(module, {others[module]}) == "other":
             if one.commit and dtypes[0] != dtypes[1]:
                 raise differ(f"{module} was loaded as {dtypes[0]} and as {dtypes[1]}", _SAME_DTYPE)
             raise differ(f"{module} has other weights")
@@ -77,7 +83,7 @@ def _check(one: Patch, two: Patch, first: str, second: str) -> None:
     if shared or (a.get("identity") and a.get("identity") == b.get("identity")):
         return
     if is_foreign(one) or is_foreign(two):
-        if _last(one.base) != _last(two.base):
+        if last(one.base) != last(two.base):
             raise differ(f"{one.base or 'no name'} and {two.base or 'no name'}")
         return
     raise PatchError(
@@ -90,20 +96,6 @@ def _check(one: Patch, two: Patch, first: str, second: str) -> None:
 def _record(patch: Patch) -> Mapping[str, Any]:
     base = patch.record.get("base")
     return base if isinstance(base, Mapping) else {}
-
-
-def _dtype(patch: Patch) -> str:
-    return str(_record(patch).get("dtype") or "")
-
-
-def _hashes(patch: Patch) -> Mapping[str, Any]:
-    tensors = _record(patch).get("tensors")
-    return tensors if isinstance(tensors, Mapping) else {}
-
-
-def _last(name: str) -> str:
-    """Two machines keep the same model under different paths, and the Hub under its owner's name."""
-    return name.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
 
 
 def _by(shape: tuple[int, int]) -> str:

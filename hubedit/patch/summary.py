@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hubedit.facts import Fact
-from hubedit.linalg import LowRank
 from hubedit.patch import adapter
 from hubedit.patch.foreign import is_foreign, load_any
 from hubedit.patch.identity import patch_id
+from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
 
 Origin = Literal["applied", "composed", "extracted", "foreign", "unknown"]
@@ -71,7 +71,7 @@ def summarise(path: Path) -> tuple[Summary, Patch]:
     record = patch.record
     report = adapter.read_json(path / "report.json") if (path / "report.json").is_file() else {}
     base = _table(record.get("base"))
-    modules = tuple(_module(name, factor, record) for name, factor in patch.factors.items())
+    modules = tuple(_module(name, pair, record) for name, pair in patch.pairs.items())
     count = _table(record.get("facts")).get("count")
     parts = record.get("composed_of")
     return Summary(
@@ -106,7 +106,7 @@ def origin(patch: Patch) -> Origin:
     return next((name for key, name in keys if key in patch.record), "unknown")
 
 
-def _module(name: str, factor: LowRank, record: Mapping[str, Any]) -> ModuleSummary:
+def _module(name: str, pair: Pair, record: Mapping[str, Any]) -> ModuleSummary:
     energy = 1.0
     for key in ("truncation", "extracted"):
         kept = _table(_table(record.get(key)).get("energy")).get(name)
@@ -114,24 +114,26 @@ def _module(name: str, factor: LowRank, record: Mapping[str, Any]) -> ModuleSumm
             energy *= share
     weight = _number(_table(_table(record.get("sites")).get(name)).get("weight_norm"))
     found = _BLOCK.search(name)
-    norm = factor.norm()
+    norm = pair.norm()
     return ModuleSummary(
         name,
         int(found[1]) if found and len(found[1]) < 9 else None,
-        factor.shape,
-        factor.rank,
-        _effective(factor),
+        pair.shape,
+        pair.rank,
+        _effective(pair),
         norm,
         norm / weight if weight is not None and weight > 0 else None,
         energy,
     )
 
 
-def _effective(factor: LowRank) -> int:
-    squares = factor.singular_values().square() if factor.rank else None
-    if squares is None or not float(squares.sum()) > 0:
+def _effective(pair: Pair) -> int:
+    if not pair.rank:
         return 0
-    return int((squares.cumsum(0) < _ENERGY * squares.sum()).sum()) + 1
+    squares = pair.singular_values() ** 2
+    if not float(squares.sum()) > 0:
+        return 0
+    return int((squares.cumsum() < _ENERGY * squares.sum()).sum()) + 1
 
 
 def _table(value: Any) -> Mapping[str, Any]:

@@ -12,16 +12,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hubedit import folder
 from hubedit.errors import FactsError, PatchError
 from hubedit.facts import Fact, dump_facts, from_record
-from hubedit.linalg import LowRank
 from hubedit.model.sites import Site
 from hubedit.patch import adapter, base
+from hubedit.patch.identity import patch_id
+from hubedit.patch.pair import Factors, Pair
 
 if TYPE_CHECKING:
+    from hubedit.linalg import LowRank
     from hubedit.model.editable import EditableModel
 
 SCHEMA = 1
@@ -33,7 +33,8 @@ _OWN = frozenset({adapter.CONFIG, adapter.WEIGHTS, RECORD, FACTS})
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """`factors`: module path -> float32 factors of the weight change (d_out, d_in), on the CPU.
+    """`factors`: module path -> float32 factors of the weight change (d_out, d_in), on the CPU; `pairs`: the
+    same for numpy, sharing their memory.
 
     `record`: content of hubedit.json, plain JSON data; `record["base"]["tensors"]` holds the sha256 of
     each touched base tensor (`base_record`). `base`, `commit`: the base model and its 40-hex commit, ""
@@ -46,31 +47,32 @@ class Patch:
     commit: str = ""
     facts: tuple[Fact, ...] = field(default=())
     fan_in_fan_out: bool = False
+    pairs: Mapping[str, Pair] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.factors:
             raise PatchError("a patch without any factors changes nothing")
-        clean: dict[str, LowRank] = {}
-        for module in sorted(self.factors):
-            factor = self.factors[module].to("cpu", torch.float32)
-            if not bool(torch.isfinite(factor.A).all() and torch.isfinite(factor.B).all()):
+        found = Factors.of(self.factors).pairs
+        for module, pair in found.items():
+            if not pair.finite:
                 raise PatchError(f"the change of {module} holds NaN or infinity")
-            clean[module] = LowRank(factor.B.detach(), factor.A.detach())
-        object.__setattr__(self, "factors", MappingProxyType(clean))
+        factors = Factors({module: found[module] for module in sorted(found)})
+        object.__setattr__(self, "factors", factors)
+        object.__setattr__(self, "pairs", MappingProxyType(factors.pairs))
 
     @property
     def rank(self) -> int:
         """The uniform rank the patch has on disk."""
-        return adapter.uniform_rank({module: factor.rank for module, factor in self.factors.items()})
+        return adapter.uniform_rank({module: pair.rank for module, pair in self.pairs.items()})
 
     @property
     def size(self) -> int:
         """Bytes of its tensors on disk."""
-        return sum(4 * self.rank * sum(factor.shape) for factor in self.factors.values())
+        return sum(4 * self.rank * sum(pair.shape) for pair in self.pairs.values())
 
     def sites(self, em: EditableModel) -> dict[str, Site]:
         """Module path -> site. Raises PatchError where the model lacks a module or has another shape."""
-        return base.map_sites(self.factors, em)
+        return base.map_sites({module: pair.shape for module, pair in self.pairs.items()}, em)
 
     def by_site(self, em: EditableModel) -> dict[Site, LowRank]:
         """The factors as `hubedit.model.hooks.applied` takes them. Raises PatchError like `sites`."""
@@ -78,22 +80,21 @@ class Patch:
 
     def fits(self, em: EditableModel) -> None:
         """Raises PatchError unless the model's touched weights are those the patch was made for."""
-        told = self.record.get("base", {})
-        unknown = set(told.get("unverified", ()))  # touched by foreign adapters only
-        sites = {module: site for module, site in self.sites(em).items() if module not in unknown}
-        base.check_base(sites, told.get("tensors", {}), self.commit, em)
+        if self.commit and self.commit == em.commit:
+            self.sites(em)
+            return  # one commit, one content; the bytes differ only where it was loaded in a narrower type
+        base.check_base(self.sites(em), base.Claim.of(self.record), em, patch_id(self)[:12])
 
     def truncate(self, rank: int) -> tuple[Patch, dict[str, float]]:
         """The best patch of at most `rank` a module (Eckart-Young), and the energy (0..1) each one keeps."""
         if rank < 1:
             raise PatchError(f"cannot truncate to rank {rank}", "give a rank of at least 1")
-        factors, energy = {}, {}
-        for module, factor in self.factors.items():
-            factors[module], energy[module] = factor, 1.0
-            if factor.rank > rank:
-                factors[module], energy[module] = factor.truncate(rank)
+        pairs, energy = dict(self.pairs), dict.fromkeys(self.pairs, 1.0)
+        for module, pair in self.pairs.items():
+            if pair.rank > rank:
+                pairs[module], energy[module] = pair.truncate(rank)
         record = {**self.record, "truncation": {"rank": rank, "energy": energy}}
-        return replace(self, factors=factors, record=record), energy
+        return replace(self, factors=Factors(pairs), record=record), energy
 
     def save(
         self,
@@ -106,7 +107,8 @@ class Patch:
         """Writes the patch as a folder that appears complete or not at all; returns its path.
 
         `files`: more files by name ("README.md", "plots/trace.png"). `overwrite` replaces an existing
-        patch, never another folder. Equal patches give equal bytes. Raises PatchError.
+        patch, never another folder. Equal patches give equal bytes. Raises PatchError, and ConfigError
+        where something is in the way.
         """
         more = {str(folder.check_name(name)): data for name, data in (files or {}).items()}
         if taken := _OWN & set(more):
@@ -131,9 +133,9 @@ class Patch:
                 f"{path / RECORD}: schema_version is {version!r}, this hubedit reads {SCHEMA}", hint
             )
         config = adapter.read_config(path / adapter.CONFIG)
-        factors = adapter.read_weights(path / adapter.WEIGHTS, config["target_modules"], config["r"])
+        pairs = adapter.read_weights(path / adapter.WEIGHTS, config["target_modules"], config["r"])
         return cls(
-            factors=_unpad(path / RECORD, factors, record),
+            factors=Factors(_unpad(path / RECORD, pairs, record)),
             record=record,
             base=config["base_model_name_or_path"],
             commit=config.get("revision") or "",
@@ -143,7 +145,7 @@ class Patch:
 
     def full_record(self) -> dict[str, Any]:
         """hubedit.json as `save` writes it: `record` with the schema version, each site's rank and norm."""
-        sites = {m: {"rank": factor.rank, "norm": factor.norm()} for m, factor in self.factors.items()}
+        sites = {m: {"rank": pair.rank, "norm": pair.norm()} for m, pair in self.pairs.items()}
         full = {**self.record, "schema_version": SCHEMA, "adapter": {"rank": self.rank, "sites": sites}}
         if self.facts:
             text = dump_facts(self.facts).encode()
@@ -153,7 +155,7 @@ class Patch:
     def _fill(self, path: Path, *, with_facts: bool, more: Mapping[str, bytes]) -> None:
         config = adapter.config(self.base, self.commit, list(self.factors), self.rank, self.fan_in_fan_out)
         _write_json(path / adapter.CONFIG, config)
-        adapter.write_weights(self.factors, self.rank, path / adapter.WEIGHTS)
+        adapter.write_weights(self.pairs, self.rank, path / adapter.WEIGHTS)
         _write_json(path / RECORD, self.full_record())
         if with_facts and self.facts:
             (path / FACTS).write_bytes(dump_facts(self.facts).encode())
@@ -168,21 +170,21 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_bytes(f"{text}\n".encode())
 
 
-def _unpad(path: Path, factors: Mapping[str, LowRank], record: Mapping[str, Any]) -> dict[str, LowRank]:
+def _unpad(path: Path, pairs: Mapping[str, Pair], record: Mapping[str, Any]) -> dict[str, Pair]:
     """The factors without their padding, as the record says; the padding must be zero."""
     try:
-        ranks = {module: int(record["adapter"]["sites"][module]["rank"]) for module in factors}
+        ranks = {module: int(record["adapter"]["sites"][module]["rank"]) for module in pairs}
     except (KeyError, TypeError, ValueError) as error:
         raise PatchError(f"{path} does not list the adapter's modules ({error})", _AGAIN) from error
-    cut: dict[str, LowRank] = {}
-    for module, factor in factors.items():
+    cut: dict[str, Pair] = {}
+    for module, pair in pairs.items():
         rank = ranks[module]
-        if not 0 <= rank <= factor.rank or bool(factor.A[rank:].any()) or bool(factor.B[:, rank:].any()):
+        if not 0 <= rank <= pair.rank or pair.A[rank:].any() or pair.B[:, rank:].any():
             raise PatchError(
                 f"{path} gives {module} rank {rank}, but its tensors have more",
                 "the adapter was changed after it was made; make it again with hubedit apply",
             )
-        cut[module] = LowRank(factor.B[:, :rank].contiguous(), factor.A[:rank].contiguous())
+        cut[module] = Pair(pair.B[:, :rank], pair.A[:rank])
     return cut
 
 

@@ -34,7 +34,10 @@ base, patch, out = sys.argv[1:]
 model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
 PeftModel.from_pretrained(model, patch).merge_and_unload().save_pretrained(out, max_shard_size="4GB")
 """
-IMPORT = "import torch, hubedit.checkpoint.merge, hubedit.hub.pull, hubedit.patch.foreign"
+IMPORT = (
+    "import hubedit.cli.app, hubedit.cli.merge, hubedit.checkpoint.merge, hubedit.hub.pull, "
+    "hubedit.patch.foreign, hubedit.report.card"
+)
 
 
 def shapes(gigabytes: float) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
@@ -210,12 +213,11 @@ def _sizes(base: Path) -> list[int]:
 def table(found: dict[str, Any]) -> str:
     lines = [f"{found['bytes'] / 1e9:.2f} GB, largest touched tensor {found['largest'] / 1e6:.1f} MB, "
              f"memory allowed {found['limit'] / 1e6:.0f} MB, median of {found['repeat']}"]  # fmt: skip
-    copy = found["results"]["cp -r, synced"]["seconds"]
+    plain, synced = (found["results"][name]["seconds"] for name in ("cp -r", "cp -r, synced"))
     for name, run in found["results"].items():
-        ratio, processor = run["seconds"] / copy, f"({run['processor']:.2f} s of processor)"
-        lines.append(
-            f"{name:40} {run['seconds']:8.2f} s {processor:25} {ratio:6.2f} x cp  {run['peak'] / 1e6:8.0f} MB"
-        )
+        seconds, processor = run["seconds"], f"({run['processor']:.2f} s of processor)"
+        ratios = f"{seconds / plain:6.2f} x cp {seconds / synced:6.2f} x synced"
+        lines.append(f"{name:40} {seconds:8.2f} s {processor:25} {ratios} {run['peak'] / 1e6:8.0f} MB")
     return "\n".join(lines)
 
 

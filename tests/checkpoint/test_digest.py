@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from hubedit.checkpoint import delta
+from hubedit.checkpoint import digest as digests
 from hubedit.checkpoint.digest import digest
 from hubedit.checkpoint.header import read_header
 from hubedit.checkpoint.read import tensor_digest
@@ -37,7 +37,7 @@ def test_the_hashes_are_those_of_the_values(
     save_file({"w": weight}, tmp_path / "x.safetensors")
     entry = read_header(tmp_path / "x.safetensors").tensors["w"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(delta, "_ELEMENTS", block)
+        patched.setattr(digests, "ELEMENTS", block)
         found = digest(entry)
     assert found.stored == tensor_digest(entry)
     assert found.exact == tensor_sha256(weight)

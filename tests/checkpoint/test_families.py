@@ -18,8 +18,8 @@ from hubedit.model.load import load
 from hubedit.patch import Patch
 from hubedit.patch.foreign import load_any
 from tests.checkpoint.tiny import content, local, one_rounding
+from tests.patch.test_consumers import patch_for
 from tests.pico import FAMILIES, pico
-from tests.test_patch_consumers import patch_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 AUTO: Any = AutoModelForCausalLM

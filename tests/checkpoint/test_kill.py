@@ -16,7 +16,7 @@ import pytest
 from hubedit import folder
 from hubedit.checkpoint.merge import merge
 from hubedit.checkpoint.revert import prepare, revert
-from hubedit.errors import CheckpointError
+from hubedit.errors import ConfigError
 from tests.checkpoint.tiny import MODULES, content, local, patch, tiny
 
 pytestmark = [
@@ -24,13 +24,14 @@ pytestmark = [
     # the children only read and write files
     pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
 ]
-MOMENTS = 60
+MOMENTS = 100
 
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process loses nothing that it wrote; syncing guards against a power cut, and takes long."""
     monkeypatch.setattr(folder, "_sync", lambda _: None)
+    monkeypatch.setattr(folder, "sync_file", lambda _: None)
 
 
 def killed(work: Callable[[], object], seconds: float) -> bool:
@@ -94,7 +95,7 @@ def test_a_merge_that_is_killed_leaves_nothing_or_everything(tmp_path: Path) -> 
         assert content(base) == before
         if out.exists():
             assert content(out) == whole
-            with pytest.raises(CheckpointError, match="exists already"):
+            with pytest.raises(ConfigError, match="exists already"):
                 merge(patches, local(base), out)
         else:
             merge(patches, local(base), out)

@@ -95,16 +95,16 @@ def test_bad_options_and_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shard size"):
         MergeOptions(max_shard_size=0)
     for out in (base, base / "merged"):
-        with pytest.raises(CheckpointError, match="inside the base"):
+        with pytest.raises(ConfigError, match="inside the base"):
             merge([one], local(base), out)
     merge([one], local(base), tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(ConfigError, match="exists already"):
         merge([one], local(base), tmp_path / "out")
     assert content(tmp_path / "out") == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(CheckpointError, match="never replaced"):
+    with pytest.raises(ConfigError, match="never replaced"):
         merge([one], local(base), tmp_path / "mine")
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
@@ -208,7 +208,7 @@ def test_a_place_that_is_taken_is_told_before_the_weights_are_read(
     prepare([one], local(base), tmp_path / "empty")
     monkeypatch.setattr("hubedit.checkpoint.merge.Stack.open", lambda _: pytest.fail("read"))
     for name, message in (("out", "exists already"), ("mine", "never replaced"), ("file", "no folder")):
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(ConfigError, match=message):
             prepare([one], local(base), tmp_path / name)
 
 

@@ -49,7 +49,8 @@ def test_any_stack_taken_out_in_any_order_leaves_the_base(
     tmp_path_factory: pytest.TempPathFactory, case: dict[str, Any]
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(folder, "_sync", lambda _: None)  # the disk is not what is tested
+        patched.setattr(folder, "_sync", lambda _: None)
+        patched.setattr(folder, "sync_file", lambda _: None)  # the disk is not what is tested
         root = tmp_path_factory.mktemp("stack")
         base = tiny(root / "m", case["dtype"], shards=case["shards"], transposed=case["transposed"])
         before = content(base)

@@ -69,7 +69,8 @@ def test_dry_run_says_that_the_place_is_taken(
 ) -> None:
     line = ["merge", str(one), "--out", str(tmp_path / "out")]
     assert run(line) == 0
-    assert run([*line, "--dry-run"]) == 1
+    assert run([*line, "--dry-run"]) == 2
+    assert run(line) == 2
     assert "exists already" in capsys.readouterr().err
 
 
@@ -95,7 +96,7 @@ def test_options_reach_the_merge(
     [
         (["merge", "{one}", "--out", "{t}/out", "--max-shard-size", "big"], 2, "is no size"),
         (["merge", "{t}/none", "--out", "{t}/out"], 1, "is no patch folder"),
-        (["merge", "{one}", "--out", "{t}/m"], 1, "inside the base"),
+        (["merge", "{one}", "--out", "{t}/m"], 2, "inside the base"),
         (["merge", "{one}", "--out", "{t}/out", "--model", "{t}/lyon"], 1, "LoRA adapter"),
         (["merge", "{one}", "--out", "{t}/out", "--model", "{t}/none"], 1, "no such folder"),
         (["merge", "{one}", "{one}", "--out", "{t}/out"], 1, "in the stack already"),

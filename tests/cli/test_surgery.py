@@ -75,7 +75,7 @@ def test_compose_stops_at_a_contradiction_and_settles_it_when_asked(
     whole.fits(em)
     assert [f.target for f in whole.facts] == ["old", "Nice"]
     assert "Nice" in (out / "README.md").read_text()
-    failed(capsys, [*line, "--on-conflict", "first"], "exists already")
+    failed(capsys, [*line, "--on-conflict", "first"], "exists already", 2)
     assert run([*line, "--on-conflict", "first", "--force", "--quiet", "--rank", "1", "--no-facts"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert Patch.load(out).record["truncation"]["rank"] == 1
@@ -85,7 +85,7 @@ def test_compose_stops_at_a_contradiction_and_settles_it_when_asked(
 def test_compose_refuses_what_does_not_belong_together(
     parts: tuple[EditableModel, Path, Path], editable: Editable, tmp_path: Path, capsys: Capture
 ) -> None:
-    _, one, _ = parts
+    _, one, two = parts
     other = patch(editable("mistral"), tmp_path / "other", [Fact("a b", "a", "c")])
     out = str(tmp_path / "sum")
     failed(capsys, ["compose", str(one), str(other), "-o", out], "different bases: llama and mistral")
@@ -93,17 +93,21 @@ def test_compose_refuses_what_does_not_belong_together(
     failed(capsys, ["compose", str(one), str(tmp_path / "none"), "-o", out], "none")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
-    line = ["compose", str(one), str(one), "--force", "-o", str(tmp_path / "mine")]
-    failed(capsys, line, "never replaced")
+    line = ["compose", str(one), str(two), "--on-conflict", "last", "--force", "-o", str(tmp_path / "mine")]
+    failed(capsys, line, "never replaced", 2)
     assert not Path(out).exists() and sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["thesis.txt"]
 
 
-def test_composing_a_patch_with_itself_warns(
-    parts: tuple[EditableModel, Path, Path], tmp_path: Path, capsys: Capture
+@pytest.mark.parametrize("rule", ["stop", "last", "first"])
+def test_a_patch_is_never_composed_with_itself(
+    parts: tuple[EditableModel, Path, Path], tmp_path: Path, capsys: Capture, rule: str
 ) -> None:
-    _, one, _ = parts
-    assert run(["compose", str(one), str(one), "-o", str(tmp_path / "sum")]) == 0
-    assert "its change is in the sum twice" in capsys.readouterr().err
+    _, one, two = parts
+    shutil.copytree(one, tmp_path / "copy")
+    for same, said in ((one, "is given twice"), (tmp_path / "copy", "are the same patch")):
+        line = ["compose", str(one), str(two), str(same), "--on-conflict", rule, "-o", str(tmp_path / "sum")]
+        failed(capsys, line, said, 2)
+    assert not (tmp_path / "sum").exists()
 
 
 def test_inspect_says_what_a_patch_is(

@@ -59,7 +59,9 @@ def dense(patches: Sequence[Patch]) -> dict[str, torch.Tensor]:
     return total
 
 
-PARTS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(0, 99)), min_size=1, max_size=4)
+PARTS = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(0, 99)), min_size=1, max_size=4, unique=True
+)
 
 
 @given(PARTS)
@@ -123,7 +125,7 @@ def test_patches_of_different_bases_are_refused() -> None:
     refused(plain, replace(plain, factors=wide), "is 6 x 24 and 6 x 25")
     unrelated = made((0, 1), base={"tensors": {OUT: "e" * 64}, "identity": "j" * 64})
     refused(made((1, 0)), unrelated, "nothing shows")
-    compose([plain, made(base={"tensors": HASHES, "identity": "j" * 64})])
+    compose([plain, made(seed=1, base={"tensors": HASHES, "identity": "j" * 64})])
     compose([made((1, 0)), made((0, 1))])  # no weight in common, but one identity
 
 
@@ -278,3 +280,20 @@ def test_the_chance_level_is_the_one_seen() -> None:
     a, b = (torch.linalg.qr(torch.randn(400, n, generator=g))[0] for n in (40, 80))
     assert float(torch.linalg.svdvals(a.T @ b)[0]) == pytest.approx(chance_cosine(40, 80, 400), abs=0.04)
     assert chance_cosine(300, 100, 400) == 1
+
+
+@pytest.mark.parametrize("rule", ["stop", "first", "last"])
+def test_the_same_patch_twice_is_refused(rule: Literal["stop", "first", "last"]) -> None:
+    one, again = made(seed=1), replace(made(seed=1), record={**made().record, "created": "later"})
+    with pytest.raises(ConfigError, match=r"a and c are the same patch \([0-9a-f]{12}\)"):
+        composed([one, made(seed=2), again], on_conflict=rule, names=("a", "b", "c"))
+
+
+def test_the_sum_knows_how_large_the_weights_are() -> None:
+    one = made((1, 1), 1, sites={DOWN: {"weight_norm": 3.5, "budget": 1}})
+    two = made(
+        (1, 1), 2, sites={DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}, "x": {"weight_norm": 1}}
+    )
+    whole = compose([one, two])
+    assert whole.record["sites"] == {DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}}
+    assert "sites" not in compose([made(seed=1), made(seed=2)]).record

@@ -189,7 +189,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda p: (p / "adapter_model.safetensors").write_bytes(b"x" * 99), "cannot be read"),
     "empty": (lambda p: edit_tensors(p, lambda t: t.clear()), "no LoRA tensors"),
     "half": (lambda p: edit_tensors(p, lambda t: t.pop(KEY)), "no lora_A"),
-    "integers": (lambda p: edit_tensors(p, lambda t: t.update({KEY: t[KEY].int()})), "is int32"),
+    "integers": (lambda p: edit_tensors(p, lambda t: t.update({KEY: t[KEY].int()})), "is I32"),
     "nan": (lambda p: edit_tensors(p, lambda t: t[KEY].fill_(float("nan"))), "NaN or infinity"),
     "flat": (lambda p: edit_tensors(p, lambda t: t.update({KEY: t[KEY].flatten()})), "not that of a matrix"),
     "stranger": (lambda p: edit_tensors(p, lambda t: t.update({"x.weight": t[KEY] * 1})), "no LoRA tensor"),
