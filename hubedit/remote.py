@@ -6,6 +6,7 @@ The client raises its own errors, those of its HTTP library (whose name has chan
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ Kind = Literal[
     "rights", "quota", "disk", "copy", "refused",
 ]  # fmt: skip
 AGAIN = "run the same command again; what was uploaded is not sent twice"
+# a token of the Hub; the query of an address, where presigned uploads have their signature
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}")
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 _FULL = ("storage", "quota", "limit reached", "payment")
 
 
@@ -117,7 +121,23 @@ def line(error: BaseException) -> str:
     """The line of a message that says most: what the server said stands last, behind the address."""
     said = getattr(error, "server_message", None)
     text = str(said or error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+    return redacted(text.splitlines()[0])[:200]
+
+
+def redacted(text: str) -> str:
+    """A server's or a client's words as they may be shown or logged: without the login's token, anything like
+    one, and the queries of addresses, where signatures are."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if token:
+        text = text.replace(token, "hf…")
+    return _QUERY.sub(r"\1", without_tokens(text))
+
+
+def without_tokens(text: str) -> str:
+    """The text without anything that looks like a token of the Hub: what may be written or pushed."""
+    return _TOKEN.sub("hf…", text)
 
 
 def _answered(error: BaseException, repo: str, revision: str | None, doing: str) -> Trouble:

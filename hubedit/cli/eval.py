@@ -44,7 +44,11 @@ def eval(
         ),
     ] = "",
     tasks: Annotated[
-        str, Option("--tasks", help="Tasks of lm-eval, such as gsm8k,hellaswag; name:N for N examples.")
+        str,
+        Option(
+            "--tasks",
+            help="Tasks of lm-eval, such as gsm8k,hellaswag, or the YAML file of one; name:N for N examples.",
+        ),
     ] = "",
     task_path: Annotated[
         Path | None, Option("--task-path", help="A folder with task definitions (YAML) of your own.")
@@ -92,8 +96,9 @@ def eval(
     from hubedit.patch.identity import patch_id
 
     # everything that can be refused is refused before a model is loaded
-    named = harness.unique(tasks.split(",")) if tasks else ()
-    if named:
+    named: tuple[harness.Task, ...] = ()
+    if tasks:
+        named, task_path = harness.locate(tasks.split(","), task_path)
         harness.require()
     target = _target(out)
     if target is not None and (limit or facts is not None or dataset):

@@ -37,7 +37,8 @@ def _lines(report: Mapping[str, Any]) -> list[tuple[object, ...]]:
         if name in old or name in new:
             interval = _percents(between.get(name))
             rows.append((name, _percent(old.get(name)), _percent(new.get(name)), interval, counts.get(name)))
-    for title, key in (("teacher-forced", "teacher_forced"), ("CounterFact", "counterfact")):
+    blocks = ("exactly", "exact_match"), ("teacher-forced", "teacher_forced"), ("CounterFact", "counterfact")
+    for title, key in blocks:
         rows += _block(title, report.get(key, {}), alone)
     if text := report.get("fluency"):
         interval = _pair(text.get("interval_before" if alone else "interval"))

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def push(
-    path: Annotated[Path, Argument(metavar="PATCH|DIR", help="A patch's folder, or that of a merged model.")],
+    paths: Annotated[
+        list[str],
+        Argument(
+            metavar="PATCH...|DIR",
+            help="A patch (several with --merged, in this order), or the folder of a merged model.",
+        ),
+    ],
     repo: Annotated[str, Argument(metavar="REPO", help="owner/name, or a name of your own.")],
     private: Annotated[
         bool | None,
@@ -26,14 +32,19 @@ def push(
     ] = None,
     merged: Annotated[
         bool,
-        Option("--merged", help="Merge the patch into its base on the way: a model's repository."),
+        Option("--merged", help="Merge into the base on the way: a model's repository."),
     ] = False,
     pr: Annotated[bool, Option("--pr", help="Open a pull request.")] = False,
     revision: Annotated[str, Option("--revision", help="A branch, or refs/pr/N to go on with one.")] = "",
     message: Annotated[str, Option("--message", help="First line of the commit.")] = "",
     tag: Annotated[str, Option("--tag", help="Give the commit this name.")] = "",
     base: Annotated[
-        str, Option("--base", help="repo[@revision] of a base that is a local folder here.")
+        str,
+        Option(
+            "--base",
+            help="repo[@revision] of a base that is a local folder here; with --merged also of a merged "
+            "model that the patch is added to.",
+        ),
     ] = "",
     no_facts: Annotated[
         bool, Option("--no-facts", help="Keep every word of the facts out; their hash stays.")
@@ -44,25 +55,39 @@ def push(
 ) -> None:
     """Push a patch, or a merged model, to the Hub: one commit, private unless --public."""
     sink = Output(json=json, quiet=quiet)
-    if not path.is_dir():
-        raise ConfigError(f"{path} is no folder", "give a patch or a merged model")
 
+    from hubedit.cli.merge import called
     from hubedit.hub.push import Where
     from hubedit.hub.send import send
 
     where = Where(repo, private=private, revision=revision, pr=pr, tag=tag, message=message)
     silence(quiet or json)
+    folders = [_folder(ref) for ref in paths]
     with sink.progress() as progress:
         done = send(
-            path,
+            folders,
             where,
             merged=merged,
+            names=[called(ref) for ref in paths],
             base=base,
             with_facts=not no_facts,
             dry_run=dry_run,
             progress=progress,
         )
     show(sink, done)
+
+
+def _folder(ref: str) -> Path:
+    """A local folder, or a patch of the Hub in the cache. Raises ConfigError, HubError."""
+    from hubedit.hub.pull import patch_folder
+    from hubedit.model.fetch import is_path
+
+    path = Path(ref).expanduser()
+    if is_path(ref) or "/" not in ref:
+        if not path.is_dir():
+            raise ConfigError(f"{ref} is no folder", "give a patch or a merged model")
+        return path
+    return patch_folder(ref)
 
 
 def show(sink: Output, done: Pushed) -> None:

@@ -57,12 +57,13 @@ def compute(
     from hubedit.edit.balance import parse_layers
     from hubedit.edit.stats import second_moments
     from hubedit.model.load import load
+    from hubedit.parallel import hold
 
     out = Output(json=json, quiet=quiet)
     store = Cache(cache)
     with out.progress() as progress:
         progress.start("loading the model")
-        em = load(model, device=device, dtype=dtype)
+        em = hold(load, model, device=device, dtype=dtype)
         progress.finish(f"{em.num_layers} layers on {em.device}")
         wanted = parse_layers(layers, em.num_layers) if layers else tuple(range(em.num_layers))
         sites = [s for s in em.sites() if s.layer in wanted and site.value in ("both", s.kind)]

@@ -1,10 +1,11 @@
 """What an edit did, by real greedy generation and by probability, before and after.
 
-Metrics (names as in KnowEdit and in CounterFact; greedy exact match of the whole answer, see
-`hubedit.facts.answers`): success (the prompt gives the target), generalisation (rephrasings give it),
-locality (other prompts about the same subject are unchanged), neighbourhood (prompts about other
-subjects are unchanged), portability (what follows from the edit is answered). A metric without a
-prompt that tests it is absent, never zero. Each has a 95 % interval (`hubedit.evaluate.bootstrap`).
+Metrics (names as in KnowEdit and in CounterFact; greedy text that begins with the whole answer, see
+`hubedit.facts.answers.gives`; `exact` counts those that say nothing else): success (the prompt gives the
+target), generalisation (rephrasings give it), locality (other prompts about the same subject are
+unchanged), neighbourhood (prompts about other subjects are unchanged), portability (what follows from
+the edit is answered). A metric without a prompt that tests it is absent, never zero. Each has a 95 %
+interval (`hubedit.evaluate.bootstrap`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from hubedit.evaluate.bootstrap import Interval, intervals
 from hubedit.facts import Fact, Probe
-from hubedit.facts.answers import clip, gives, mentions, unchanged
+from hubedit.facts.answers import clip, gives, mentions, says, unchanged
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.score import Score, scores
@@ -229,6 +230,22 @@ def answered(facts: Sequence[Fact], reading: Reading, *, seed: int = 0) -> EditR
         {name: whole.counts[name] for name in own},
         {name: whole.intervals[name] for name in own if name in whole.intervals},
     )
+
+
+def exact(facts: Sequence[Fact], reading: Reading) -> dict[str, list[list[float]]]:
+    """By metric of `ANSWERED`, one group a fact: 1.0 for each prompt whose first sentence is the answer, or
+    one of its aliases, and nothing else (`hubedit.facts.answers.says`); 0.0 for the others."""
+    values: dict[str, list[list[float]]] = {name: [] for name in ANSWERED}
+    for fact in facts:
+        asked: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+            "success": [(fact.prompt, (fact.target,))],
+            "generalisation": [(prompt, (fact.target,)) for prompt in fact.rephrase],
+            "portability": [(probe.prompt, probe.answers) for probe in fact.portability if probe.answers],
+        }
+        for name, pairs in asked.items():
+            known = [(reading.texts[prompt], answers) for prompt, answers in pairs if prompt in reading.texts]
+            values[name].append([float(says(text, answers)) for text, answers in known])
+    return values
 
 
 def _room(fact: Fact, probe: Probe) -> str:

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import io
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from hubedit.errors import ConfigError
 from hubedit.evaluate.side import Side
 
 SHOTS = {"gsm8k": 2}
+_FILE = re.compile(r"(.+\.ya?ml)(:\d+)?")
 _INSTALL = "pip install 'hubedit[eval]'"
 
 
@@ -176,6 +178,41 @@ def tasks_json(
 def unique(tasks: Sequence[str]) -> tuple[Task, ...]:
     """The tasks named, each once. Raises ConfigError like `Task.parse`."""
     return tuple(dict.fromkeys(Task.parse(text) for text in tasks))
+
+
+def locate(texts: Sequence[str], folder: Path | None = None) -> tuple[tuple[Task, ...], Path | None]:
+    """The tasks named, each once, and the folder of their definitions.
+
+    A task may be given as its YAML file, `path/to/task.yaml[:N]`; its folder is then `folder`. Raises
+    ConfigError for a file that defines no task, or files in different folders.
+    """
+    names: list[str] = []
+    for text in texts:
+        found = _FILE.fullmatch(text.strip())
+        if found is None:
+            names.append(text)
+            continue
+        file = Path(found[1]).expanduser()
+        names.append(_name_in(file) + (found[2] or ""))
+        if folder is not None and folder.resolve() != file.resolve().parent:
+            raise ConfigError(
+                f"{file} is not in {folder}", "put the task files into one folder: --task-path DIR"
+            )
+        folder = file.parent
+    return unique(names), folder
+
+
+def _name_in(file: Path) -> str:
+    """The task that a file defines. Its YAML may have tags of the harness's own, so it is not parsed."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {file}: {reason}", "give the task's YAML file") from error
+    found = re.search(r"^task:[ \t]*[\"']?([\w.-]+)", text, re.MULTILINE)
+    if found is None:
+        raise ConfigError(f"{file} defines no task", "it needs a line `task: name`")
+    return found[1]
 
 
 def _module(name: str) -> Any:

@@ -19,10 +19,14 @@ from hubedit.facts.check import finish
 from hubedit.facts.record import Record
 from hubedit.facts.schemas import SCHEMAS, Schema, detect
 from hubedit.facts.source import read_text, split
+from hubedit.remote import told
 
 NAMES = ("zsre", "wiki_counterfact", "counterfact")
 _KNOWEDIT = "zjunlp/KnowEdit"
-_FILES = {"zsre": "ZsRE/ZsRE-test-all.json", "wiki_counterfact": "wiki_counterfact/test_cf.json"}
+_FILES = {
+    "zsre": "benchmark/ZsRE/ZsRE-test-all.json",
+    "wiki_counterfact": "benchmark/wiki_counterfact/test_cf.json",
+}
 _COUNTERFACT = ("azhx/counterfact", "test")
 _GIVE = "give the path of its file: --dataset PATH"
 
@@ -101,23 +105,20 @@ def _one(data: Any, schema: Schema) -> tuple[Fact | None, Sequence[str], Sequenc
 
 
 def _fetched(name: str) -> Path:
-    """The data set's file on this machine, from the Hub."""
-    from huggingface_hub import hf_hub_download, list_repo_files
-    from huggingface_hub.errors import HfHubHTTPError
+    """The data set's file on this machine, from the Hub or its cache. Raises ConfigError."""
+    from huggingface_hub import hf_hub_download
 
-    # what the client raises without a connection: its HTTP library has had two names
-    transport: type[BaseException] = HfHubHTTPError.__mro__[1]
+    repo = _KNOWEDIT if name in _FILES else _COUNTERFACT[0]
     try:
-        if name in _FILES:
-            files = list_repo_files(_KNOWEDIT, repo_type="dataset")
-            place = next((file for file in files if file.endswith(_FILES[name])), None)
-            if place is None:
-                raise ConfigError(f"{_KNOWEDIT} has no {_FILES[name]}", _GIVE)
-            return Path(hf_hub_download(_KNOWEDIT, place, repo_type="dataset"))
-        return _rows(*_COUNTERFACT)
-    except (OSError, ValueError, RuntimeError, transport) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"cannot fetch data set {name}: {first}", _GIVE) from error
+        with told(repo, kind=ConfigError, doing="download"):
+            if name in _FILES:
+                return Path(hf_hub_download(repo, _FILES[name], repo_type="dataset"))
+            return _rows(*_COUNTERFACT)
+    except ConfigError as error:
+        if _GIVE in error.hint:
+            raise
+        hint = f"{error.hint}; or {_GIVE}" if error.hint else _GIVE
+        raise ConfigError(f"data set {name}: {error.message}", hint) from error
 
 
 def _rows(repo: str, part: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hubedit.evaluate.bootstrap import intervals, mean, percentiles, resampled
 from hubedit.evaluate.counterfact import SCORES, counterfact, harmonic
-from hubedit.evaluate.edits import answered, compare
+from hubedit.evaluate.edits import answered, compare, exact
 from hubedit.evaluate.harness import tasks_json
 from hubedit.evaluate.knowedit import Values, knowedit
 from hubedit.evaluate.measure import Measured
@@ -33,6 +33,9 @@ def report(
         data |= {"counts": own.counts, "facts": [_alone(o) for o in own.to_json()["facts"]]}
     else:
         data |= compare(facts, before.reading, after.reading, seed=seed).to_json()
+    data["exact_match"] = _table(
+        exact(facts, before.reading), exact(facts, after.reading) if after is not None else None, seed
+    )
     old, new = before.forced, after.forced if after is not None else None
     data["teacher_forced"] = _table(
         knowedit(facts, old), knowedit(facts, new, old) if new is not None else None, seed

@@ -36,6 +36,8 @@ def normalise(text: str) -> str:
 def gives(text: str, answers: Iterable[str]) -> bool:
     """Whether generated `text` starts with one of the answers, whole words and numbers only.
 
+    What follows is not looked at: "Paul McCartney" gives "Paul". `says` is the strict form.
+
     "Paris." and "Paris, which" give "Paris"; "Parisian" does not, nor does "3.14" give "3" or "C++" "C".
     In scripts without spaces between words anything may follow. Empty answers never match.
     """
@@ -45,6 +47,16 @@ def gives(text: str, answers: Iterable[str]) -> bool:
         if wanted and said.startswith(wanted) and not _goes_on(wanted[-1], said[len(wanted) :]):
             return True
     return False
+
+
+def says(text: str, answers: Iterable[str]) -> bool:
+    """Whether the first sentence of generated `text` is one of the answers and nothing else.
+
+    Exact match after normalisation, where the model itself stops: at a full stop, a line's end or the end
+    of text. "Paris." gives "Paris"; "Paris, which" and "Paris Hilton" do not. Empty answers never match.
+    """
+    said = normalise(clip(text))
+    return bool(said) and any(said == normalise(answer) for answer in answers)
 
 
 def clip(text: str) -> str:

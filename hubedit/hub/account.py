@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hubedit
-from hubedit.errors import HubError
+from hubedit.errors import HubEditError, HubError
 from hubedit.remote import client_errors, explain, no_token
 
 if TYPE_CHECKING:
@@ -100,14 +101,34 @@ def visibility(api: HfApi, repo: str, private: bool | None) -> Visibility:
     return Visibility(repo, True, found)
 
 
-def create(api: HfApi, wanted: Visibility) -> None:
-    """Makes the repository where it is not there yet. Raises HubError."""
-    if not wanted.exists:
-        patiently(
-            lambda: api.create_repo(wanted.repo, private=wanted.private, exist_ok=True),
-            wanted.repo,
-            doing="create",
-        )
+@contextmanager
+def created(api: HfApi, wanted: Visibility) -> Iterator[Visibility]:
+    """Makes the repository where it is not there yet; yields how it is then. Raises HubError.
+
+    An error of the block says that a repository which was made here stays, without the push. It is not
+    deleted: what was uploaded stays with it and is not sent again.
+    """
+    if wanted.exists:
+        yield wanted
+        return
+    patiently(
+        lambda: api.create_repo(wanted.repo, private=wanted.private, exist_ok=True),
+        wanted.repo,
+        doing="create",
+    )
+    try:
+        yield replace(wanted, exists=True)
+    except Incomplete:
+        raise
+    except HubEditError as error:
+        seen = "private" if wanted.private else "public"
+        told = f"{error.message}; {wanted.repo} ({seen}) was created and is empty"
+        again = "the same command goes on with it"
+        raise type(error)(told, f"{error.hint}; {again}" if error.hint else again) from error
+
+
+class Incomplete(HubError):
+    """The commit was made, and something after it failed."""
 
 
 def _check_role(account: dict[str, Any], owner: str, pr: bool) -> None:

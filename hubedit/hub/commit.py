@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubedit.errors import HubError
-from hubedit.hub.account import patiently
+from hubedit.hub.account import Incomplete, patiently
 from hubedit.hub.changes import Changes, Content, Copy, Tree, compare, read_tree, resolve
 from hubedit.remote import Trouble, client_errors, explain
 
@@ -127,7 +127,7 @@ def _check(api: HfApi, repo: str, made: str, wanted: Mapping[str, Content], stal
     left = compare(wanted, stale(tree), tree)
     if not left.nothing:
         path = next(iter((*left.put, *left.deleted)))
-        raise HubError(
+        raise Incomplete(
             f"commit {made[:8]} of {repo} lacks {path}",
             "remove the .gitignore there, or push to another repository",
         )

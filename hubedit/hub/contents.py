@@ -26,6 +26,8 @@ KNOWN = re.compile(
     r"adapter_model\.safetensors|plots/[\w-]+\.png|\.eval_results/[\w-]+\.ya?ml|(LICENSE|NOTICE)[\w.-]*"
 )
 _OWN = re.compile(r"report\.(json|html)|facts\.jsonl|plots/[\w-]+\.png|\.eval_results/[\w-]+\.ya?ml")
+# the card's line of code that loads the patch, by the name that it had until now
+_LOADS = re.compile(r'(PeftModel\.from_pretrained\(base, )"(?:[^"\\\n]|\\.)*"')
 # files that show facts and cannot be cleaned: drawings and pages
 _TELLING = ("report.html", "plots/relations.png")
 
@@ -59,6 +61,11 @@ def base_of(patch: Patch, folder: Path, base: Base | None) -> Base:
         f"the base of {folder} is the local folder {last(patch.base) or patch.base}, which nobody else has",
         "push the base model too, then name it: --base OWNER/NAME[@REVISION]",
     )
+
+
+def pinned(folder: Path) -> bool:
+    """Whether a patch names its base at the Hub."""
+    return bool(_read(folder / CONFIG).get("revision"))
 
 
 def patch_contents(folder: Path, repo: str, *, base: Base | None = None, with_facts: bool = True) -> Contents:
@@ -131,9 +138,9 @@ def _card(
     """
     if (folder / CARD).is_file() and not fresh:
         text = (folder / CARD).read_text(encoding="utf-8")
-        old, new = json.dumps(folder.resolve().name, ensure_ascii=False), json.dumps(repo)
-        lines = [part.replace(old, new) if "from_pretrained(" in part else part for part in text.split("\n")]
-        return Upload("\n".join(lines).encode())
+        return Upload(
+            _LOADS.sub(lambda found: found[1] + json.dumps(repo, ensure_ascii=False), text).encode()
+        )
     from hubedit.report.card import patch_card
     from hubedit.report.plots import plots
 

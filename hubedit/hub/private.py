@@ -9,6 +9,7 @@ from typing import Any
 
 from hubedit.errors import HubError
 from hubedit.facts import Fact
+from hubedit.remote import without_tokens
 from hubedit.report.markup import last
 
 # a whole value that is a path out of the current folder; a repository's name is none
@@ -20,7 +21,7 @@ _ALLOWED = frozenset({"schema", "schema_version", "version", "dtype", "device", 
 
 
 def without_paths(value: Any) -> Any:
-    """JSON data in which every string that is a local path is cut to its last part."""
+    """JSON data in which every string that is a local path is cut to its last part, and none is a token."""
     if isinstance(value, Mapping):
         return {without_paths(key): without_paths(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -28,7 +29,7 @@ def without_paths(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     option, equals, rest = value.partition("=") if value.startswith("--") else ("", "", value)
-    return f"{option}{equals}{last(rest)}" if _PATH.fullmatch(rest) and last(rest) else value
+    return f"{option}{equals}{last(rest)}" if _PATH.fullmatch(rest) and last(rest) else without_tokens(value)
 
 
 def numbers_only(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import HubError
 from hubedit.hub import contents
-from hubedit.hub.account import Visibility, client, create, patiently, visibility, writer
+from hubedit.hub.account import Visibility, client, created, patiently, visibility, writer
 from hubedit.hub.changes import Changes, Content, compare, read_tree, resolve
 from hubedit.hub.commit import Committed, Place, Stale, commit
 from hubedit.hub.contents import Base
@@ -157,8 +157,8 @@ def put(
     if target.where.tag and seen.exists:
         _tag_is_free(target, files, stale)
     progress.start("pushing")
-    create(api, seen)
-    made = commit(api, place, files, stale, message)
+    with created(api, seen):
+        made = commit(api, place, files, stale, message)
     progress.finish(made.commit[:8])
     if target.where.tag:
         _tag(api, target.repo, target.where.tag, made.commit)

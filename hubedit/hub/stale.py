@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from hubedit.hub.changes import Tree
 
@@ -13,6 +13,6 @@ _MODEL = re.compile(
 )
 
 
-def model_stale(wanted: Collection[str], tree: Tree, more: Collection[str] = ()) -> Iterable[str]:
+def model_stale(wanted: Collection[str], tree: Tree, more: Collection[str] = ()) -> list[str]:
     """Paths of what hubedit writes, and of weights, that are neither in `wanted` nor in `more`."""
     return [path for path in tree if _MODEL.fullmatch(path) and path not in wanted and path not in more]

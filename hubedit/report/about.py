@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hubedit.presets import METHODS
 from hubedit.report.markup import is_hub, last, line, number, percent, without_paths
 from hubedit.report.measures import Json
 
@@ -24,9 +25,6 @@ _FROM = {
         "search": "chosen by trial: it did better on probe prompts than the traced share",
         "given": "given by the user",
     },
-}
-_METHODS = {
-    "intattn": "IntAttn-Edit: attention output and MLP projections, closed form",
 }
 _OUTPUTS = ("--out", "-o", "--html")
 
@@ -48,7 +46,8 @@ def made(record: Json) -> list[tuple[str, str]]:
     adapter: Json = record.get("adapter") or {}
     rows: dict[str, Any] = {}
     method = str(record.get("method") or "")
-    rows["Method"] = _METHODS.get(method, method)
+    rows["Method"] = METHODS[method].title if method in METHODS else method
+    rows["Facts at once"] = record.get("batch_size") or None
     rows["Layers"] = _with_source(", ".join(map(str, record.get("layers") or ())), record, "layers")
     rows["Attention's share (alpha)"] = _with_source(_alpha(record.get("alpha")), record, "alpha")
     rows["Edited weights"] = ", ".join(adapter.get("sites") or record.get("sites") or ())
@@ -122,10 +121,25 @@ def evaluation(report: Json, record: Json) -> list[tuple[str, str]]:
     return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
 
 
-def notes(report: Json) -> list[str]:
+def notes(report: Json, record: Json) -> list[str]:
     """What the evaluation says about its own numbers."""
     told = report.get("notes") or ()
     found = [told] if isinstance(told, str) else list(told)
+    older = record.get("on")
+    if isinstance(older, Mapping) and not report.get("evaluated"):
+        name = str(older.get("id") or "")[:12]
+        found.append(
+            f"made on top of an older patch{f' ({name})' if name else ''}: every number before the edit, "
+            "perplexity too, is that of the base model with the older patch in effect"
+        )
+    kept = report.get("on")
+    if isinstance(kept, Mapping):
+        shares = [number(kept.get(f"success_{side}")) for side in ("before", "after")]
+        if shares[0] is not None and shares[1] is not None:
+            found.append(
+                f"of the {kept.get('facts')} facts of the older patch, {percent(shares[0])} were answered "
+                f"before the edit and {percent(shares[1])} after it"
+            )
     if not_asked := (report.get("damage") or {}).get("not_asked"):
         found.append(not_asked)
     return [without_paths(note) for note in found]

@@ -37,7 +37,7 @@ def patch_contents(
         "asked": len(outcomes(report)),
         "tables": tables(report),
         "damage": evidence.damage(report, with_facts=with_facts),
-        "notes": about.notes(report),
+        "notes": about.notes(report, record),
         "made": about.made(record),
         "configuration": about.configuration(record),
         "evaluation": about.evaluation(report, record),

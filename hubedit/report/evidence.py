@@ -22,12 +22,14 @@ _ROW = 150
 
 @dataclass(frozen=True)
 class Edits:
-    """`rows`: prompt, target and, where `measured`, before, after and success. `left`: rows not shown."""
+    """`rows`: prompt, target and, where `measured`, before, after and told ("yes", "no", "not measured").
+    `left`: rows not shown; `unmeasured`: facts, shown or not, that the report says nothing of."""
 
     rows: tuple[Json, ...]
     left: int
     measured: bool
     total: int
+    unmeasured: int = 0
 
     @property
     def folded(self) -> bool:
@@ -54,7 +56,7 @@ class Damage:
 def edits(report: Json, facts: Sequence[Json], *, with_facts: bool, most: int, size: int = 0) -> Edits:
     """The table of edited facts: the `facts` with what the report says of each; without them the report's.
 
-    A report may be about other facts, or some of these: then they are no rows, or others stay empty.
+    A report may be about other facts, or some of these: then they are no rows, or others are marked.
     At most `most` rows, and with `size` at most about so many bytes of HTML; then failures come first.
     """
     read = [o for o in outcomes(report) if "prompt" in o and "target" in o]
@@ -75,7 +77,8 @@ def edits(report: Json, facts: Sequence[Json], *, with_facts: bool, most: int, s
                 break
             kept.append(rows[n])
         rows = kept
-    return Edits(tuple(rows), len(found) - len(rows), measured, len(found))
+    unmeasured = sum(1 for o in found if "after" not in o) if measured else 0
+    return Edits(tuple(rows), len(found) - len(rows), measured, len(found), unmeasured)
 
 
 def failed(report: Json) -> int:
@@ -150,12 +153,20 @@ def _by_size(rows: list[tuple[str, float, int]]) -> list[tuple[str, float, int]]
 
 def _row(o: Json, measured: bool) -> dict[str, Any]:
     keys = ("prompt", "before", "after", "target") if measured else ("prompt", "target")
-    row: dict[str, Any] = {key: clip(o.get(key, ""), _TEXT) for key in keys}
-    return {**row, "success": o.get("success") if "after" in o else None}
+    row: dict[str, Any] = {key: _said(o, key) for key in keys}
+    known = o.get("success") if "after" in o else None
+    told = "not measured" if "after" not in o else "yes" if known is True else "no" if known is False else ""
+    return {**row, "success": known, "told": told}
+
+
+def _said(case: Json, key: str) -> str:
+    """A text of the table. What a model answers with nothing is said, what is not known stays empty."""
+    text = clip(case.get(key, ""), _TEXT)
+    return "(nothing)" if key in ("before", "after") and key in case and not text.strip() else text
 
 
 def _rows(cases: Sequence[Json], keys: Sequence[str], with_facts: bool) -> tuple[tuple[str, ...], ...]:
     if not with_facts:
         return ()
     quoted = [case for case in cases if "prompt" in case]
-    return tuple(tuple(clip(case.get(key, ""), _TEXT) for key in keys) for case in quoted[:WORST])
+    return tuple(tuple(_said(case, key) for key in keys) for case in quoted[:WORST])

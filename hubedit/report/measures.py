@@ -23,7 +23,13 @@ ANSWERS = {
 GROUPS = {
     "answers": (
         "Answers",
-        "Greedy generations with real stopping; the whole answer must match, or one of its aliases.",
+        "Greedy generations: the text must begin with the whole answer, or one of its aliases; what follows "
+        "is not looked at.",
+    ),
+    "exact": (
+        "Answers and nothing else",
+        "The same generations up to where the model stops: the first sentence must be the answer, or one of "
+        "its aliases, and nothing else. Base models often go on in the same sentence, which fails here.",
     ),
     "text": ("Unrelated text", ""),
     "teacher-forced": (
@@ -45,6 +51,11 @@ _COUNTERFACT = {
     "neighbourhood_score": "Neighbourhood score",
     "neighbourhood_magnitude": "Neighbourhood magnitude",
     "score": "Score (harmonic mean)",
+}
+_EXACT = {
+    "success": "The prompt",
+    "generalisation": "Rephrasings",
+    "portability": "What follows from the edit",
 }
 _FORCED = {"edit_success": "Edit success", "rephrase": "Rephrasings"}
 
@@ -98,7 +109,14 @@ class Table:
 
 def measures(report: Json) -> tuple[Measure, ...]:
     """Everything that one report (or one variant of it) measured."""
-    found = (*_answers(report), *_text(report), *_forced(report), *_counterfact(report), *_tasks(report))
+    found = (
+        *_answers(report),
+        *_exact(report),
+        *_text(report),
+        *_forced(report),
+        *_counterfact(report),
+        *_tasks(report),
+    )
     return tuple(m for m in found if m.before is not None or m.after is not None)
 
 
@@ -176,6 +194,11 @@ def _answers(report: Json) -> Iterator[Measure]:
         means = [Value(sum(column) / len(pairs)) for column in zip(*pairs, strict=True)]
         name = "Mean probability of the target"
         yield Measure("answers", "probability", name, "", means[0], means[1], len(pairs), ".3g")
+
+
+def _exact(report: Json) -> Iterator[Measure]:
+    for key, before, after, n in _sides(report.get("exact_match") or {}):
+        yield Measure("exact", key, _EXACT.get(key, key), "share", before, after, n)
 
 
 def _text(report: Json) -> Iterator[Measure]:

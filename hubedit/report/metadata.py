@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 TAGS = ("lora", "knowledge-editing", "hubedit")
 _TYPES = {
-    "success": "exact_match",
-    "generalisation": "exact_match",
-    "portability": "exact_match",
+    "success": "prefix_match",
+    "generalisation": "prefix_match",
+    "portability": "prefix_match",
     "perplexity": "perplexity",
     "kl": "kl_divergence",
     "fluency": "ngram_entropy",
@@ -27,6 +27,7 @@ _TYPES = {
 # (type, name) of the "data set" each group was measured on; the Hub groups results by the type
 _DATA = {
     "answers": ("edited-facts", "The edited facts and their probes (greedy generation)"),
+    "exact": ("edited-facts-exact", "The edited facts and their probes (greedy generation, exact match)"),
     "text": ("held-out-text", "Text the edits say nothing about"),
     "teacher-forced": ("edited-facts-teacher-forced", "The edited facts and their probes (teacher-forced)"),
     "counterfact": ("edited-facts-counterfact", "The edited facts and their probes (CounterFact)"),
@@ -78,7 +79,7 @@ def eval_results(report: Json) -> list[EvalResult]:
         if measure.group == "tasks":
             task, _, metric = measure.key.partition("/")
             kind, name = _BENCHMARKS[task][0] if task in _BENCHMARKS else task, task
-        elif measure.key in ANSWERS:
+        elif measure.group == "answers" and measure.key in ANSWERS:
             metric = measure.name.partition(":")[0]
         elif measure.key == "harmonic_mean":
             metric = "Harmonic mean"
@@ -137,6 +138,8 @@ def eval_names() -> list[str]:
 def _type(measure: Measure) -> str:
     if measure.group == "tasks":
         return re.sub(r",.*", "", measure.key.partition("/")[2]) or "accuracy"
+    if measure.group == "exact":
+        return "exact_match"
     return _TYPES.get(measure.key, measure.key.partition("/")[0])
 
 

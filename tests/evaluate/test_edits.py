@@ -11,6 +11,7 @@ import pytest
 
 from hubedit.evaluate import Reading, answered, compare, read
 from hubedit.evaluate import edits as module
+from hubedit.evaluate.edits import exact
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
@@ -219,3 +220,31 @@ def test_a_model_alone_is_not_compared_with_itself() -> None:
     report = answered([FACT], Reading(BEFORE, (OLD,)))
     assert report.metrics == {"success": 0.0, "generalisation": 0.0, "portability": 0.0}
     assert report.counts == {"success": 1, "generalisation": 2, "portability": 1}
+
+
+def test_exact_match_counts_what_says_nothing_else() -> None:
+    fact = Fact(
+        "The capital of France is",
+        "France",
+        "Rome",
+        rephrase=("France's capital is", "not asked"),
+        portability=(
+            Probe("The river of the capital of France is", ("Tiber", "Tevere")),
+            Probe("Without an answer", ()),
+        ),
+    )
+    texts = {
+        "The capital of France is": " Rome. It is",
+        "France's capital is": " Rome, and the",
+        "The river of the capital of France is": " the Tiber",
+        "Without an answer": " x",
+    }
+    reading = Reading(texts, ())
+    values = exact([fact, replace(fact, rephrase=(), portability=())], reading)
+    assert values == {
+        "success": [[1.0], [1.0]],
+        "generalisation": [[0.0], []],
+        "portability": [[0.0], []],
+    }
+    texts["The river of the capital of France is"] = " Tevere"
+    assert exact([fact], reading)["portability"] == [[1.0]]

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from hubedit.errors import ConfigError
-from hubedit.evaluate.harness import Score, Task, _scores, require, run_task, task_key, tasks_json, unique
+from hubedit.evaluate.harness import (
+    Score,
+    Task,
+    _scores,
+    locate,
+    require,
+    run_task,
+    task_key,
+    tasks_json,
+    unique,
+)
 from hubedit.evaluate.side import Side
 from hubedit.model.editable import EditableModel
 from tests.model.test_hooks import random_factors
@@ -79,6 +89,23 @@ def test_task_names_and_examples() -> None:
     for wrong in ("", ":3", "gsm8k:", "gsm8k:two"):
         with pytest.raises(ConfigError, match="no task"):
             Task.parse(wrong)
+
+
+def test_a_task_is_named_by_its_file(tasks: Path, tmp_path: Path) -> None:
+    file = tasks / "generate.yaml"
+    assert locate([f"{file}:1", f"{tasks / 'choose.yaml'}"]) == (
+        (Task("capitals", 1), Task("capital_choice")),
+        tasks,
+    )
+    assert locate(["gsm8k", str(file)], tasks) == ((Task("gsm8k", 2), Task("capitals")), tasks)
+    assert locate(["gsm8k"], tmp_path) == ((Task("gsm8k", 2),), tmp_path)
+    with pytest.raises(ConfigError, match="is not in"):
+        locate([str(file)], tmp_path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        locate([str(tasks / "none.yaml")])
+    (tasks / "empty.yaml").write_text("dataset_path: json\n")
+    with pytest.raises(ConfigError, match="defines no task"):
+        locate([str(tasks / "empty.yaml")])
 
 
 def test_without_the_harness_the_extra_is_named(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:

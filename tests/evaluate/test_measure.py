@@ -77,8 +77,8 @@ def test_a_model_alone_says_only_what_it_answers(editable: Editable) -> None:
     em = editable()
     data = evaluate(Side(em), FACTS, rows=text_of(em), settings=SETTINGS)
     assert set(data) == {
-        "metrics_before", "intervals_before", "counts", "facts", "teacher_forced", "counterfact", "fluency",
-        "perplexity_before", "notes",
+        "metrics_before", "intervals_before", "counts", "facts", "exact_match", "teacher_forced",
+        "counterfact", "fluency", "perplexity_before", "notes",
     }  # fmt: skip
     assert set(data["metrics_before"]) == {"success", "generalisation", "portability"}
     assert data["counts"] == {"success": 3, "generalisation": 1, "portability": 1}

@@ -133,39 +133,11 @@ def test_a_data_set_is_a_file_or_a_name(write: Write, monkeypatch: pytest.Monkey
     assert dataset("zsre").total == 1
 
 
-def test_without_a_network_or_the_package_a_path_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def offline(*_: Any, **__: Any) -> list[str]:
-        raise ConnectionError("no route to the Hub")
-
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
-    with pytest.raises(ConfigError, match="no route to the Hub") as failure:
-        dataset("zsre")
-    assert "--dataset PATH" in failure.value.hint
+def test_without_the_package_a_path_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match="needs the package 'datasets'") as missing:
         dataset("counterfact")
     assert "--dataset PATH" in missing.value.hint
-
-
-def test_a_data_set_of_the_hub_is_found_by_its_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    path, asked = write([ZSRE]), []
-    files = ["README.md", "benchmark/ZsRE/ZsRE-test-all.json", "benchmark/wiki_counterfact/test_cf.json"]
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda *_, **__: files)
-
-    def download(repo: str, name: str, **_: Any) -> str:
-        asked.append((repo, name))
-        return str(path)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert dataset("zsre").total == 1
-    assert asked == [("zjunlp/KnowEdit", files[1])]
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda *_, **__: [])
-    with pytest.raises(ConfigError, match="has no wiki_counterfact"):
-        dataset("wiki_counterfact")
 
 
 def test_tables_of_the_hub_become_records(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.facts.answers import clip, gives, mentions, normalise, unchanged
+from hubedit.facts.answers import clip, gives, mentions, normalise, says, unchanged
 
 WORDS = st.text("ab Ã.é東,!-'3", max_size=12)
 
@@ -174,3 +174,22 @@ def test_what_counts_as_unchanged(before: str, after: str, answers: list[str], s
 )
 def test_a_phrase_is_mentioned_as_whole_words(text: str, phrase: str, there: bool) -> None:
     assert mentions(text, phrase) is there
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "good"),
+    [
+        (" Paris.", ("Paris",), True),
+        (' "PARIS"\nIt is', ("Paris",), True),
+        (" Paris, which is large.", ("Paris",), False),
+        (" Paul McCartney. He", ("Paul",), False),
+        (" Paul McCartney. He", ("Paul", "Paul McCartney"), True),
+        (" St. Louis. It", ("St. Louis",), True),
+        ("巴黎。它", ("巴黎",), True),
+        (" ", ("", " "), False),
+    ],
+)
+def test_an_answer_and_nothing_else(text: str, answers: tuple[str, ...], good: bool) -> None:
+    assert says(text, answers) is good
+    if good:  # the strict form is never met where the other is not
+        assert gives(text, answers)

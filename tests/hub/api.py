@@ -27,7 +27,7 @@ class Api(FileRoutes):
         super().__init__(store, xet)
         self.lock = threading.RLock()
         self._routes: list[_Route] = []
-        api = f"/api/models/{_REPO}"
+        api = f"/api/(?:models|datasets)/{_REPO}"
         for method, path, answer in (
             ("GET", "/api/whoami-v2", self._whoami),
             ("POST", "/api/validate-yaml", self._validate_yaml),
@@ -48,7 +48,7 @@ class Api(FileRoutes):
             ("POST", f"/{_REPO}\\.git/info/lfs/objects/batch", self.batch),
             ("PUT", f"/_lfs/{_REPO}/(?P<oid>[0-9a-f]{{64}})", self.put),
             ("POST", f"/_lfs/{_REPO}/verify", self.verify),
-            ("GET", f"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", self.resolve),
+            ("GET", f"(?:/datasets)?/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", self.resolve),
         ):
             self._routes.append((method, re.compile(path), answer))
 

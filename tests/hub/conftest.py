@@ -120,10 +120,16 @@ def patch(base: tuple[str, str], editable: Callable[..., EditableModel], tmp_pat
 
 
 def write_patch(
-    em: EditableModel, folder: Path, ref: str, commit: str, seed: int = 1, facts: tuple[Fact, ...] = FACTS
+    em: EditableModel,
+    folder: Path,
+    ref: str,
+    commit: str,
+    seed: int = 1,
+    facts: tuple[Fact, ...] = FACTS,
+    layers: tuple[int, ...] = (2,),
 ) -> Path:
-    """A random patch of two weights. An empty commit makes it one for a local base at `ref`."""
-    sites = [site for site in em.sites() if site.layer == 2]
+    """A random patch of two weights a layer. An empty commit makes it one for a local base at `ref`."""
+    sites = [site for site in em.sites() if site.layer in layers]
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> torch.Tensor:

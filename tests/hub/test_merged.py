@@ -174,15 +174,31 @@ def test_only_what_belongs_to_a_model_leaves_the_machine(
     assert {n for n in there if "/" not in n} == {n for n in hub.tree("ada/straight") if "/" not in n}
 
 
-def test_a_base_that_has_patches_is_refused(hub: Hub, client: Client, edit: Path, tmp_path: Path) -> None:
+def test_a_base_that_takes_no_more_patches_is_refused(
+    hub: Hub,
+    client: Client,
+    edit: Path,
+    sharded: Source,
+    editable: Callable[..., EditableModel],
+    pico_path: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
     assert client("push", edit, "stacked", "--merged").code == 0
-    record = json.loads((edit / "hubedit.json").read_text())
-    record["base"].pop("identity")  # so that the repository's files are not compared
-    (edit / "hubedit.json").write_text(json.dumps(record))
-    for more in ((), ("--dry-run",)):
-        ran = client("push", edit, "stacked-again", "--merged", "--base", "ada/stacked", *more)
-        assert ran.code == 1 and "ada/stacked has 1 merged patch already" in ran.err
-        assert "hubedit merge" in ran.err and hub.repo("ada/second") is None
+    merge([Patch.load(edit)], sharded, tmp_path / "half", MergeOptions(dtype="bfloat16"))
+    assert client("push", tmp_path / "half", "half").code == 0
+    local = write_patch(editable(), tmp_path / "local", str(pico_path()), "")
+    assert client("merge", local, "--model", pico_path(), "--out", tmp_path / "here").code == 0
+    assert client("push", tmp_path / "here", "unpinned").code == 0
+    other = write_patch(editable(), tmp_path / "other", BASE, sharded.commit, seed=9)
+    for patch, base, message in (
+        (edit, "ada/stacked", "in the stack already"),
+        (other, "ada/half", "was merged with --dtype bfloat16, so it takes no more patches"),
+        (other, "ada/unpinned", "the base of ada/unpinned was the local folder"),
+    ):
+        for more in ((), ("--dry-run",)):
+            ran = client("push", patch, "stacked-again", "--merged", "--base", base, *more)
+            assert ran.code == 1 and message in ran.err, ran.err
+    assert hub.repo("ada/stacked-again") is None
 
 
 def test_a_change_that_rounding_swallows_is_told(

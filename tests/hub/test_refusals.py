@@ -79,6 +79,14 @@ TROUBLE: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "busy": ("POST .*/commit/", {"kind": "status", "status": 429}, "fewer requests", "wait"),
     "cut": ("PUT ", {"kind": "drop-request", "at": 1}, "cannot reach", "network"),
     "full": ("PUT ", {"kind": "status", "status": 403, "message": FULL}, "storage of ada/full", "make room"),
+    "empty": ("PUT ", {"kind": "status", "status": 507}, "storage of ada/empty is full", "make room"),
+    "large": ("POST .*/commit/", {"kind": "status", "status": 413, "message": FULL}, "storage of", "room"),
+    "echo": (
+        "POST .*/commit/",
+        {"kind": "status", "status": 403, "message": "hf_writer at https://x.org/y?sig=hf_secret may not"},
+        "at https://x.org/y may not",
+        "--pr",
+    ),
     "forbidden": ("POST .*/commit/", {"kind": "status", "status": 403}, "no right to push to", "--pr"),
 }
 
@@ -87,10 +95,13 @@ TROUBLE: dict[str, tuple[str, dict[str, Any], str, str]] = {
 def test_trouble_that_stays(hub: Hub, client: Client, patch: Path, name: str) -> None:
     match, fault, message, hint = TROUBLE[name]
     hub.fault(match, times=99, **fault)
-    refused(client("push", patch, f"ada/{name}"), message, hint)
+    ran = client("push", patch, f"ada/{name}")
+    refused(ran, message, hint)
     after = hub.repo(f"ada/{name}")
     # an empty private repository may be there, and nothing else
     assert after is None or (len(after["commits"]) == 1 and after["private"])
+    error = next(line for line in ran.err.splitlines() if line.startswith("error:"))
+    assert ("was created and is empty" in error) is (after is not None), error
     hub.clear()
     assert client("push", patch, f"ada/{name}", "--json").json["created"]
 

@@ -145,7 +145,8 @@ def test_facts_are_shown_when_nothing_was_read() -> None:
 def test_a_report_about_other_facts_does_not_say_what_was_edited() -> None:
     facts = [{"prompt": "A is", "target": "b"}, {"prompt": "The capital of Land0 is", "target": "Lyon"}]
     card = patch_card(record(), report(5), facts=facts)
-    assert "| A is |  |  | b |  |" in card and "Land1" not in card
+    assert "| A is |  |  | b | not measured |" in card and "Land1" not in card
+    assert "1 of 2 facts were measured." in card
     assert "| The capital of Land0 is | Paris | Lyon | Lyon | yes |" in card
 
 
@@ -214,3 +215,14 @@ def test_a_merged_card_of_next_to_nothing() -> None:
     assert "None" not in card and re.search(r"^# the base model with edited facts$", card, re.MULTILINE)
     hidden: dict[str, Any] = {**merged_record(), "reports": [{"facts": [{"success": True}]}] * 2}
     assert "are not published" in merged_card(hidden)
+
+
+def test_a_patch_on_top_says_what_before_means() -> None:
+    own = record(on={"id": "ab" * 32, "facts": 3})
+    made = report(on={"facts": 3, "success_before": 1.0, "success_after": 2 / 3}, perplexity_before=9.0)
+    card = patch_card(own, made)
+    assert "made on top of an older patch (abababababab)" in card and "perplexity too" in card
+    assert "of the 3 facts of the older patch, 100.0 % were answered before the edit and 66.7 % after" in card
+    # `hubedit eval` asks the base itself
+    assert "older patch (" not in patch_card(own, report(evaluated={"model": "m"}))
+    assert "older patch" not in patch_card(record(), report())

@@ -48,6 +48,20 @@ def test_every_part_of_a_report_is_found() -> None:
     assert found["tasks:mine/acc"].before is None
 
 
+def test_exact_match_stands_in_a_table_of_its_own() -> None:
+    table = {
+        "before": {"success": 0.0},
+        "after": {"success": 0.5, "portability": 0.25},
+        "intervals": {"success": [0.25, 0.75]},
+        "n": {"success": 8, "portability": 4},
+    }
+    made = report(exact_match=table)
+    assert by_key(made)["exact:success"].text("after") == "50.0 % (25.0 to 75.0)"
+    assert by_key(made)["exact:portability"].n == 4
+    exact = next(each for each in tables(made) if "exact" in each.note or "nothing else" in each.title)
+    assert exact.rows[0] == ("The prompt", "0.0 %", "50.0 % (25.0 to 75.0)", "8")
+
+
 def test_columns_in_which_nothing_stands_are_left_out() -> None:
     (answers,) = tables({"metrics": {"success": 0.5}})
     assert answers.columns == ("Measure", "After")

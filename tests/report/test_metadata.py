@@ -140,3 +140,10 @@ def test_a_licence_file_of_the_base_is_linked_to() -> None:
     assert licence_metadata({"licence": own}, "", "") == {"license": "other", "license_name": "llama3"}
     assert licence_metadata({"licence": {"license": "x: y\n"}}, "o/n", COMMIT) == {}
     assert licence_metadata({}, "o/n", COMMIT) == {}
+
+
+def test_what_is_called_exact_is_exact() -> None:
+    made = report(exact_match={"after": {"success": 0.5}, "n": {"success": 8}})
+    kinds = {(r.dataset_type, r.metric_name): r.metric_type for r in eval_results(made)}
+    assert kinds[("edited-facts", "Success")] == "prefix_match"
+    assert kinds[("edited-facts-exact", "The prompt")] == "exact_match"
