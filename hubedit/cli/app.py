@@ -8,10 +8,11 @@ docstring line is the help text.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ VERBS = (
     "apply",
     "ask",
     "eval",
+    "bench",
     "report",
     "merge",
     "revert",
@@ -57,8 +59,8 @@ def _root(
     """Edit facts in Hugging Face causal language models; each edit is a PEFT LoRA adapter."""
 
 
-def build() -> typer.Typer:
-    """The whole command tree."""
+def build(wanted: Collection[str] = VERBS) -> typer.Typer:
+    """The command tree; of verbs that are not `wanted` only the name and the help line, without an import."""
     app = typer.Typer(
         name="hubedit",
         no_args_is_help=True,
@@ -68,16 +70,29 @@ def build() -> typer.Typer:
     )
     app.callback()(_root)
     for verb in VERBS:
-        name = f"hubedit.cli.{verb}"
-        if find_spec(name) is None:
+        source = Path(__file__).with_name(f"{verb}.py")
+        if not source.is_file():
             continue
-        module = import_module(name)
+        if verb not in wanted:
+            _outline(app, verb, source.read_text(encoding="utf-8"))
+            continue
+        module = import_module(f"hubedit.cli.{verb}")
         group = getattr(module, "app", None)
         if isinstance(group, typer.Typer):
             app.add_typer(group, name=verb)
         else:
             app.command(verb)(getattr(module, verb))
     return app
+
+
+def _outline(app: typer.Typer, verb: str, source: str) -> None:
+    """Mounts a verb for the list of commands only; a test holds it against the real one."""
+    group = re.search(r'^app = typer\.Typer\(.*?help="(.*?)"', source, re.MULTILINE | re.DOTALL)
+    if group is not None:
+        app.add_typer(typer.Typer(help=group[1]), name=verb)
+        return
+    own = re.search(rf'^def {verb}\(.*?^    """(.*?)"""', source, re.MULTILINE | re.DOTALL)
+    app.command(verb, help=own[1] if own is not None else "")(lambda: None)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -87,7 +102,8 @@ def run(arguments: Sequence[str]) -> int:
     # --debug is accepted anywhere, because the hint asks to add it to the command that failed
     words = [word for word in own if word != "--debug"] + marker + rest
     try:
-        typer.main.get_command(build()).main(args=words, prog_name="hubedit")
+        verb = next((word for word in words if not word.startswith("-")), "")
+        typer.main.get_command(build([verb])).main(args=words, prog_name="hubedit")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         # typer turns Ctrl-C into this code, and says nothing
@@ -104,7 +120,20 @@ def main() -> None:
         # a terminal that cannot show a character gets "?", not a traceback
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.exit(_run_together(sys.argv[1:]))
     sys.exit(run(sys.argv[1:]))
+
+
+def _run_together(arguments: Sequence[str]) -> int:
+    """Under torchrun: rank 0 runs the command line, the other processes help it and say nothing."""
+    from hubedit.parallel import serve, team
+
+    with team() as share:
+        if share.rank == 0:
+            return run(arguments)
+        serve()
+    return 0
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -68,6 +68,7 @@ def trace(
     from hubedit.edit.trace import trace as run
     from hubedit.facts import load_facts
     from hubedit.model.load import load
+    from hubedit.parallel import hold
     from hubedit.report.figures import heat_maps, layerwise
 
     loaded = load_facts(facts if facts is not None else _bundled())
@@ -78,7 +79,7 @@ def trace(
         config = replace(config, tokens="all")
     with sink.progress() as progress:
         progress.start("loading the model")
-        em = load(model, device=device, dtype=dtype)
+        em = hold(load, model, device=device, dtype=dtype)
         progress.finish(f"{em.num_layers} layers on {em.device}")
         result = run(em, loaded.facts, config, Cache(cache), progress)
     data = result.to_json()

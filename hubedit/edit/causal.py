@@ -106,7 +106,8 @@ def restored_logits(em: EditableModel, runs: Corrupted, sites: Sequence[Site], p
 
     def change(site: Site, output: Tensor) -> Tensor:
         changed = output.clone()
-        changed[every, at] = runs.clean.outputs[site][runs.fact[rows], at].to(output.dtype)
+        clean = runs.clean.outputs[site][runs.fact[rows], at]
+        changed[every.to(output.device), at.to(output.device)] = clean.to(output)
         return changed
 
     changes = {site: lambda output, site=site: change(site, output) for site in sites}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, Literal
 
 import torch
 
-from hubedit.cache import Cache, digest
+from hubedit.cache import Cache, Entry, digest
 from hubedit.config import StatsConfig
 from hubedit.edit.documents import documents, fingerprint
 from hubedit.edit.sample import sample_documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import TokenBudget
+from hubedit.parallel import Share, gathered, world
 from hubedit.progress import Progress
 
 SELF = "self"
@@ -102,34 +103,54 @@ def holdout_rows(
 
 
 def _generated(em: EditableModel, config: StatsConfig, part: Part, cache: Cache) -> Iterator[list[int]]:
-    """Documents the model writes, round by round without end; every round is kept in the cache."""
+    """Documents the model writes, round by round without end; every round is kept in the cache.
+
+    With several processes each writes a round at a time.
+    """
     number = 0
     while True:
-        yield from _round(em, config, part, number, cache)
-        number += 1
+        rounds = range(number, number + world().size)
+        yield from _rounds(em, config, part, rounds, cache)
+        number = rounds.stop
 
 
-def _round(em: EditableModel, config: StatsConfig, part: Part, number: int, cache: Cache) -> list[list[int]]:
+def _rounds(
+    em: EditableModel, config: StatsConfig, part: Part, numbers: Sequence[int], cache: Cache
+) -> list[list[int]]:
     streams = _HOLDOUT_ROUND if part == "holdout" else 64 if em.device.type == "cpu" else 128
-    key = {**corpus_key(config, em), "part": part, "round": number, "streams": streams}
-    entry = cache.load("corpus", key)
-    if entry is not None:
-        sizes: list[int] = entry.tensors["lengths"].tolist()
-        ids: list[int] = entry.tensors["ids"].tolist()
-        ends = list(accumulate(sizes))
-        return [ids[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-    seed = int(digest([config.seed, part, number])[:12], 16)
-    rows = _sample(em, streams, seed)
-    cache.save(
-        "corpus",
-        key,
-        {
-            "ids": torch.tensor([i for row in rows for i in row], dtype=torch.int32),
-            "lengths": torch.tensor([len(row) for row in rows], dtype=torch.int32),
-        },
-        {"model": em.ref},
-    )
-    return rows
+    keys = {n: {**corpus_key(config, em), "part": part, "round": n, "streams": streams} for n in numbers}
+    found = {n: entry for n in numbers if (entry := cache.load("corpus", keys[n])) is not None}
+    missing = [n for n in numbers if n not in found]
+    texts = {n: _unpacked(entry) for n, entry in found.items()}
+    if missing:
+        seeds = {n: int(digest([config.seed, part, n])[:12], 16) for n in missing}
+        for own in gathered(_write, em, seeds, streams):
+            texts |= own
+    for n in missing:
+        cache.save(
+            "corpus",
+            keys[n],
+            {
+                "ids": torch.tensor([i for row in texts[n] for i in row], dtype=torch.int32),
+                "lengths": torch.tensor([len(row) for row in texts[n]], dtype=torch.int32),
+            },
+            {"model": em.ref},
+        )
+    return [row for n in numbers for row in texts[n]]
+
+
+def _unpacked(entry: Entry) -> list[list[int]]:
+    sizes: list[int] = entry.tensors["lengths"].tolist()
+    ids: list[int] = entry.tensors["ids"].tolist()
+    ends = list(accumulate(sizes))
+    return [ids[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _write(
+    em: EditableModel, share: Share, seeds: Mapping[int, int], streams: int, progress: object = None
+) -> dict[int, list[list[int]]]:
+    """One process's part of some rounds."""
+    return {n: _sample(em, streams, seeds[n]) for n in share.of(sorted(seeds))}
 
 
 def _sample(em: EditableModel, streams: int, seed: int) -> list[list[int]]:

@@ -23,10 +23,11 @@ from hubedit.edit.corpus import corpus_key, needed_tokens, token_rows
 from hubedit.linalg import Moments, SecondMoment
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
-from hubedit.model.memory import TokenBudget
+from hubedit.model.memory import TokenBudget, free_memory
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
-from hubedit.progress import Progress
+from hubedit.parallel import Share, gathered, summed
+from hubedit.progress import Progress, Silent
 
 _FORMAT = 1  # goes up when a change here gives other numbers for the same inputs
 _EVERY = 60.0  # seconds between two saved states, at least
@@ -52,7 +53,8 @@ def second_moments(
 ) -> dict[Site, Moments]:
     """E[k k^T] of every site's input over the corpus, from the cache where it is there.
 
-    What is missing is computed in one pass that stops after the last layer needed; its state is saved
+    What is missing is computed in one pass that stops after the last layer needed (in several where the
+    GPU is short of memory); its state is saved
     about once a minute and continued by the next call. Padding is left out; sums are in float64.
     Raises ConfigError for a corpus that cannot be used.
     """
@@ -64,19 +66,21 @@ def second_moments(
     missing = [site for site in wanted if site not in found]
     if missing:
         rows = sorted(token_rows(em, config, tokens, cache, progress), key=len, reverse=True)
-        state = _Pass(em, missing, cache, {"sites": [keys[site] for site in missing]})
         total = sum(map(len, rows))
-        progress.start("statistics", total, "tokens")
-        progress.advance(state.tokens)
-        for done in state.read(rows):
-            progress.advance(done)
-        for site in missing:
-            found[site] = state.sums[site].finish()
-            count = found[site].count
-            record = {"model": em.ref, "identity": em.identity, "site": str(site)}
-            tensors = {"matrix": found[site].matrix, "count": torch.tensor(count)}
-            cache.save("stats", keys[site], tensors, {**record, "corpus": config.corpus, "tokens": count})
-        state.forget()
+        parts = _parts(em, missing)
+        progress.start("statistics", total * len(parts), "tokens")
+        for part in parts:
+            partial = {"sites": [keys[site] for site in part]}
+            sums = summed(_sums, em, part, rows, cache.root, partial, progress=progress)
+            for site in part:
+                mean = SecondMoment(em.d_in(site), sums[str(site)].device)
+                mean.restore(sums.pop(str(site)), total)
+                found[site] = mean.finish()
+                record: dict[str, Any] = {"model": em.ref, "identity": em.identity, "site": str(site)}
+                tensors = {"matrix": found[site].matrix, "count": torch.tensor(total)}
+                record |= {"corpus": config.corpus, "tokens": total}
+                cache.save("stats", keys[site], tensors, record)
+            gathered(_forget, em, cache.root, partial)
         progress.finish(f"{len(missing)} sites, {total} tokens")
     return {site: found[site] for site in wanted}
 
@@ -118,6 +122,35 @@ def clear_entries(cache: Cache) -> int:
 def _cached(cache: Cache, key: Mapping[str, Any]) -> Moments | None:
     entry = cache.load("stats", key)
     return None if entry is None else Moments(entry.tensors["matrix"], int(entry.tensors["count"]))
+
+
+def _sums(
+    em: EditableModel,
+    share: Share,
+    sites: Sequence[Site],
+    rows: Sequence[Sequence[int]],
+    root: Path,
+    key: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """One process's part of the pass: sum(x x^T) of every site over its rows."""
+    progress = progress or Silent()
+    state = _Pass(em, sites, Cache(root), _own_key(key, share))
+    progress.advance(state.tokens * share.size)
+    for done in state.read(share.of(rows)):
+        progress.advance(done * share.size)
+    return {str(site): total.state()[0] for site, total in state.sums.items()}
+
+
+def _forget(
+    em: EditableModel, share: Share, root: Path, key: Mapping[str, Any], progress: Progress | None = None
+) -> None:
+    """Drops the saved state once the result stands in the cache."""
+    Cache(root).path("stats-partial", _own_key(key, share)).unlink(missing_ok=True)
+
+
+def _own_key(key: Mapping[str, Any], share: Share) -> dict[str, Any]:
+    return {**key, "part": [share.rank, share.size]} if share.size > 1 else dict(key)
 
 
 class _Pass:
@@ -173,14 +206,30 @@ class _Pass:
         self.saved = time.monotonic()
         self.cost = self.saved - began
 
-    def forget(self) -> None:
-        """Drops the saved state once the result stands in the cache."""
-        self.cache.path("stats-partial", self.key).unlink(missing_ok=True)
+
+def _parts(em: EditableModel, sites: Sequence[Site]) -> list[list[Site]]:
+    """Sites whose sums share half of the memory that is free: one pass over the corpus for each part.
+
+    A pass is cheap beside moving large sums to the CPU after every batch.
+    """
+    room = free_memory(em.device) // 2
+    parts: list[list[Site]] = []
+    taken = 0
+    for site in sites:
+        own = _sum_bytes(em, [site])
+        if not parts or taken + own > room:
+            parts.append([])
+            taken = 0
+        parts[-1].append(site)
+        taken += own
+    return parts
 
 
 def _place(em: EditableModel, sites: Sequence[Site]) -> torch.device:
-    """Where the sums live: on the model's device unless they would crowd it out."""
-    size = sum(8 * em.d_in(site) ** 2 for site in sites)
-    if em.device.type == "cuda" and size > 0.5 * torch.cuda.mem_get_info(em.device)[0]:
-        return torch.device("cpu")
-    return em.device
+    """Where the sums live: on the model's device unless even one site's would crowd it out."""
+    return torch.device("cpu") if _sum_bytes(em, sites) > free_memory(em.device) // 2 else em.device
+
+
+def _sum_bytes(em: EditableModel, sites: Sequence[Site]) -> int:
+    """Of the float64 sums."""
+    return sum(8 * em.d_in(site) ** 2 for site in sites)

@@ -30,7 +30,8 @@ from hubedit.model.generate import greedy
 from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, continuation, locate
-from hubedit.progress import Progress
+from hubedit.parallel import Share, summed
+from hubedit.progress import Progress, Silent
 
 _FORMAT = 1  # goes up when a change here gives other numbers for the same inputs
 _FEW = 10  # facts below which the averages are called uncertain
@@ -55,7 +56,8 @@ def trace(
         progress.message(f"the model knows only {len(prompts)} of {checked} facts: the trace is uncertain")
     progress.start("tracing", len(prompts), "facts")
     scale = config.noise * subject_deviation(em, prompts)
-    effects, totals = _effects(em, prompts, config, scale, progress)
+    found = summed(_effects, em, prompts, config, scale, progress=progress)
+    effects, totals = found["effects"], found["totals"]
     summary = _summary(em, prompts, config, effects, totals)
     result = TraceResult(
         **summary,
@@ -144,16 +146,23 @@ def _window(layer: int, config: TraceConfig, layers: int) -> range:
 
 
 def _effects(
-    em: EditableModel, prompts: Sequence[Prompt], config: TraceConfig, scale: float, progress: Progress
-) -> tuple[Tensor, Tensor]:
+    em: EditableModel,
+    share: Share,
+    prompts: Sequence[Prompt],
+    config: TraceConfig,
+    scale: float,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
     """Effects (facts, places, kinds, layers, measures) and totals (facts, clean | corrupted, measures).
 
-    Both are averages over the noise samples; places beyond a fact's own hold zeros.
+    Both are averages over the noise samples; places beyond a fact's own, and the facts of other processes,
+    hold zeros.
     """
+    progress = progress or Silent()
     places = max(len(_places(p, config)) for p in prompts)
     effects = torch.zeros(len(prompts), places, len(KINDS), em.num_layers, 2, dtype=torch.float64)
     totals = torch.zeros(len(prompts), 2, 2, dtype=torch.float64)
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].ids))
+    order = share.of(sorted(range(len(prompts)), key=lambda i: -len(prompts[i].ids)))
     rows = [(i, sample) for i in order for sample in range(config.samples)]
     lengths = [len(prompts[i].ids) for i, _ in rows]
     budget = TokenBudget(em.device)
@@ -169,9 +178,9 @@ def _effects(
         for (i, _), total, effect in zip(part, *found, strict=True):
             totals[i] += total / config.samples
             effects[i] += effect / config.samples
-        progress.advance(end // config.samples - done // config.samples)
+        progress.advance(share.size * (end // config.samples - done // config.samples))
         done = end
-    return effects, totals
+    return {"effects": effects, "totals": totals}
 
 
 def _chunk(

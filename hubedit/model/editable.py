@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ class EditableModel:
 
     `ref`: as the user gave it, without `@revision`; `commit`: 40 hexadecimal digits, or "" for a local
     folder; `path`: the folder the files lie in; `identity`: what caches key on: the commit, or for a
-    local folder the sha256 over its config.json and weight files.
+    local folder the sha256 over its config.json and weight files; `shared`: every process of the run holds
+    the same model (`hubedit.parallel.hold`).
     """
 
     model: PreTrainedModel
@@ -33,11 +35,15 @@ class EditableModel:
     commit: str
     path: Path
     identity: str
+    shared: bool = False
 
     @property
     def device(self) -> torch.device:
-        """Where the embeddings, and so the whole model, lie."""
-        return next(self.model.parameters()).device
+        """Where the embeddings are computed: where the whole model lies, unless it is spread or offloaded."""
+        home: torch.device = self.embeddings().weight.device  # type: ignore[assignment]
+        # accelerate brings offloaded weights in for each call
+        hook: Any = getattr(self.embeddings(), "_hf_hook", None)
+        return home if hook is None or home.type != "meta" else torch.device(hook.execution_device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,6 +59,11 @@ class EditableModel:
     def hidden_size(self) -> int:
         """Width d of the residual stream."""
         return int(self.model.config.hidden_size)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the head."""
+        return int(self.model.config.vocab_size)
 
     @property
     def max_positions(self) -> int:
@@ -105,13 +116,13 @@ class EditableModel:
 
     def weight(self, site: Site) -> Tensor:
         """The site's weight as a view (d_out, d_in), whatever layout the family stores."""
-        weight = self.site(site).weight
-        assert isinstance(weight, Tensor)
+        weight = dict(present(self.site(site)))["weight"]
         return weight.T if self.family.conv1d else weight
 
     def d_in(self, site: Site) -> int:
         """Width of the site's input."""
-        return self.weight(site).shape[1]
+        shape: torch.Size = self.site(site).weight.shape  # type: ignore[assignment]
+        return int(shape[0 if self.family.conv1d else 1])
 
     def embeddings(self) -> nn.Module:
         """The token embeddings: ids (b, t) -> (b, t, d)."""
@@ -128,13 +139,30 @@ class EditableModel:
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         assert isinstance(logits, Tensor)
-        return logits
+        return logits.to(hidden.device)
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every parameter, tied ones once; offloaded ones are brought in one at a time."""
+        seen: set[int] = set()
+        for name, module in self.model.named_modules():
+            for leaf, own in module.named_parameters(recurse=False):
+                if id(own) not in seen:
+                    seen.add(id(own))
+                    value = own if own.device.type != "meta" else dict(present(module))[leaf]
+                    yield f"{name}.{leaf}" if name else leaf, value
 
     def weights_hash(self) -> str:
         """sha256 (hex) over every parameter: name, type, shape and bytes. Tied weights count once."""
         total = hashlib.sha256()
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.parameters():
             total.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
             flat = parameter.detach().cpu().contiguous().flatten()
             total.update(flat.view(torch.uint8).numpy().data)
         return total.hexdigest()
+
+
+def present(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A module's own parameters with their values, also where accelerate keeps them elsewhere."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    for name, own in module.named_parameters(recurse=False):
+        yield name, own if own.device.type != "meta" or hook is None else hook.weights_map[name]

@@ -42,7 +42,7 @@ def applied(em: EditableModel, factors: Mapping[Site, LowRank]) -> Iterator[None
     """
     with ExitStack() as stack:
         for site in em.sites():
-            stack.enter_context(_forward(em.site(site), _adder(site, factors)))
+            stack.enter_context(_forward(em.site(site), _Adder(site, factors)))
         yield
 
 
@@ -101,6 +101,9 @@ def run(
         if logits:
             assert result is not None
             captured.logits = result.logits
+    for kept in (captured.inputs, captured.outputs, captured.hidden):
+        for key, value in kept.items():  # a model on several devices
+            kept[key] = value.to(em.device)  # type: ignore[index]
     return captured
 
 
@@ -149,16 +152,30 @@ def _changer(change: Change) -> Callable[..., Any]:
     return apply
 
 
-def _adder(site: Site, factors: Mapping[Site, LowRank]) -> Callable[..., Tensor | None]:
-    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        factor = factors.get(site)
+class _Adder:
+    """The hook of `applied` at one site."""
+
+    def __init__(self, site: Site, factors: Mapping[Site, LowRank]) -> None:
+        self.site, self.factors = site, factors
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        factor = self.factors.get(self.site)
         if factor is None:
             return None
         wide = torch.promote_types(args[0].dtype, torch.float32)
         x = args[0].to(wide)
         return (output.to(wide) + factor.to(x.device, wide).apply(x)).to(output.dtype)
 
-    return add
+
+def in_effect(em: EditableModel) -> dict[Site, LowRank]:
+    """The sum of everything that `applied` has put on the model at this moment."""
+    found: dict[Site, LowRank] = {}
+    for site in em.sites():
+        for hook in em.site(site)._forward_hooks.values():
+            factor = hook.factors.get(site) if isinstance(hook, _Adder) else None
+            if factor is not None:
+                found[site] = found[site] + factor if site in found else factor
+    return found
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hubedit.errors import ConfigError, ModelError
 from hubedit.model.families import Family, family_of
 from hubedit.model.fetch import Source, check, find, identity
+from hubedit.model.limits import limit_gpus, parse_memory, placement
 
 if TYPE_CHECKING:
     import torch
@@ -21,28 +23,41 @@ _DTYPES = ("float32", "float16", "bfloat16")
 
 
 def load(
-    ref: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    ref: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    max_memory: str = "",
 ) -> EditableModel:
     """Loads a folder, `repo` or `repo@revision`, in evaluation mode and with gradients off.
 
     `device`: "auto" is the first of cuda, mps, cpu that is there. `dtype`: "auto" is the checkpoint's
     own, but float32 on a CPU, where half-precision matrix products can be a hundred times slower;
-    or "float32", "float16", "bfloat16". Raises ModelError when the model cannot be found, read or
-    edited, ConfigError for a device or dtype that is not there.
+    or "float32", "float16", "bfloat16". `max_memory`: see `parse_memory`; a limit for one GPU also bounds
+    what is computed beside the model, and with device "auto" a model that does not fit is spread over all
+    GPUs, then the CPU, then the disk. Raises ModelError when the model cannot be found, read or
+    edited, ConfigError for a device, dtype or limit that is not there.
     """
     if dtype != "auto" and dtype not in _DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}", f"one of: auto, {', '.join(_DTYPES)}")
     import torch
 
     place = pick_device(device)
+    limits = parse_memory(max_memory)
+    limit_gpus(limits)
     source = find(ref, code=trust_remote_code)
     family = family_of(SimpleNamespace(**check(source)))
     with _quiet():
         tokenizer = _tokenizer(source, trust_remote_code)
         wanted = "float32" if dtype == "auto" and place.type == "cpu" else dtype
-        model = _weights(source, family, wanted, trust_remote_code)
+        spread = placement(limits) if limits and device == "auto" and "LOCAL_RANK" not in os.environ else {}
+        model = _weights(source, family, wanted, trust_remote_code, spread)
     try:
-        model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]  # its annotation lacks self
+        if not spread:  # accelerate has put the weights where they belong
+            model.to(place)  # type: ignore[arg-type]  # its annotation lacks self
+        model.eval()  # type: ignore[no-untyped-call]
+        model.requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{source.ref} does not fit into the memory of {place}", "use device cpu") from error
 
@@ -56,6 +71,10 @@ def load(
 def pick_device(name: str) -> torch.device:
     import torch
 
+    # with several processes on a machine, each has a GPU of its own
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    if name in ("auto", "cuda") and own and torch.cuda.device_count() > own:
+        return torch.device("cuda", own)
     if name == "auto":
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(best)
@@ -93,7 +112,9 @@ def _tokenizer(source: Source, trust: bool) -> PreTrainedTokenizerFast:
     return cast("PreTrainedTokenizerFast", tokenizer)
 
 
-def _weights(source: Source, family: Family, dtype: str, trust: bool) -> PreTrainedModel:
+def _weights(
+    source: Source, family: Family, dtype: str, trust: bool, spread: dict[str, Any]
+) -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -108,6 +129,7 @@ def _weights(source: Source, family: Family, dtype: str, trust: bool) -> PreTrai
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **spread,
         )
     except torch.OutOfMemoryError:
         raise

@@ -36,6 +36,17 @@ def release(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take on the device; 2**62 where that cannot be told (CPU, MPS)."""
+    if device.type != "cuda":
+        return 2**62
+    free, total = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    left = int(share * total) - torch.cuda.memory_allocated(device)
+    return max(0, min(int(free) + cached, left))
+
+
 class TokenBudget:
     """How many tokens (rows x longest row) one forward pass may hold."""
 

@@ -33,7 +33,7 @@ def resume(em: EditableModel, layer: int, hidden: Tensor, batch: Batch) -> Tenso
         stack.enter_context(keeping(em.block(last), found, last))
         stack.enter_context(stopping_after(em.block(last)))
         forward(em, batch)
-    return found[last]
+    return found[last].to(em.device)
 
 
 @contextmanager

@@ -65,11 +65,13 @@ class Tail:
             )
         upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
         prefix = tuple((c.keys[:, :, :p].contiguous(), c.values[:, :, :p].contiguous()) for c in upper)
-        return cls(layer, ids[:, p:], mask, positions[:, p:], prefix, found[layer][:, p:].contiguous())
+        return cls(
+            layer, ids[:, p:], mask, positions[:, p:], prefix, found[layer][:, p:].to(em.device).contiguous()
+        )
 
-    def select(self, keep: Sequence[int]) -> Tail:
+    def select(self, keep: Sequence[int] | Tensor) -> Tail:
         """Some of the rows only."""
-        index = torch.tensor(list(keep), device=self.ids.device)
+        index = torch.as_tensor(keep, device=self.ids.device)
         return Tail(
             self.layer,
             self.ids[index],
@@ -112,4 +114,4 @@ class Tail:
                 past_key_values=cache,
                 use_cache=True,
             )
-        return found[last]
+        return found[last].to(em.device)

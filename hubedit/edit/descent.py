@@ -1,0 +1,79 @@
+"""How `delta` moves: two rules, for all facts of a batch at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hubedit.config import TargetConfig
+
+
+class Rule(Protocol):
+    """Moves u (n, d), with delta = u * `unit` (n, 1)."""
+
+    unit: Tensor
+
+    def decay(self, size: Tensor) -> Tensor:
+        """The objective's last term (n,), from |delta| (n,)."""
+
+    def move(self, u: Tensor, grad: Tensor, step: int) -> Tensor:
+        """The next u, from the objective's gradient in u; within the clamp."""
+
+
+def rule_of(config: TargetConfig, norm: Tensor, width: int) -> Rule:
+    """The rule that a configuration names; `norm` (n,): |h[L]|; `width`: d."""
+    return Adam(config, norm) if config.optimizer == "adam" else Steepest(config, norm, width)
+
+
+class Steepest:
+    """Steps of a given length relative to |h|, along the gradient's direction with momentum; the length
+    falls to a tenth along a cosine."""
+
+    def __init__(self, config: TargetConfig, norm: Tensor, width: int) -> None:
+        self.config, self.norm, self.root = config, norm, math.sqrt(width)
+        self.unit = (norm / self.root)[:, None]
+        self.velocity: Tensor | None = None
+
+    def decay(self, size: Tensor) -> Tensor:
+        return self.config.decay * size / self.norm
+
+    def move(self, u: Tensor, grad: Tensor, step: int) -> Tensor:
+        config = self.config
+        if self.velocity is None:
+            self.velocity = torch.zeros_like(u)
+        rate: float = config.step * (0.1 + 0.45 * (1 + math.cos(math.pi * step / config.steps)))
+        self.velocity.mul_(0.9).add_(grad / grad.norm(dim=1, keepdim=True).clamp_min(1e-12), alpha=0.1)
+        corrected: Tensor = self.velocity / (1 - 0.9 ** (step + 1)) * self.root
+        u = u - rate * corrected
+        bound = config.clamp * self.root
+        shrunk: Tensor = u * (bound / u.norm(dim=1).clamp_min(bound))[:, None]
+        return shrunk
+
+
+class Adam:
+    """As published for MEMIT: Adam (Kingma and Ba 2015) on delta with `step` as the absolute learning rate,
+    decay * |delta| / |h|^2, and delta scaled back to the clamp after each step."""
+
+    def __init__(self, config: TargetConfig, norm: Tensor) -> None:
+        self.config, self.norm = config, norm
+        self.unit = torch.ones_like(norm)[:, None]
+        self.first: Tensor | None = None
+        self.second: Tensor | None = None
+
+    def decay(self, size: Tensor) -> Tensor:
+        return self.config.decay * size / self.norm.square()
+
+    def move(self, u: Tensor, grad: Tensor, step: int) -> Tensor:
+        if self.first is None or self.second is None:
+            self.first, self.second = torch.zeros_like(u), torch.zeros_like(u)
+        self.first.mul_(0.9).add_(grad, alpha=0.1)
+        self.second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+        mean = self.first / (1 - 0.9 ** (step + 1))
+        spread = (self.second / (1 - 0.999 ** (step + 1))).sqrt()
+        u = u - self.config.step * mean / (spread + 1e-8)
+        bound = self.config.clamp * self.norm
+        size = u.norm(dim=1)
+        return u * (bound / torch.maximum(size, bound))[:, None]

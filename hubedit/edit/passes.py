@@ -1,0 +1,175 @@
+"""The rows of a batch of facts as a few forward passes above layer L, each over rows of about one length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+
+from hubedit.edit.rows import Row
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.model.memory import free_memory
+from hubedit.model.sites import Site
+from hubedit.model.tail import Tail
+
+_DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to facts that are not done
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows that go through the upper layers together, with everything that does not change while delta does.
+
+    `numbers`: which rows of the batch; `owner` (b,): each row's fact. Scored positions, those of edit rows
+    first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
+    `original` (s - edits, vocabulary): the model's own log-probabilities at the others.
+    """
+
+    numbers: tuple[int, ...]
+    tail: Tail
+    owner: Tensor
+    row: Tensor
+    column: Tensor
+    label: Tensor
+    weight: Tensor
+    edits: int
+    original: Tensor
+
+    def losses(self, em: EditableModel, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """What these rows add to every fact's mean nll and mean KL, (n,) each; delta (n, d) float32."""
+        start = self.tail.hidden
+        # column 0 of a tail is the subject's last token
+        moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
+        final = self.tail.run(em, torch.cat([moved, start[:, 1:]], 1))
+        logits = em.head_logits(final[self.row, self.column]).float()
+        fact, n = self.owner[self.row], self.edits
+        zero = torch.zeros(len(delta), device=delta.device)
+        nll = cross_entropy(logits[:n], self.label[:n], reduction="none")
+        now = logits[n:].log_softmax(-1)
+        kl = kl_div(now, self.original, log_target=True, reduction="none").sum(-1)
+        return (
+            zero.index_add(0, fact[:n], nll * self.weight[:n]),
+            zero.index_add(0, fact[n:], kl * self.weight[n:]),
+        )
+
+    def only(self, active: Tensor) -> Pass | None:
+        """Without the rows of facts that are done, where that is worth a copy; None when none are left."""
+        rows = active[self.owner]
+        number = int(rows.sum())
+        if number == 0:
+            return None
+        if number >= _DROP * len(rows):
+            return self
+        keep = rows.nonzero()[:, 0]
+        new = rows.cumsum(0) - 1
+        scored = rows[self.row]
+        return replace(
+            self,
+            numbers=tuple(self.numbers[i] for i in keep.tolist()),
+            tail=self.tail.select(keep),
+            owner=self.owner[keep],
+            row=new[self.row[scored]],
+            column=self.column[scored],
+            label=self.label[scored],
+            weight=self.weight[scored],
+            edits=int(scored[: self.edits].sum()),
+            original=self.original[scored[self.edits :]],
+        )
+
+
+def passes_of(
+    em: EditableModel,
+    rows: Sequence[Row],
+    place: Mapping[int, int],
+    layer: int,
+    factors: Mapping[Site, LowRank],
+    limit: int,
+) -> list[Pass]:
+    """All passes of some facts' rows; `place`: a fact's row of delta. See `optimise` for `factors`."""
+    count: dict[tuple[int, bool], int] = {}
+    for r in rows:
+        count[r.fact, r.preserve] = count.get((r.fact, r.preserve), 0) + 1
+    least = 128 if em.device.type == "cpu" else 1024
+    return [_pass(em, rows, group, place, layer, factors, count) for group in groups(rows, limit, least)]
+
+
+def groups(rows: Sequence[Row], limit: int, least: int) -> list[list[int]]:
+    """Numbers of rows, longest tails first: at most `limit` padded tail tokens in a group (or one row), and
+    beyond `least` no row that is more than a quarter shorter than the group is wide."""
+    found: list[list[int]] = []
+    width = 0
+    for number in sorted(range(len(rows)), key=lambda n: (-_tail(rows[n]), -rows[n].last, n)):
+        own = _tail(rows[number])
+        if found:
+            padded = width * len(found[-1])
+            if padded + width <= limit and (4 * own >= 3 * width or padded < least):
+                found[-1].append(number)
+                continue
+        found.append([number])
+        width = own
+    return found
+
+
+def pass_tokens(em: EditableModel, layer: int) -> int:
+    """Tokens whose activations above `layer` fit beside the model: of half the memory that is free."""
+    if em.device.type == "cpu":
+        return 2048
+    inner = max(em.d_in(Site(0, "mlp")), em.hidden_size)
+    # for the backward pass a gated MLP keeps four inner tensors, a block about twelve of the stream's width
+    blocks: int = (em.num_layers - 1 - layer) * (4 * inner + 12 * em.hidden_size) * em.dtype.itemsize
+    head = 6 * em.vocabulary  # every third token, four float32 copies
+    return max(64, min(8192, free_memory(em.device) // (2 * (blocks + head))))
+
+
+def _tail(row: Row) -> int:
+    return len(row.ids) - row.last
+
+
+@torch.no_grad()
+def _pass(
+    em: EditableModel,
+    rows: Sequence[Row],
+    numbers: Sequence[int],
+    place: Mapping[int, int],
+    layer: int,
+    factors: Mapping[Site, LowRank],
+    count: Mapping[tuple[int, bool], int],
+) -> Pass:
+    own = [rows[n] for n in numbers]
+    ids, cuts = [r.ids for r in own], [r.last for r in own]
+    scored = sorted(
+        (
+            (i, r.first_scored - r.last + k, r.labels[k])
+            for i, r in enumerate(own)
+            for k in range(len(r.labels))
+        ),
+        key=lambda s: (own[s[0]].preserve, s),
+    )
+    row, column, label = (torch.tensor(part, device=em.device) for part in zip(*scored, strict=True))
+    weight = torch.tensor(
+        [1 / (len(own[i].labels) * count[own[i].fact, own[i].preserve]) for i, _, _ in scored]
+    )
+    edits = sum(not own[i].preserve for i, _, _ in scored)
+    tail = Tail.of(em, layer, ids, cuts)
+    original = torch.empty(0, 1, device=em.device)
+    if edits < len(scored):
+        final = tail.run(em, tail.hidden)
+        original = em.head_logits(final[row[edits:], column[edits:]]).float().log_softmax(-1)
+    if factors:
+        with applied(em, factors):
+            tail = Tail.of(em, layer, ids, cuts)
+    return Pass(
+        tuple(numbers),
+        tail,
+        torch.tensor([place[r.fact] for r in own], device=em.device),
+        row,
+        column,
+        label,
+        weight.to(em.device),
+        edits,
+        original,
+    )

@@ -1,0 +1,67 @@
+"""Peak memory of an edit, stage by stage: statistics, targets and one site's solve.
+
+    python -m tests.benchmarks.memory [--shape small] [--facts 20] [--limit 24GiB]
+
+On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hubedit.config import TargetConfig
+from hubedit.edit.record import peak_memory
+from hubedit.edit.stats import _sums
+from hubedit.edit.targets import optimise
+from hubedit.linalg import KeySpace, Preserved
+from hubedit.model.limits import limit_gpus, parse_memory
+from hubedit.model.sites import Site
+from hubedit.parallel import Share
+from tests.benchmarks.shapes import folder, model, parser, rows, tell
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the peak after each stage, in GiB; ends with 1 where it exceeds the limit."""
+    options = parser(__doc__)
+    options.add_argument("--facts", type=int, default=20)
+    options.add_argument("--limit", default="")
+    options.add_argument("--steps", type=int, default=3)
+    args = options.parse_args(arguments)
+    limits = parse_memory(args.limit)
+    limit_gpus(limits)
+    device = torch.device(args.device)
+    table: list[list[object]] = [["stage", "peak GiB"]]
+
+    def note(stage: str) -> float:
+        peak = peak_memory(device)
+        table.append([stage, peak.get("device", peak.get("process", 0)) / 2**30])
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        return float(table[-1][1])  # type: ignore[arg-type]
+
+    em = model(args.shape, args.device, args.dtype)
+    note("model")
+    layer = em.num_layers * 8 // 28
+    sites = [Site(n, k) for n in range(max(0, layer - 4), layer + 1) for k in ("attention", "mlp")]
+    text = torch.randint(1, len(em.tokenizer) - 1, (64, 128)).tolist()
+    with folder() as place:
+        moments = _sums(em, Share(), sites, text, Path(place), {"run": 1})
+    note("statistics")
+    matrix = moments[str(sites[-1])].float().cpu()
+    moments.clear()
+    optimise(em, rows(em, args.facts), args.facts, layer, TargetConfig(steps=args.steps, loss=0.0))
+    note("targets")
+    preserved = Preserved.of(matrix, device=device)
+    KeySpace.of(torch.randn(args.facts, len(matrix), device=device, dtype=torch.float64), preserved)
+    note("solve of one site")
+    peak = max(float(row[1]) for row in table[1:])  # type: ignore[arg-type]
+    tell(args, table, {"facts": args.facts, "peak_gib": {str(r[0]): r[1] for r in table[1:]}})
+    return int(bool(limits) and peak > max(limits.values()) / 2**30)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Every benchmark runs, on the pico shape, and tells numbers that make sense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hubedit.config import TargetConfig
+from hubedit.edit.targets import optimise
+from tests.benchmarks import gpu, targets
+from tests.benchmarks.shapes import model, rows
+
+
+def test_everything_runs_at_the_pico_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    words = ["--shape", "pico", "--device", "cpu", "--facts", "4", "--tokens", "600", "--quick"]
+    words += ["--limit", ""]
+    # 1: one of the timed comparisons may miss its bound at this size
+    assert gpu.main([*words, "--out", str(out)]) in (0, 1)
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert set(found) == {"targets", "statistics", "solve", "memory", "scaling", "edit"}
+    assert found["statistics"]["errors"]["float32"] < 1e-5
+    assert found["statistics"]["errors"]["bfloat16"] < 1e-5
+    assert found["solve"]["runs"][0]["residual"] < 1e-6
+    stages = found["edit"]["cold"]
+    assert {"trace", "statistics", "targets", "solve", "verification", "all"} <= set(stages)
+    assert stages["all"] >= stages["targets"] > 0
+    assert "not as wanted" not in capsys.readouterr().out.replace("not as wanted: scaling", "")
+
+
+def test_the_published_recipe_of_the_benchmark_goes_where_ours_goes() -> None:
+    em = model("pico", "cpu", None)
+    made = rows(em, 1)
+    config = TargetConfig(steps=4, step=0.1, loss=0.0, decay=0.0, optimizer="adam", clamp=100)
+    ours = optimise(em, made, 1, 1, config).delta[0]
+    plain = targets.published(em, made, 1, config)
+    assert float((ours - plain).norm() / plain.norm()) < 1e-2
