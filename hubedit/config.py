@@ -49,9 +49,13 @@ class TargetConfig:
     `steps`: at most so many steps of gradient descent; `step`: length of the first step relative to
     |h[L]| (scale free: the same on a model of any size); `clamp`: bound on |delta| / |h[L]|; `decay`:
     weight of |delta| / |h[L]| in the objective; `kl`: weight of the predictions that are preserved;
-    `essence`: at most so many other beliefs about the subject are preserved; `told`: at most so many
-    phrasings that the model itself uses for a relation must give the target too; `contexts`: sentences of the
-    corpus that stand before the prompt; `loss`: a fact is done when its objective has fallen to this.
+    `essence`: at most so many other beliefs about the subject are preserved; `told`: at most so many other
+    phrasings of a relation must give the target too; `implied`: at most so many answers that follow from the
+    target must come with it; `contexts`: sentences of the corpus that stand before the prompt; `loss`: a fact
+    is done when its objective has fallen to this;
+    `patience`, `gain`: or when it has not fallen by the share `gain` in so many steps (0 = never);
+    `optimizer`: "steepest" (steps of a given length, as above) or "adam" (MEMIT's, with `step` as its
+    absolute learning rate).
     """
 
     steps: int = 80
@@ -61,13 +65,24 @@ class TargetConfig:
     kl: float = 0.25
     essence: int = 8
     told: int = 4
+    implied: int = 4
     contexts: int = 5
     loss: float = 0.1
+    patience: int = 0
+    gain: float = 0.01
+    optimizer: Literal["steepest", "adam"] = "steepest"
 
 
 @dataclass(frozen=True)
 class EditConfig:
     """One edit run.
+
+    `method`: "intattn" (the joint method) or a published one, "memit", "rome", "r-rome", "intattn-rome",
+    "alphaedit", "emmet" or "lora" (docs/method.md; `hubedit.presets.method_defaults` has their settings);
+    `batch_size`: edit at most so many facts at once, batch after batch (0 = all at once); `null_space`: only
+    write into eigenvectors of the preserved moment with eigenvalues below this, "0.02" absolute or "1%" of
+    the largest ("" = anywhere); `l2`: AlphaEdit's L2, EMMET's weight on the diagonal; `whiten`: ROME's
+    direction is C^-1 k and not k; `collapse`: "stop" raises when the model is damaged, "tell" goes on.
 
     `layers`: "auto", "4-8" or "4,6,8"; `alpha`: "auto", "per-layer" or a share 0..1; `order`:
     "attention-first" (the MLP makes good what attention left) or "joint" (both from the same keys);
@@ -75,10 +90,17 @@ class EditConfig:
     tr(dW C dW^T) / tr(W C W^T), from which its lambda follows; `search`: several budgets are tried, and
     probes decide; `lam`: a fixed lambda instead of any budget (0 = from the budget); `own`: weight 0..1 of
     the batch's own prompts, beside their edited tokens, in what is preserved (the corpus has the rest);
-    `rank`: truncate the patch (0 = exact); `repair`: at most so many rounds on the facts that still fail;
+    `rank`: truncate the patch (0 = exact); `polish`: steps of descent of the finished factors (0 = none);
+    `repair`: at most so many rounds on the facts that still fail;
     `seed`: of the choice of preserved beliefs.
     """
 
+    method: str = "intattn"
+    batch_size: int = 0
+    null_space: str = ""
+    l2: float = 0.0
+    whiten: bool = True
+    collapse: Literal["stop", "tell"] = "stop"
     layers: str = "auto"
     alpha: str = "auto"
     order: Literal["attention-first", "joint"] = "attention-first"
@@ -88,6 +110,7 @@ class EditConfig:
     lam: float = 0.0
     own: float = 0.8
     rank: int = 0
+    polish: int = 16
     repair: int = 2
     seed: int = 0
     trace: TraceConfig = field(default_factory=TraceConfig)

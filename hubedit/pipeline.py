@@ -15,12 +15,14 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.balance import alphas, parse_layers
-from hubedit.edit.compute import TEXT_ROWS, Edit, check_collapse, compute
+from hubedit.edit.balance import alphas, parse_layers, parse_null_space
+from hubedit.edit.compute import TEXT_ROWS, Edit, compute
 from hubedit.edit.corpus import SELF, holdout_rows
 from hubedit.edit.documents import source as corpus_source
 from hubedit.edit.probes import read_text
 from hubedit.edit.record import edit_record, statistics_record
+from hubedit.edit.result import judge_collapse
+from hubedit.edit.stages import check_one_layer
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, answered, compare, read
 from hubedit.facts import Fact, check_tokens, to_record
@@ -29,6 +31,7 @@ from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.ontop import protected, stacked, standing_on
 from hubedit.patch.value import RECORD
+from hubedit.presets import check_method, check_settings
 from hubedit.progress import Progress, Silent
 from hubedit.report.files import Source, shown_files
 from hubedit.report.licence import licence_of
@@ -145,17 +148,21 @@ def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts")
 
 def check_config(em: EditableModel, config: EditConfig) -> None:
     """Raises ConfigError for settings that do not fit the model, which the long work would meet late."""
+    check_method(config.method)
     nothing = [0.0] * em.num_layers
     layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
     alphas(nothing, nothing, layers, config.alpha)
     if config.order not in _ORDERS:
         raise ConfigError(f"unknown order {config.order!r}", f"one of: {', '.join(_ORDERS)}")
-    for name in ("rank", "repair", "lam", "drift_attention", "drift_mlp"):
+    check_one_layer(config, layers)
+    for name in ("rank", "polish", "repair", "lam", "drift_attention", "drift_mlp", "batch_size", "l2"):
         value = getattr(config, name)
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
     if not 0 <= config.own < 1:
         raise ConfigError(f"own must be at least 0 and below 1, but is {config.own}")
+    check_settings(config)
+    parse_null_space(config.null_space)
     if config.stats.corpus != SELF:
         corpus_source(config.stats.corpus)
 
@@ -225,7 +232,7 @@ def _check_truncated(
     clean = read_text(em, text).nll
     with applied(em, on_device(em, patch)):
         cut = read_text(em, text).nll
-    check_collapse(edit.reports, clean, cut)
+    judge_collapse(edit.reports, clean, cut, config, progress)
     return float(torch.tensor(cut).exp())
 
 
@@ -249,5 +256,5 @@ def _checksum(em: EditableModel) -> tuple[int, ...]:
     """One number a parameter, from its bits, computed where it lies: cheap on a GPU too."""
     kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tuple(
-        int(p.detach().view(kinds[p.element_size()]).sum(dtype=torch.int64)) for p in em.model.parameters()
+        int(p.detach().view(kinds[p.element_size()]).sum(dtype=torch.int64)) for _, p in em.parameters()
     )

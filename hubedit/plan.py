@@ -22,6 +22,7 @@ from hubedit.model.fetch import check, find, is_path
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
 from hubedit.patch.adapter import uniform_rank
+from hubedit.presets import LORA_RANK, METHODS
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -60,11 +61,19 @@ def plan(
     auto = config.layers == "auto"
     given = () if auto else parse_layers(config.layers, em.num_layers)
     layers = given or tuple(range(min(MOST_LAYERS, em.num_layers)))
-    alpha_traced = config.alpha in ("auto", "per-layer")
-    share = 0.5 if alpha_traced else float(config.alpha)
-    sites = [Site(layer, "attention") for layer in layers if share > 0]
+    method = METHODS[config.method]
+    if auto and method.one_layer:
+        layers = layers[:1]
+    shared = "alpha" in method.settings
+    alpha_traced = shared and config.alpha in ("auto", "per-layer")
+    # a method without a share edits all of its sites
+    share = 0.5 if alpha_traced or not shared else float(config.alpha)
+    sites = [Site(layer, "attention") for layer in layers if share > 0 and method.attention]
     sites += [Site(layer, "mlp") for layer in layers if share < 1]
-    rank = uniform_rank({"": min(len(facts), config.rank or len(facts))})
+    if config.method == "lora":
+        rank = uniform_rank({"": config.rank or LORA_RANK})
+    else:
+        rank = uniform_rank({"": min(len(facts), config.rank or len(facts))})
     place = loading.pick_device(device).type
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())

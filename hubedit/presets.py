@@ -1,40 +1,218 @@
-"""Published settings for single models, as data: one row a model.
+"""The methods that hubedit knows, and their published settings: as data, without torch.
 
-Layers, steps, weights and lambda are those of MEMIT (Meng et al. 2023) as published for these models;
-alpha is where the authors of IntAttn-Edit find their best results. A preset fixes lambda and skips the
-search: it repeats a paper's setting. hubedit's own defaults follow from the model instead, because fixed
-numbers carry over badly (docs/experiments.md).
+`METHODS` has one row a method, `PRESETS` one configuration a model and method. Every row fixes what a
+paper or its authors' code fixes and does without what is hubedit's own (search, polish, repair, `own`,
+told phrasings). The joint method's own defaults follow from the model instead, because fixed numbers carry
+over badly (docs/experiments.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 from hubedit.config import EditConfig, TargetConfig
 from hubedit.errors import ConfigError
 
-# MEMIT preserves one prompt, "{subject} is a". Its learning rates (0.5, Llama 0.1) are absolute; hubedit's
-# `step` is relative to the size of the residual stream, so here the numbers are the same and the unit is not.
-_MEMIT = TargetConfig(steps=25, step=0.5, clamp=4.0, decay=1e-3, kl=0.0625, essence=1, told=0, contexts=5)
-_LAYERS = "4-8"
+_COMMON = frozenset(
+    {"method", "batch_size", "collapse", "layers", "rank", "seed", "trace", "stats", "targets"}
+)
+_JOINT = frozenset(
+    {
+        "alpha",
+        "order",
+        "drift_attention",
+        "drift_mlp",
+        "search",
+        "lam",
+        "own",
+        "polish",
+        "repair",
+        "null_space",
+    }
+)
+# settings that a method divides by, or means nothing without
+_NEEDED = {"memit": ("lam",), "emmet": ("lam",), "alphaedit": ("null_space", "l2")}
+LORA_RANK = 8
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of `METHODS`. `title`: for cards; `attention`, `mlp`: which sites it edits; `one_layer`: it
+    edits a single layer; `settings`: the fields of EditConfig that it reads; `defaults`: its published
+    settings with layers from the trace."""
+
+    title: str
+    settings: frozenset[str]
+    defaults: EditConfig
+    attention: bool = False
+    mlp: bool = True
+    one_layer: bool = False
+
+
+# MEMIT (Meng et al. 2023) as in EasyEdit, hparams/MEMIT/{qwen2.5-7b,mistral-7b}.yaml
+_MEMIT = TargetConfig(
+    steps=25,
+    step=0.5,
+    clamp=4.0,
+    decay=1e-3,
+    kl=0.0625,
+    essence=1,
+    told=0,
+    implied=0,
+    contexts=5,
+    loss=0.05,
+    optimizer="adam",
+)
+# Llama-3: AlphaEdit (Fang et al. 2025), hparams/{AlphaEdit,MEMIT}/Llama3-8B.json
+_LLAMA = replace(_MEMIT, step=0.1, decay=0.5, clamp=0.75)
+# ROME (Meng et al. 2022) puts 20 generated beginnings before the prompt
+_ROME = replace(_MEMIT, contexts=20)
+# EasyEdit, hparams/LoRA/llama-7b.yaml; the stop is its trainer's
+_LORA = TargetConfig(
+    steps=70,
+    step=5e-3,
+    clamp=0,
+    decay=0,
+    kl=0,
+    essence=0,
+    told=0,
+    implied=0,
+    contexts=0,
+    loss=1e-3,
+    optimizer="adam",
+)
+
+
+def _plain(method: str, targets: TargetConfig, **more: object) -> EditConfig:
+    """Settings of a published method; what it does not read is at its neutral value."""
+    base = EditConfig(
+        method=method, alpha="0", own=0.0, search=False, polish=0, repair=0, whiten=False, targets=targets
+    )
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
 _LAMBDA = 15000.0
+_ALPHAEDIT = {"null_space": "0.02", "l2": 10.0}
+# EasyEdit, hparams/EMMET/llama-7b.yaml: mom2_update_weight 1, emmet_lambda 0.1
+_EMMET = {"lam": 1.0, "l2": 0.1}
 
-
-def _row(alpha: str, targets: TargetConfig) -> EditConfig:
-    # MEMIT preserves the corpus alone: what `own` and `told` add is hubedit's
-    return EditConfig(layers=_LAYERS, alpha=alpha, lam=_LAMBDA, own=0.0, search=False, targets=targets)
-
-
-PRESETS: dict[str, EditConfig] = {
-    "qwen2.5-7b": _row("0.3", _MEMIT),
-    "mistral-7b": _row("0.1", _MEMIT),
-    "llama-3-8b": _row("auto", replace(_MEMIT, step=0.1, decay=0.5, clamp=0.75)),
+METHODS: dict[str, Method] = {
+    "intattn": Method(
+        "IntAttn-Edit: attention output and MLP projections, closed form",
+        _COMMON | _JOINT,
+        EditConfig(),
+        attention=True,
+    ),
+    "memit": Method(
+        "MEMIT: MLP projections of several layers, closed form",
+        _COMMON | {"lam"},
+        _plain("memit", _MEMIT, lam=_LAMBDA),
+    ),
+    "rome": Method(
+        "ROME: one MLP projection, a rank-one update for each fact",
+        _COMMON | {"whiten"},
+        _plain("rome", _ROME, whiten=True),
+        one_layer=True,
+    ),
+    "r-rome": Method(
+        "R-ROME: ROME with the same key throughout",
+        _COMMON | {"whiten"},
+        _plain("r-rome", _ROME, whiten=True),
+        one_layer=True,
+    ),
+    "intattn-rome": Method(
+        "IntAttn-Edit for ROME: attention output and MLP projection of one layer, rank-one updates",
+        _COMMON | {"whiten", "alpha", "order"},
+        _plain("intattn-rome", _ROME, whiten=True, alpha="auto"),
+        attention=True,
+        one_layer=True,
+    ),
+    "alphaedit": Method(
+        "AlphaEdit: MLP projections of several layers, in the null space of what is preserved",
+        _COMMON | {"null_space", "l2"},
+        _plain("alphaedit", _MEMIT, **_ALPHAEDIT),
+    ),
+    "emmet": Method(
+        "EMMET: MLP projections of several layers, equality-constrained",
+        _COMMON | {"lam", "l2"},
+        _plain("emmet", _MEMIT, **_EMMET),
+    ),
+    "lora": Method(
+        "LoRA: attention output and MLP projections, fine-tuned by gradient descent",
+        _COMMON,
+        _plain("lora", _LORA),
+        attention=True,
+    ),
 }
 
 
-def preset(name: str) -> EditConfig:
-    """The settings of a name in `PRESETS`, in any case. Raises ConfigError that lists the names."""
+def _model(alpha: str, memit: TargetConfig, rome: TargetConfig, l2: float = 10.0) -> dict[str, EditConfig]:
+    """Every method's settings for one model of about 7 B parameters: MEMIT-like methods edit layers 4-8,
+    ROME-like ones layer 5. The ROME of these sources leaves C out (mom2_adjustment: false)."""
+    one = {"layers": "5", "whiten": False}
+    return {
+        "intattn": EditConfig(
+            layers="4-8", alpha=alpha, lam=_LAMBDA, own=0.0, search=False, polish=0, targets=memit
+        ),
+        "memit": _plain("memit", memit, layers="4-8", lam=_LAMBDA),
+        "rome": _plain("rome", rome, **one),
+        "r-rome": _plain("r-rome", rome, **one),
+        "intattn-rome": _plain("intattn-rome", rome, **one, alpha=alpha),
+        "alphaedit": _plain("alphaedit", memit, layers="4-8", **{**_ALPHAEDIT, "l2": l2}),
+        "emmet": _plain("emmet", memit, layers="4-8", **_EMMET),
+        "lora": _plain("lora", _LORA, layers="4-8"),
+    }
+
+
+PRESETS: dict[str, dict[str, EditConfig]] = {
+    # alpha: where the authors of IntAttn-Edit find their best results. EasyEdit: hparams/ROME, MEMIT and
+    # AlphaEdit/qwen2.5-7b.yaml (L2 1); EMMET and LoRA as published for llama-7b
+    "qwen2.5-7b": _model("0.3", _MEMIT, _ROME, l2=1.0),
+    # EasyEdit: hparams/ROME and MEMIT/mistral-7b.yaml; AlphaEdit as its authors run other models of this size
+    "mistral-7b": _model("0.1", _MEMIT, _ROME),
+    # AlphaEdit's repository: hparams/ROME, MEMIT and AlphaEdit/Llama3-8B.json
+    "llama-3-8b": _model("auto", _LLAMA, _ROME),
+}
+
+
+def preset(name: str, method: str = "intattn") -> EditConfig:
+    """The settings of a model in `PRESETS`, in any case, for a method.
+
+    Raises ConfigError that lists the names.
+    """
     found = PRESETS.get(name.strip().lower())
     if found is None:
         raise ConfigError(f"unknown preset {name!r}", f"known: {', '.join(PRESETS)}")
-    return found
+    check_method(method)
+    return found[method]
+
+
+def method_defaults(method: str) -> EditConfig:
+    """The published settings of a method, with layers (and alpha) from the trace of the model.
+
+    Raises ConfigError that lists the names.
+    """
+    check_method(method)
+    return METHODS[method].defaults
+
+
+def check_method(name: str) -> None:
+    """Raises ConfigError for a name that is not in `METHODS`."""
+    if name not in METHODS:
+        raise ConfigError(f"unknown method {name!r}", f"one of: {', '.join(METHODS)}")
+
+
+def check_settings(config: EditConfig) -> None:
+    """Raises ConfigError for an unknown method, settings it does not read, or none where it needs one."""
+    check_method(config.method)
+    method, usual = METHODS[config.method], EditConfig()
+    hint = f'hubedit.presets.method_defaults("{config.method}") has the published settings'
+    for field in fields(config):
+        value, own = getattr(config, field.name), getattr(method.defaults, field.name)
+        if field.name not in method.settings and value not in (own, getattr(usual, field.name)):
+            raise ConfigError(f"{config.method} has no setting {field.name!r}", hint)
+    for name in _NEEDED.get(config.method, ()):
+        if not getattr(config, name):
+            raise ConfigError(f"{config.method} needs a value of {name.replace('_', ' ')}", hint)
+    if config.collapse not in ("stop", "tell"):
+        raise ConfigError(f"unknown collapse {config.collapse!r}", "one of: stop, tell")

@@ -16,13 +16,15 @@ PACKAGE = Path(__file__).parent.parent / "hubedit"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("bench",),
     ("pipeline", "plan"),
     ("hub",),
     ("report",),
     ("checkpoint",),
     ("evaluate", "edit", "patch"),
+    ("parallel",),
     ("model", "cache", "progress", "presets"),
-    ("linalg", "facts", "config", "demo", "folder"),
+    ("linalg", "facts", "config", "demo", "folder", "floats"),
     ("remote",),
     ("errors",),
 )

@@ -204,7 +204,7 @@ def test_the_model_is_the_same_when_the_edit_raises(
     def fail(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr("hubedit.edit.compute.check_collapse", fail)
+    monkeypatch.setattr("hubedit.edit.compute.judge_collapse", fail)
     with pytest.raises(type(error)):
         run(em, tmp_path / "patch")
     assert em.weights_hash() == before

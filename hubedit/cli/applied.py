@@ -112,12 +112,14 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
     """What came out, for a person."""
     patch, record = applied.patch, applied.patch.record
     shares = record["alpha"]
+    layers = ", ".join(map(str, record["layers"]))
     one = len(set(shares.values())) == 1
     alpha = f"{next(iter(shares.values())):.3g}" if one else ""
     alpha = alpha or ", ".join(f"{layer}: {share:.3g}" for layer, share in shares.items())
     rows: list[tuple[str, str]] = [
-        ("layers", f"{', '.join(map(str, record['layers']))} ({record['layers_from']})"),
-        ("alpha", f"{alpha} ({record['alpha_from']})"),
+        *([("method", record["method"])] if record.get("method", "intattn") != "intattn" else []),
+        ("layers", f"{layers} ({record['layers_from']})"),
+        *([("alpha", f"{alpha} ({record['alpha_from']})")] if shares else []),
         *metrics_rows(applied.report),
         ("perplexity", f"{record['perplexity']['before']:.4g} -> {record['perplexity']['after']:.4g}"),
         ("patch", f"{size(patch.size)}, rank {patch.rank}, {len(patch.factors)} weights"),
@@ -136,7 +138,17 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
 
 def _value(applied: Applied) -> dict[str, Any]:
     patch, record = applied.patch, applied.patch.record
-    names = ("base", "layers", "layers_from", "alpha", "alpha_from", "perplexity", "seconds", "peak_memory")
+    names = (
+        "base",
+        "method",
+        "layers",
+        "layers_from",
+        "alpha",
+        "alpha_from",
+        "perplexity",
+        "seconds",
+        "peak_memory",
+    )
     return {
         "path": applied.path,
         **{name: record[name] for name in names},

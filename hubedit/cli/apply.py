@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Context, Option
 
+from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.errors import ConfigError
+from hubedit.cli.settings import settings
 
-if TYPE_CHECKING:
-    from hubedit.config import EditConfig
-    from hubedit.facts import LoadedFacts
+
+class Method(StrEnum):
+    """How the update is found."""
+
+    intattn = "intattn"
+    memit = "memit"
+    rome = "rome"
+    r_rome = "r-rome"
+    intattn_rome = "intattn-rome"
+    alphaedit = "alphaedit"
+    emmet = "emmet"
+    lora = "lora"
 
 
 class Order(StrEnum):
@@ -36,6 +45,9 @@ def apply(
     on: Annotated[
         str, Option("--on", metavar="PATCH", help="Edit on top of this patch; its facts are protected.")
     ] = "",
+    method: Annotated[
+        Method, Option("--method", help="The joint method, or a published one with its own settings.")
+    ] = Method.intattn,
     preset: Annotated[
         str | None,
         Option("--preset", help="A paper's settings: qwen2.5-7b, mistral-7b or llama-3-8b."),
@@ -70,8 +82,23 @@ def apply(
     rank: Annotated[
         int | None, Option("--rank", min=0, help="Truncate to this rank; 0 is exact.  [default: 0]")
     ] = None,
+    polish: Annotated[
+        int | None, Option("--polish", min=0, help="Steps of descent after the solve.  [default: 16]")
+    ] = None,
     repair: Annotated[
         int | None, Option("--repair", min=0, help="Rounds for facts that fail.  [default: 2]")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        Option("--batch-size", min=0, metavar="N", help="N facts at once, batch after batch; 0 is all."),
+    ] = None,
+    null_space: Annotated[
+        str | None,
+        Option(
+            "--null-space",
+            metavar="X|X%",
+            help="Write only where what is preserved has eigenvalues below X, or X % of the largest.",
+        ),
     ] = None,
     corpus: Annotated[
         str | None,
@@ -87,6 +114,14 @@ def apply(
     seed: Annotated[int | None, Option("--seed", help="Of everything random.  [default: 0]")] = None,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
+    max_memory: Annotated[
+        str,
+        Option(
+            "--max-memory",
+            metavar="SIZE",
+            help="Limit of each GPU, such as 24GiB; or by device: 0=20GiB,1=20GiB,cpu=60GiB.",
+        ),
+    ] = "",
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run Python code from the model's repository.")
     ] = False,
@@ -124,6 +159,7 @@ def apply(
     sink = Output(json=json, quiet=quiet)
     config = settings(
         preset,
+        method.value,
         layers=layers,
         alpha=alpha,
         order=order.value if order else None,
@@ -132,7 +168,10 @@ def apply(
         drift_attention=drift_attention,
         lam=lam,
         rank=rank,
+        polish=polish,
         repair=repair,
+        batch_size=batch_size,
+        null_space=null_space,
         corpus=corpus,
         tokens=tokens,
         seed=seed,
@@ -147,15 +186,18 @@ def apply(
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
     if dry_run:
+        from hubedit.cli.plan import show_plan
+
         if on:
             Patch.load(patch_folder(on))
-        _plan(sink, model, loaded, str(facts), config, target, force, device, dtype, trust_remote_code)
+        show_plan(sink, model, loaded, str(facts), config, target, force, device, dtype, trust_remote_code)
         return
 
     from hubedit.cache import Cache
     from hubedit.cli.applied import show
     from hubedit.cli.push import destination, send, shared
     from hubedit.model.load import load
+    from hubedit.parallel import hold
     from hubedit.pipeline import apply_facts, check_free, check_strict
 
     check_free(target, force)
@@ -165,7 +207,14 @@ def apply(
     store = shared(stats_repo, cache) if stats_repo else Cache(cache)
     with sink.progress() as progress:
         progress.start("loading the model")
-        em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        em = hold(
+            load,
+            model,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            max_memory=max_memory,
+        )
         progress.finish(f"{em.num_layers} layers on {em.device}")
         applied = apply_facts(
             em,
@@ -185,94 +234,3 @@ def apply(
         send(sink, target, place, with_facts=not no_facts)
     if strict:
         check_strict(applied.report)
-
-
-def settings(preset: str | None, **given: Any) -> EditConfig:
-    """The configuration: the preset's or the defaults, with every option that was given (is not None).
-
-    Raises ConfigError for options that are wrong on any model.
-    """
-    from hubedit.config import EditConfig
-    from hubedit.edit.balance import alphas, parse_layers
-    from hubedit.presets import preset as preset_of
-
-    config = preset_of(preset) if preset is not None else EditConfig()
-    chosen = {name: value for name, value in given.items() if value is not None}
-    budgets = [name for name in ("drift_mlp", "drift_attention") if name in chosen]
-    if budgets and chosen.get("lam"):
-        raise ConfigError("--lam replaces the drift budgets, so they exclude each other", "give one of them")
-    if (budgets or chosen.get("lam")) and chosen.get("search"):
-        raise ConfigError("--search tries budgets of its own", "leave out --search, or the fixed budgets")
-    if budgets or chosen.get("lam"):
-        chosen["search"] = False
-    if budgets or chosen.get("search"):
-        chosen["lam"] = 0.0
-    stats: dict[str, Any] = {n: chosen.pop(n) for n in ("corpus", "tokens") if n in chosen}
-    if "seed" in chosen:
-        stats["seed"] = chosen["seed"]
-        config = replace(config, trace=replace(config.trace, seed=chosen["seed"]))
-    config = replace(config, stats=replace(config.stats, **stats), **chosen)
-    # told before a model is downloaded and loaded
-    alphas([0.0], [0.0], [0], config.alpha)
-    if config.layers != "auto":
-        parse_layers(config.layers, num_layers=10**9)
-    return config
-
-
-def words(context: Context) -> list[str]:
-    """The command line again, from the options that were given: the same however hubedit was started."""
-    line: list[str] = context.command_path.split()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        if source is None or source.name != "COMMANDLINE":
-            continue
-        value = context.params[str(parameter.name)]
-        if parameter.param_type_name == "argument":
-            line.append(str(value))
-        elif isinstance(value, bool):
-            line.append(parameter.opts[0] if value else (parameter.secondary_opts or parameter.opts)[0])
-        else:
-            line += [parameter.opts[0], str(value.value if isinstance(value, StrEnum) else value)]
-    return line
-
-
-def _plan(
-    sink: Output,
-    model: str,
-    loaded: LoadedFacts,
-    source: str,
-    config: EditConfig,
-    target: Path,
-    force: bool,
-    device: str,
-    dtype: str,
-    trust: bool,
-) -> None:
-    """Prints what would be done."""
-    from hubedit.cli.applied import size, table_of
-    from hubedit.pipeline import check_config, check_facts, check_free
-    from hubedit.plan import plan, skeleton
-
-    em = skeleton(model, trust_remote_code=trust)
-    check_facts(em, loaded.facts, source)
-    check_config(em, config)
-    check_free(target, force)
-    made = plan(em, loaded.facts, config, device=device, dtype=dtype)
-    least = "" if made.layers else "at most "
-    chosen = ", ".join(map(str, made.layers)) or f"2 to {made.most_layers} of {made.num_layers}, by the trace"
-    rows = [
-        ("model", f"{made.model}: {made.family}, {made.parameters:,} parameters, {made.num_layers} layers"),
-        ("runs on", f"{made.device}, {made.dtype}"),
-        ("facts", f"{made.facts:,} from {source}"),
-        ("layers", chosen),
-        ("alpha", made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"),
-        ("edited weights", f"{least}{made.sites}"),
-        ("tracing", f"{made.trace_runs:,} runs of a prompt" if made.trace_runs else "not needed"),
-        ("statistics", f"{made.statistics_tokens:,} tokens of {config.stats.corpus}"),
-        ("optimisation", f"about {made.target_tokens:,} tokens through the upper layers"),
-        ("memory", f"about {size(made.memory)}"),
-        ("patch", f"{least}{size(made.patch_size)} at rank {made.rank}, in {target}"),
-    ]
-    value = {"dry_run": True, "out": target, "plan": made, "config": config}
-    sink.data(value, human=lambda: table_of(rows), brief=str(target))
-    sink.note("nothing was computed or written: leave out --dry-run to do it")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Option
 
-from hubedit.cli.apply import words
+from hubedit.cli.command_line import words
 from hubedit.cli.evaluated import summary
 from hubedit.cli.output import Output, as_json, plain
 from hubedit.errors import ConfigError

@@ -1,35 +1,39 @@
 """Every prompt that an edit is computed from and judged by, gathered once.
 
-What must give the target: the facts' own prompts, alone and after other sentences, and the phrasings that
-the model itself uses. What must stay: other beliefs about the subject, and about other subjects.
+What must give the target: the facts' own prompts, alone and after other sentences, and other phrasings of
+the relation; what follows from the target must come too. What must stay: other beliefs about the subject,
+and about other subjects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hubedit.config import EditConfig
 from hubedit.edit.essence import GENERIC, Belief, Survey, choose, survey
+from hubedit.edit.implied import implied
 from hubedit.edit.others import others
 from hubedit.edit.probes import Probes
 from hubedit.edit.rows import OTHER, Row, edit_rows, row
-from hubedit.edit.told import paraphrases
+from hubedit.edit.templates import mine, tell
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.tokens import decode
 
 CONTEXT_TOKENS = 10
 
-Phrasings = tuple[tuple[tuple[str, str], ...], ...]
-"""For each fact, templates (before the subject, after it)."""
+MINED = 40
+"""At most so many templates are taken from what the model tells."""
+HEARD = 200
+"""Subjects of the batch that the model is made to speak about."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """`rows`: the facts' own prompts, bare and after contexts; `told`: the same in the model's phrasings;
-    `preserved` and `generic`: other beliefs about the subjects; `others`: beliefs about other subjects;
-    `probes`: what a finished edit is judged by."""
+    """`rows`: the facts' own prompts, bare and after contexts; `told`: the same in other phrasings, and what
+    follows from the target; `preserved` and `generic`: other beliefs about the subjects; `others`: beliefs
+    about other subjects; `probes`: what a finished edit is judged by."""
 
     rows: tuple[Row, ...]
     told: tuple[Row, ...]
@@ -55,15 +59,21 @@ def prepare(
     """Surveys the model. `corpus`: token rows to find other subjects in; `text`: rows held out of the
     statistics, for contexts and probes; `kept`: facts of an older patch that is in effect."""
     contexts = leading_sentences(em, text, config.targets.contexts)
-    beliefs = survey(em, facts)
-    phrasings = told_phrasings(em, facts, beliefs, config)
+    wanted = config.targets
+    subjects = sorted({f.subject for f in facts})[:HEARD]
+    # a published method has none of this, and pays for none of it
+    own_text = wanted.told > 0 or wanted.implied > 0
+    mined = mine(em, tell(em, subjects, config.seed), MINED) if own_text else ()
+    beliefs = survey(em, facts, mined)
+    around = others(em, facts, beliefs, corpus)
+    beliefs = replace(beliefs, others=around.answers())
     rows = tuple(edit_rows(em, facts, contexts))
-    told = told_rows(em, facts, phrasings)
-    preserved = belief_rows(em, choose(beliefs, facts, config.targets.essence, config.seed))
-    near = other_rows(em, others(em, facts, beliefs, phrasings, corpus, config.seed))
-    near += kept_rows(em, kept, contexts)
-    success = (*success_rows(em, facts, rows, beliefs), *told)
-    probes = Probes(success, preserved, near, tuple(map(tuple, text)))
+    told = told_rows(em, facts, beliefs, wanted.told)
+    if wanted.implied > 0:
+        told += answer_rows(em, implied(em, facts, beliefs, around, wanted.implied))
+    preserved = belief_rows(em, choose(beliefs, facts, wanted.essence, config.seed))
+    near = other_rows(em, around.sample(config.seed)) + kept_rows(em, kept, contexts)
+    probes = Probes((*rows, *told), preserved, near, tuple(map(tuple, text)))
     return Asked(rows, told, preserved, tuple(generic_rows(em, facts)), near, probes)
 
 
@@ -77,33 +87,19 @@ def leading_sentences(em: EditableModel, rows: Sequence[Sequence[int]], count: i
     return contexts
 
 
-def success_rows(
-    em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row], beliefs: Survey
-) -> tuple[Row, ...]:
-    """Rows that must give the target: the fact's own, and paraphrases that the batch itself holds."""
-    extra = [
+def told_rows(em: EditableModel, facts: Sequence[Fact], beliefs: Survey, most: int) -> tuple[Row, ...]:
+    """Rows that must give the target in up to `most` other phrasings of each fact's relation."""
+    return tuple(
         row(em, n, beliefs.beliefs[t][n].prompt, fact.subject, answer=fact.target)
         for n, fact in enumerate(facts)
-        for t in beliefs.paraphrases(n)[:4]
-    ]
-    return (*rows, *extra)
+        for t in beliefs.paraphrases(n)[:most]
+    )
 
 
-def told_phrasings(
-    em: EditableModel, facts: Sequence[Fact], beliefs: Survey, config: EditConfig
-) -> Phrasings:
-    """For each fact the phrasings of its relation that the model itself uses; none when not wanted."""
-    if config.targets.told < 1:
-        return ((),) * len(facts)
-    return paraphrases(em, facts, beliefs, config.targets.told, config.seed)
-
-
-def told_rows(em: EditableModel, facts: Sequence[Fact], told: Phrasings) -> tuple[Row, ...]:
-    """Rows that must give the target in those phrasings."""
+def answer_rows(em: EditableModel, beliefs: Sequence[Sequence[Belief]]) -> tuple[Row, ...]:
+    """Rows that must give each belief's answer."""
     return tuple(
-        row(em, n, before + fact.subject + after, fact.subject, answer=fact.target)
-        for n, fact in enumerate(facts)
-        for before, after in told[n]
+        row(em, n, b.prompt, b.subject, answer=b.answer) for n, own in enumerate(beliefs) for b in own
     )
 
 

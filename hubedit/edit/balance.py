@@ -34,6 +34,23 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
+def parse_null_space(text: str) -> tuple[float, bool] | None:
+    """(threshold, whether it is relative) of "0.02" or "1%"; None for "". Raises ConfigError otherwise."""
+    if not text:
+        return None
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    if rest or not 0 < value < float("inf"):
+        raise ConfigError(
+            f"cannot read null space {text!r}",
+            "write 0.02 for eigenvalues below 0.02, or 1% for those below 1 % of the largest",
+        )
+    return value, bool(percent)
+
+
 def alphas(
     attention: Sequence[float], mlp: Sequence[float], layers: Sequence[int], setting: str
 ) -> dict[int, float]:

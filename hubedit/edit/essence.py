@@ -2,10 +2,11 @@
 
 The subject's last token cannot see the relation, so an edit that only looks at its own prompt
 overwrites the whole subject. Essence prompts (MEMIT knows one, "{subject} is a") keep the rest. Ours
-come from the batch itself: every fact's prompt is a template, every template is asked of every
-subject, and the model's own answers tell which templates are other relations:
+come from the batch, every fact's prompt is a template, and from the model's own text (`templates.py`).
+Every template is asked of every subject of its kind, and the model's own answers tell what it asks:
 
-- a template that mostly gets the same answers as the edited one is a paraphrase of it;
+- a template that mostly gets the same answers as the edited one is a paraphrase of it, and must give
+  the new answer too;
 - a template whose answer follows from the edited one's (subjects that agree on the one agree on the
   other: born in Lyon, citizen of France) must change along with it, and preserving it would cost
   portability (docs/experiments.md);
@@ -17,11 +18,13 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 from hubedit.edit.kinds import alike
+from hubedit.edit.templates import ANSWER_TOKENS, Template
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip, normalise
 from hubedit.model.editable import EditableModel
@@ -32,7 +35,6 @@ GENERIC = (("", " is a"), ("", " is"), ("", ""))
 """Prompts that fit any subject; only the very next token is preserved."""
 
 MOST_TEMPLATES = 24
-ANSWER_TOKENS = 8
 CONFIDENT = 0.3
 """Mean token probability from which an answer counts as the model's belief."""
 
@@ -49,13 +51,24 @@ class Belief:
 
 @dataclass(frozen=True)
 class Survey:
-    """Every template asked of every fact's subject: `beliefs[t][n]`; `own[n]`: fact n's template, or -1;
-    `fits[t][n]`: whether the template is about subjects of this kind (empty: all are)."""
+    """Templates asked of every fact's subject that they fit: `beliefs[t][n]`, an empty answer where they do
+    not; `own[n]`: fact n's template, or -1; `fits[t][n]`: whether the template is about subjects of this
+    kind (empty: all are); `others`: answers of other subjects, by relation. The templates of the batch come
+    first."""
 
     templates: tuple[tuple[str, str], ...]
     beliefs: tuple[tuple[Belief, ...], ...]
     own: tuple[int, ...]
     fits: tuple[tuple[bool, ...], ...] = ()
+    others: tuple[Mapping[int, str], ...] = ()
+
+    @cached_property
+    def relation(self) -> tuple[int, ...]:
+        """For each template the first one that asks for the same relation."""
+        first: list[int] = []
+        for t in range(len(self.templates)):
+            first.append(next((u for u in range(t) if first[u] == u and self.same(t, u)), t))
+        return tuple(first)
 
     def unrelated(self, fact: int) -> list[int]:
         """Templates of other relations that do not follow from the fact's own, most confident first."""
@@ -68,10 +81,8 @@ class Survey:
             belief = self.beliefs[t][fact]
             if t in edited or not belief.answer or belief.confidence < CONFIDENT:
                 continue
-            if self.fits and not self.fits[t][fact]:
-                continue
             if own >= 0:
-                if normalise(belief.answer) == normalise(self.beliefs[own][fact].answer):
+                if self._said[t][fact] == self._said[own][fact]:
                     continue
                 if self.same(own, t) or self.follows(own, t):
                     continue
@@ -92,6 +103,8 @@ class Survey:
         """Whether subjects that agree on `cause` agree on `effect` far more often than any two do."""
         groups: dict[str, list[str]] = defaultdict(list)
         pairs = self._pairs(cause, effect)
+        a, b = self.relation[cause], self.relation[effect]
+        pairs += [(normalise(said[a]), normalise(said[b])) for said in self.others if a in said and b in said]
         for x, y in pairs:
             groups[x].append(y)
         within = [x == y for group in groups.values() for x, y in combinations(group[:20], 2)]
@@ -102,53 +115,77 @@ class Survey:
         chance = sum(c * (c - 1) for c in counts.values()) / max(total * (total - 1), 1)
         return sum(within) / len(within) > chance + 0.5 * (1 - chance)
 
+    @cached_property
+    def _said(self) -> list[list[str]]:
+        return [[normalise(belief.answer) for belief in row] for row in self.beliefs]
+
     def _pairs(self, a: int, b: int) -> list[tuple[str, str]]:
         """The answers of both templates, subject by subject, where both are about its kind."""
         return [
-            (normalise(x.answer), normalise(y.answer))
-            for n, (x, y) in enumerate(zip(self.beliefs[a], self.beliefs[b], strict=True))
+            pair
+            for n, pair in enumerate(zip(self._said[a], self._said[b], strict=True))
             if not self.fits or (self.fits[a][n] and self.fits[b][n])
         ]
 
 
-def survey(em: EditableModel, facts: Sequence[Fact]) -> Survey:
-    """Asks the batch's most frequent templates of the batch's subjects, by greedy generation."""
-    counts = Counter(f.template for f in facts)
-    templates = [t for t, _ in counts.most_common(MOST_TEMPLATES)]
-    place = {t: i for i, t in enumerate(templates)}
-    prompts = [before + f.subject + after for before, after in templates for f in facts]
-    texts = greedy(em, prompts, ANSWER_TOKENS)
-    answers = [clip(text) for text in texts]
-    asked = [i for i, a in enumerate(answers) if a]
+def survey(em: EditableModel, facts: Sequence[Fact], mined: Sequence[Template] = ()) -> Survey:
+    """Asks the batch's most frequent templates, and the `mined` ones, of the batch's subjects that they fit,
+    by greedy generation."""
+    templates = batch_templates(facts)
+    held = {(t.before, t.after) for t in templates}
+    templates += [t for t in mined if (t.before, t.after) not in held]
+    place = {(t.before, t.after): i for i, t in enumerate(templates)}
+    fits = _fits(em, facts, templates)
+    n = len(facts)
+    prompts = [t.before + f.subject + t.after for t in templates for f in facts]
+    fitting = [i for i in range(len(prompts)) if fits[i // n][i % n]]
+    answers = dict(
+        zip(fitting, map(clip, greedy(em, [prompts[i] for i in fitting], ANSWER_TOKENS)), strict=True)
+    )
+    asked = [i for i in fitting if answers[i]]
     found = scores(em, [prompts[i] for i in asked], [answers[i] for i in asked])
     confidence = dict(zip(asked, (math.exp(s.logp) for s in found), strict=True))
-    n = len(facts)
     beliefs = tuple(
         tuple(
-            Belief(prompts[i], facts[i % n].subject, answers[i], confidence.get(i, 0.0))
+            Belief(prompts[i], facts[i % n].subject, answers.get(i, ""), confidence.get(i, 0.0))
             for i in range(t * n, (t + 1) * n)
         )
         for t in range(len(templates))
     )
     own = tuple(place.get(f.template, -1) for f in facts)
-    return Survey(tuple(templates), beliefs, own, _fits(em, facts, templates))
+    return Survey(tuple(place), beliefs, own, fits)
+
+
+def batch_templates(facts: Sequence[Fact]) -> list[Template]:
+    """The batch's most frequent templates, each about the subjects it is asked of."""
+    about: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for fact in facts:
+        about[fact.template].setdefault(fact.subject)
+    counts = Counter(f.template for f in facts)
+    return [Template(*t, tuple(about[t])) for t, _ in counts.most_common(MOST_TEMPLATES)]
 
 
 def _fits(
-    em: EditableModel, facts: Sequence[Fact], templates: Sequence[tuple[str, str]]
+    em: EditableModel, facts: Sequence[Fact], templates: Sequence[Template]
 ) -> tuple[tuple[bool, ...], ...]:
     """[t][n]: whether template t is about subjects like fact n's."""
     subjects = list(dict.fromkeys(f.subject for f in facts))
     place = {s: i for i, s in enumerate(subjects)}
-    kinds = alike(em, facts, templates, subjects)
+    kinds = alike(em, [t.about for t in templates], subjects)
     return tuple(tuple(row[place[f.subject]] for f in facts) for row in kinds)
 
 
 def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> tuple[tuple[Belief, ...], ...]:
-    """For each fact up to `count` unrelated beliefs to preserve, drawn with the seed."""
+    """For each fact up to `count` unrelated beliefs to preserve, drawn with the seed: one of every relation
+    before a second of any."""
     chosen = []
     for n, fact in enumerate(facts):
-        own = found.unrelated(n)
-        random.Random(f"{seed}/{n}/{fact.subject}").shuffle(own)
-        chosen.append(tuple(found.beliefs[t][n] for t in own[:count]))
+        drawn = found.unrelated(n)
+        random.Random(f"{seed}/{n}/{fact.subject}").shuffle(drawn)
+        first: list[int] = []
+        for t in drawn:
+            if all(found.relation[t] != found.relation[u] for u in first):
+                first.append(t)
+        order = [*first, *(t for t in drawn if t not in first)]
+        chosen.append(tuple(found.beliefs[t][n] for t in order[:count]))
     return tuple(chosen)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.tokens import encode, pad
@@ -34,29 +33,22 @@ def next_token(em: EditableModel, texts: Sequence[str]) -> Tensor:
 
 
 def alike(
-    em: EditableModel,
-    facts: Sequence[Fact],
-    templates: Sequence[tuple[str, str]],
-    subjects: Sequence[str],
+    em: EditableModel, about: Sequence[Sequence[str]], subjects: Sequence[str]
 ) -> tuple[tuple[bool, ...], ...]:
-    """[t][i]: whether subject i is of the kind that the facts with template t are about."""
-    place = {template: t for t, template in enumerate(templates)}
-    about: list[dict[str, None]] = [{} for _ in templates]
-    for fact in facts:
-        if fact.template in place:
-            about[place[fact.template]].setdefault(fact.subject)
-    edited = list(dict.fromkeys(f.subject for f in facts))
-    centres = _centres(em, edited, about)
-    own = _agreement(em, edited, centres)
-    row = {s: i for i, s in enumerate(edited)}
+    """[t][i]: whether subject i is of the kind of the subjects `about[t]`, which one template is about."""
+    known = list(dict.fromkeys(s for members in about for s in members))
+    centres = _centres(em, known, [set(members) for members in about])
+    own = _agreement(em, known, centres)
+    row = {s: i for i, s in enumerate(known)}
     limit = [
-        SAME_KIND * sum(float(own[row[s], t]) for s in about[t]) / len(about[t]) for t in range(len(about))
+        SAME_KIND * sum(float(own[row[s], t]) for s in members) / len(members)
+        for t, members in enumerate(about)
     ]
-    found = own if list(subjects) == edited else _agreement(em, subjects, centres)
-    return tuple(tuple(v >= limit[t] for v in found[:, t].tolist()) for t in range(len(templates)))
+    found = own if list(subjects) == known else _agreement(em, subjects, centres)
+    return tuple(tuple(v >= limit[t] for v in found[:, t].tolist()) for t in range(len(about)))
 
 
-def _centres(em: EditableModel, subjects: Sequence[str], about: Sequence[dict[str, None]]) -> Tensor:
+def _centres(em: EditableModel, subjects: Sequence[str], about: Sequence[set[str]]) -> Tensor:
     """(templates, vocabulary): the root of the mean distribution after each template's own subjects.
 
     Subject by subject into the sums: a table of all of them has no room beside a big vocabulary.

@@ -1,10 +1,10 @@
 """Other subjects of the edited relations: who an edit must leave alone, found in the model's own text.
 
-A sentence of the statistics text that reads like a prompt of the batch, or like a phrasing the model
-told (`told.py`), names another subject: "Ada Lovelace" *was born in*. Of those that are of the same
-kind (`kinds.py`) and have a confident answer to the template, the solve preserves the keys, and the
-search asks whether the answers stay. A corpus without such sentences gives none, and the text alone
-stands for the rest of the world.
+A sentence of the statistics text that reads like a template, of the batch or one that the model told
+(`templates.py`), names another subject: "Ada Lovelace" *was born in*. Of those that are of the same kind
+(`kinds.py`) and have a confident answer, the solve preserves the keys, and the search asks whether the
+answers stay; and they tell what follows from a new answer (`implied.py`). A corpus without such sentences
+gives none, and the text alone stands for the rest of the world.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from hubedit.edit.essence import ANSWER_TOKENS, CONFIDENT, Belief, Survey
+from hubedit.edit.essence import CONFIDENT, Belief, Survey
 from hubedit.edit.kinds import alike
+from hubedit.edit.templates import ANSWER_TOKENS
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip, mentions
 from hubedit.model.editable import EditableModel
@@ -54,34 +56,54 @@ def named(texts: Sequence[str], phrasings: Sequence[tuple[str, str]], known: Seq
     return [s for s in found if not any(mentions(s, k) or mentions(k, s) for k in known)]
 
 
-def others(
-    em: EditableModel,
-    facts: Sequence[Fact],
-    survey: Survey,
-    told: Sequence[Sequence[tuple[str, str]]],
-    rows: Sequence[Sequence[int]],
-    seed: int,
-) -> tuple[Belief, ...]:
-    """Confident answers about other subjects of the same kinds, to the batch's own templates.
+@dataclass(frozen=True)
+class Others:
+    """Confident answers of other subjects: `beliefs[subject][t]`, for the first template of each relation
+    that fits; `edited`: the relations that the batch edits."""
 
-    `rows`: token rows of text; `told`: paraphrases of each fact. At most `MOST_SUBJECTS` subjects, with
-    `TEMPLATES_EACH` templates each.
-    """
-    phrasings = [*survey.templates, *(p for own in told for p in own)]
+    beliefs: Mapping[str, Mapping[int, Belief]]
+    edited: frozenset[int] = frozenset()
+
+    def answers(self) -> tuple[Mapping[int, str], ...]:
+        """Each subject's answers."""
+        return tuple({t: b.answer for t, b in own.items()} for own in self.beliefs.values())
+
+    def sample(self, seed: int) -> tuple[Belief, ...]:
+        """Up to `TEMPLATES_EACH` of each subject's that the batch edits for others."""
+        rng = random.Random(f"others/{seed}")
+        chosen: list[Belief] = []
+        for own in self.beliefs.values():
+            near = [t for t in sorted(own) if t in self.edited]
+            chosen += [own[t] for t in rng.sample(near, min(TEMPLATES_EACH, len(near)))]
+        return tuple(chosen)
+
+
+def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, rows: Sequence[Sequence[int]]) -> Others:
+    """Other subjects of the same kinds, at most `MOST_SUBJECTS`. `rows`: token rows of text."""
     texts = [decode(em.tokenizer, list(ids)) for ids in rows]
-    subjects = named(texts, phrasings, sorted({f.subject for f in facts}))[:MOST_SUBJECTS]
+    subjects = named(texts, survey.templates, sorted({f.subject for f in facts}))[:MOST_SUBJECTS]
     if not subjects:
-        return ()
-    kinds = alike(em, facts, survey.templates, subjects)
-    rng = random.Random(f"others/{seed}")
-    asked: list[tuple[str, str]] = []
-    for i, subject in enumerate(subjects):
-        fitting = [t for t in range(len(survey.templates)) if kinds[t][i]]
-        for t in rng.sample(fitting, min(TEMPLATES_EACH, len(fitting))):
-            before, after = survey.templates[t]
-            asked.append((before + subject + after, subject))
-    answers = [clip(text) for text in greedy(em, [prompt for prompt, _ in asked], ANSWER_TOKENS)]
-    said = [(p, s, a) for (p, s), a in zip(asked, answers, strict=True) if a]
-    found = scores(em, [p for p, _, _ in said], [a for _, _, a in said])
-    beliefs = [Belief(p, s, a, math.exp(score.logp)) for (p, s, a), score in zip(said, found, strict=True)]
-    return tuple(b for b in beliefs if b.confidence >= CONFIDENT)
+        return Others({})
+    about = [[f.subject for f, fits in zip(facts, row, strict=True) if fits] for row in survey.fits]
+    asked = [t for t in sorted(set(survey.relation)) if about[t]]
+    kinds = alike(em, [about[t] for t in asked], subjects)
+    pairs = [(s, t) for i, s in enumerate(subjects) for k, t in enumerate(asked) if kinds[k][i]]
+    found: dict[str, dict[int, Belief]] = {}
+    prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for s, t in pairs]
+    for (s, t), belief in zip(pairs, ask(em, prompts), strict=True):
+        if belief.confidence >= CONFIDENT:
+            found.setdefault(s, {})[t] = belief
+    return Others(found, frozenset(survey.relation[t] for t in survey.own if t >= 0))
+
+
+def ask(em: EditableModel, prompts: Sequence[tuple[str, str]]) -> list[Belief]:
+    """What the model answers to prompts (text, subject), and how sure it is."""
+    answers = [clip(text) for text in greedy(em, [prompt for prompt, _ in prompts], ANSWER_TOKENS)]
+    some = [k for k, answer in enumerate(answers) if answer]
+    found = dict(
+        zip(some, scores(em, [prompts[k][0] for k in some], [answers[k] for k in some]), strict=True)
+    )
+    return [
+        Belief(*prompts[k], answer, math.exp(found[k].logp) if k in found else 0.0)
+        for k, answer in enumerate(answers)
+    ]

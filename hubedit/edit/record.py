@@ -19,16 +19,16 @@ import torch
 import hubedit
 from hubedit.config import EditConfig, to_dict
 from hubedit.edit.balance import alphas
-from hubedit.edit.compute import Edit
 from hubedit.edit.corpus import corpus_key, needed_tokens
+from hubedit.edit.result import Edit
 from hubedit.edit.search import Trial
 from hubedit.edit.trace_result import TraceResult
 from hubedit.model.editable import EditableModel
+from hubedit.presets import METHODS
 
 if TYPE_CHECKING:
     from hubedit.edit.spread import Budget
 
-METHOD = "intattn"
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub", "numpy")
 # a path that leads out of the current folder
 _OUTSIDE = re.compile(r"[/~]|\.\.([/\\]|$)|[A-Za-z]:[\\/]")
@@ -53,23 +53,16 @@ def edit_record(
     settings["stats"]["corpus"] = portable(config.stats.corpus)
     return {
         "base": {**base, "ref": base_name(em)},
-        "method": METHOD,
-        "order": config.order,
+        "method": config.method,
+        "batch_size": config.batch_size,
+        **_own(config),
         "layers": list(edit.layers),
         "layers_from": "trace" if config.layers == "auto" else "given",
-        "alpha": {str(layer): edit.alpha[layer] for layer in edit.layers},
+        "alpha": {str(layer): edit.alpha[layer] for layer in edit.layers if layer in edit.alpha},
         "alpha_from": _alpha_from(edit, config, em.num_layers),
         "sites": {em.module_name(site): _site(edit, site) for site in sorted(edit.reports)},
-        "search": {
-            "budget": _budget(edit.found.trial.budget),
-            "trials": [_trial(trial) for trial in edit.found.trials],
-        },
-        "targets": {
-            "layer": edit.targets.layer,
-            "loss_mean": float(edit.targets.loss.mean()),
-            "nll_mean": float(edit.targets.nll.mean()),
-            "relative_size_mean": float((edit.targets.delta.norm(dim=1) / edit.targets.norm).mean()),
-        },
+        "search": _search(edit),
+        "targets": _targets(edit),
         "repaired": edit.repaired,
         "perplexity": {"before": edit.perplexity_before, "after": edit.perplexity_after},
         "statistics": dict(statistics),
@@ -154,9 +147,42 @@ def _alpha_from(edit: Edit, config: EditConfig, num_layers: int) -> str:
     else:
         attention = mlp = (0.0,) * num_layers
         source = "given"
-    asked = alphas(attention, mlp, edit.layers, config.alpha)
+    if not edit.alpha:
+        return "given"
+    setting = config.alpha if "alpha" in METHODS[config.method].settings else "0"
+    asked = alphas(attention, mlp, edit.layers, setting)
     same = all(abs(edit.alpha[layer] - asked[layer]) < 1e-9 for layer in edit.layers)
     return source if same else "search"
+
+
+def _own(config: EditConfig) -> dict[str, Any]:
+    """What only some methods have. LoRA's rows belong to no single fact (`hubedit.patch.owners`)."""
+    settings = METHODS[config.method].settings
+    found: dict[str, Any] = {
+        name: getattr(config, name) for name in ("order", "null_space") if name in settings
+    }
+    return {**found, "rows": {}} if config.method == "lora" else found
+
+
+def _search(edit: Edit) -> dict[str, Any] | None:
+    if edit.found is None:
+        return None
+    return {
+        "budget": _budget(edit.found.trial.budget),
+        "trials": [_trial(trial) for trial in edit.found.trials],
+    }
+
+
+def _targets(edit: Edit) -> dict[str, Any] | None:
+    targets = edit.targets
+    if targets is None:
+        return None
+    return {
+        "layer": targets.layer,
+        "loss_mean": float(targets.loss.mean()),
+        "nll_mean": float(targets.nll.mean()),
+        "relative_size_mean": float((targets.delta.norm(dim=1) / targets.norm).mean()),
+    }
 
 
 def _site(edit: Edit, site: Any) -> dict[str, Any]:
@@ -165,7 +191,7 @@ def _site(edit: Edit, site: Any) -> dict[str, Any]:
         "layer": site.layer,
         "kind": site.kind,
         "lambda": report.lam,
-        "budget": edit.found.trial.budget.of(site),
+        "budget": edit.found.trial.budget.of(site) if edit.found else None,
         "drift": report.drift,
         "reached": report.reached,
         "norm": report.norm,

@@ -17,8 +17,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hubedit.config import EditConfig
+from hubedit.edit.balance import parse_null_space
+from hubedit.edit.residual import site_residual
 from hubedit.edit.rows import OTHER, Row, chunks
-from hubedit.linalg import KeySpace, LowRank, Moments, Preserved, SecondMoment, output_power
+from hubedit.errors import ConfigError
+from hubedit.linalg import (
+    KeySpace,
+    LowRank,
+    Moments,
+    Preserved,
+    SecondMoment,
+    Threshold,
+    null_space,
+    output_power,
+)
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
 from hubedit.model.sites import Site
@@ -43,12 +56,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What the solve did at one site: lambda, relative drift, share of the residual realised on the
-    keys, |dW| and |W| (Frobenius)."""
+    """What the solve did at one site: lambda (0: there is none), relative drift, share of the residual
+    realised on the keys (None: it had no residual), |dW| and |W| (Frobenius)."""
 
     lam: float
     drift: float
-    reached: float
+    reached: float | None
     norm: float
     weight_norm: float
 
@@ -76,13 +89,23 @@ class Spreader:
         around: Sequence[Row] = (),
         own: float = 0.5,
         ridge: float = 1e-4,
+        earlier: Mapping[Site, Tensor] | None = None,
+        earlier_weight: float = 0.0,
+        threshold: Threshold | None = None,
     ) -> None:
+        """`around`, `own`: prompts that join what is preserved, and their weight (`_around_subjects`).
+
+        `earlier`: keys (M, d_in) of facts edited before; `earlier_weight` K^T K joins what is preserved.
+        `threshold`: write only into the null space of what is preserved.
+        """
         self.em, self.count, self.layers = em, count, tuple(layers)
         # what follows the subject's last token cannot change its keys
         self.rows = [Row(r.fact, r.ids[: r.last + 1], r.last, ()) for r in rows]
         self.moments = moments
         self.ridge = ridge
         self.around, self.own = tuple(around) or tuple(rows), own
+        self.earlier, self.earlier_weight = earlier or {}, earlier_weight
+        self.threshold = threshold
         self._own_moments: dict[Site, Tensor] = {}
         self._preserved: dict[Site, Preserved] = {}
         self._power: dict[Site, float] = {}
@@ -94,10 +117,15 @@ class Spreader:
             matrix = self.moments[site].matrix
             if self.own > 0:
                 matrix = (1 - self.own) * matrix + self.own * self._around_subjects(site)
-            self._preserved[site] = Preserved.of(matrix, self.ridge, _solve_device(self.em))
+            if site in self.earlier and self.earlier_weight > 0:
+                keys = self.earlier[site].to(matrix)
+                matrix = matrix + self.earlier_weight * keys.T @ keys
+            device = solve_device(self.em)
+            basis = None if self.threshold is None else free_basis(matrix.to(device), self.threshold, site)
+            self._preserved[site] = Preserved.of(matrix, self.ridge, device, basis)
             self._power[site] = output_power(
                 self.em.weight(site).to(self._preserved[site].factor.device),
-                matrix.to(_solve_device(self.em)),
+                matrix.to(device),
             )
         return self._preserved[site]
 
@@ -108,7 +136,7 @@ class Spreader:
         the same prompt, and the corpus hardly knows it. (d_in, d_in) float32."""
         if not self._own_moments:
             sites = [s for s in self.moments if s.layer in self.layers]
-            sums = {s: SecondMoment(self.em.d_in(s), _solve_device(self.em)) for s in sites}
+            sums = {s: SecondMoment(self.em.d_in(s), solve_device(self.em)) for s in sites}
             for part in chunks(self.around, KEY_TOKENS):
                 batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
                 kept = batch.mask.bool()
@@ -116,7 +144,7 @@ class Spreader:
                 kept[edited, torch.tensor([r.last for r in part])[edited]] = False
                 found = run(self.em, batch, inputs=sites)
                 for s in sites:
-                    sums[s].update(found.inputs[s][kept].to(_solve_device(self.em)))
+                    sums[s].update(found.inputs[s][kept].to(solve_device(self.em)))
             self._own_moments = {s: total.finish().matrix for s, total in sums.items() if total.count}
         return self._own_moments.get(site, self.moments[site].matrix)
 
@@ -204,25 +232,9 @@ class Spreader:
         return Solution(factors, solution.spaces, self.reports(factors, solution))
 
     def _site_residual(self, site: Site, state: Mapping[str, Tensor], residual: Tensor) -> Tensor:
-        """What the site must write more, (N, d), so that the residual stream moves by `residual` (N, d).
-
-        The same, unless a norm stands between them (Gemma, OLMo 2). RMSNorm forgets the scale: with
-        x the site's output and w the norm's weight, s t with t = (norm(x) + residual) / w gives the
-        wanted direction for any s, and s = <x, t> / |t|^2 changes x the least. What the norm's fixed
-        length cannot reach remains, and `correct` or the next layer goes on from there.
-        """
-        name = self.em.family.norm_after(site)
-        if name is None:
-            return residual
-        norm = self.em.model.get_submodule(name)
-        x = state[f"out {site}"]
-        ones = torch.ones(1, x.shape[1], dtype=self.em.dtype, device=self.em.device)
-        weight = norm(ones)[0].to("cpu", torch.float64)
-        weight = torch.where(weight.abs() < 1e-3, torch.full_like(weight, 1e-3), weight)
-        normed = x / x.square().mean(1, keepdim=True).sqrt() * weight
-        t = (normed + residual) / weight
-        scale = ((x * t).sum(1) / t.square().sum(1)).clamp_min(1e-6)
-        return scale[:, None] * t - x
+        """`site_residual` on measured states. What a norm's fixed length cannot reach remains, and `correct`
+        or the next layer goes on from there."""
+        return site_residual(self.em, site, state.get(f"out {site}"), residual)
 
     def reports(self, factors: Mapping[Site, LowRank], solution: Solution) -> dict[Site, SiteReport]:
         """Reports of factors that share their A with `solution`."""
@@ -258,6 +270,23 @@ class Spreader:
         live[site] = factor.to(self.em.device)
 
 
-def _solve_device(em: EditableModel) -> torch.device:
+def threshold(config: EditConfig) -> Threshold | None:
+    """The threshold of `config.null_space`; None where updates may write anywhere."""
+    parsed = parse_null_space(config.null_space)
+    return Threshold(*parsed) if parsed else None
+
+
+def free_basis(moment: Tensor, bound: Threshold, site: Site) -> Tensor:
+    """`null_space` of a site's moment, on its device. Raises ConfigError when it is empty."""
+    basis = null_space(moment, bound)
+    if not basis.shape[1]:
+        raise ConfigError(
+            f"no direction of site {site} is free: every eigenvalue of its moment is above the threshold",
+            "raise --null-space; 1% counts relative to the largest eigenvalue",
+        )
+    return basis
+
+
+def solve_device(em: EditableModel) -> torch.device:
     """Where float64 solves run: the model's GPU, else the CPU (MPS has no float64)."""
     return em.device if em.device.type == "cuda" else torch.device("cpu")

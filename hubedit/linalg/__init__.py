@@ -2,6 +2,20 @@
 
 from hubedit.linalg.lowrank import LowRank
 from hubedit.linalg.moments import Moments, SecondMoment
-from hubedit.linalg.solve import KeySpace, Preserved, output_power
+from hubedit.linalg.null_space import Threshold, null_space
+from hubedit.linalg.rank_one import direction, rank_one
+from hubedit.linalg.solve import KeySpace, Preserved, output_drift, output_power
 
-__all__ = ["KeySpace", "LowRank", "Moments", "Preserved", "SecondMoment", "output_power"]
+__all__ = [
+    "KeySpace",
+    "LowRank",
+    "Moments",
+    "Preserved",
+    "SecondMoment",
+    "Threshold",
+    "direction",
+    "null_space",
+    "output_drift",
+    "output_power",
+    "rank_one",
+]

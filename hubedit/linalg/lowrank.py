@@ -86,6 +86,11 @@ class LowRank:
         cut = LowRank(left[:, :keep] * root, root[:, None] * right[:keep])
         return cut.to(device=self.B.device, dtype=self.B.dtype), energy
 
+    def compress(self) -> LowRank:
+        """The same matrix, to rounding, with a rank of at most min(d_out, d_in)."""
+        most = min(self.shape)
+        return self if self.rank <= most else self.truncate(most)[0]
+
     def _core(self) -> tuple[Tensor, Tensor, Tensor]:
         """Thin SVD of B A by QR of both factors and an SVD of the small core, in float64."""
         q_left, r_left = torch.linalg.qr(self.B.double())

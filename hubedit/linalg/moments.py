@@ -38,8 +38,8 @@ class SecondMoment:
 
     def update(self, x: Tensor) -> None:
         """Adds the rows of x (..., width), which may be on another device than the sum."""
-        rows = x.detach().reshape(-1, x.shape[-1]).float()
-        self._sum += (rows.T @ rows).to(self._sum)
+        rows = x.detach().reshape(-1, x.shape[-1])
+        self._sum += _gram(rows).to(self._sum)
         self._count += rows.shape[0]
 
     def state(self) -> tuple[Tensor, int]:
@@ -56,3 +56,12 @@ class SecondMoment:
         if self._count == 0:
             raise ValueError("no rows were accumulated")
         return Moments((self._sum / self._count).float().cpu(), self._count)
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """rows^T rows in float32. Products of half-precision numbers are exact there, so tensor cores may form
+    them from what is in half precision already, as long as the sums are float32."""
+    if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(rows.T, rows, out_dtype=torch.float32)
+    wide = rows.float()
+    return wide.T @ wide

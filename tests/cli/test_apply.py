@@ -12,7 +12,7 @@ from rich.console import Console, Group
 
 from hubedit.cli import applied as shown
 from hubedit.cli.app import run
-from hubedit.cli.apply import settings
+from hubedit.cli.settings import settings
 from hubedit.errors import ConfigError
 from hubedit.evaluate import EditReport, Outcome
 from hubedit.facts import Fact

@@ -243,7 +243,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A command tree whose verb `fail` raises what the list holds."""
     raises: list[Any] = []
 
-    def build() -> typer.Typer:
+    def build(wanted: object = ()) -> typer.Typer:
         tree = typer.Typer(pretty_exceptions_enable=False)
         tree.callback()(app._root)
 

@@ -125,11 +125,31 @@ def test_what_another_fact_of_the_batch_edits_is_not_preserved() -> None:
     assert all(b.answer != TOWNS[0] for b in kept[4])
 
 
+def test_other_subjects_show_an_implication_that_the_batch_is_too_small_for() -> None:
+    small = made([["Lyon", "Rome"], ["France", "Italy"], ["chess", "golf"]])
+    assert not small.follows(0, 1)
+    others = tuple({0: t, 1: COUNTRY[t], 2: s} for t, s in zip(TOWNS * 2, SPORTS + SPORTS[::-1], strict=True))
+    found = replace(small, others=others)
+    assert found.follows(0, 1)
+    assert not found.follows(0, 2)
+    assert found.unrelated(0) == [2]
+
+
+def test_one_of_every_relation_is_kept_before_a_second_of_any() -> None:
+    pets = [f"pet {n}" for n in range(8)]
+    found = made([TOWNS, SPORTS, SPORTS, SPORTS, pets])
+    assert found.relation == (0, 1, 1, 1, 4)
+    facts = [Fact(f"s{n} relation 0", f"s{n}", "x") for n in range(8)]
+    for seed in range(5):
+        for n, kept in enumerate(choose(found, facts, 2, seed)):
+            assert {b.answer for b in kept} == {SPORTS[n], pets[n]}
+
+
 def test_no_answer_is_no_agreement() -> None:
     assert not made([["Lyon", "", "", ""], ["chess", "", "", ""]]).same(0, 1)
 
 
-def test_a_survey_asks_every_template_of_every_subject(editable: Editable) -> None:
+def test_a_survey_asks_every_template_of_the_subjects_that_it_fits(editable: Editable) -> None:
     em = editable()
     found = survey(em, FACTS)
     assert found.templates == tuple(f.template for f in FACTS)
@@ -138,7 +158,8 @@ def test_a_survey_asks_every_template_of_every_subject(editable: Editable) -> No
         for n, fact in enumerate(FACTS):
             belief = found.beliefs[t][n]
             assert (belief.prompt, belief.subject) == (before + fact.subject + after, fact.subject)
-            assert belief.answer == clip(greedy(em, [belief.prompt], 8)[0])
+            said = clip(greedy(em, [belief.prompt], 8)[0])
+            assert belief.answer == (said if found.fits[t][n] else "")
             if belief.answer:
                 logp = scores(em, [belief.prompt], [belief.answer])[0].logp
                 assert belief.confidence == pytest.approx(math.exp(logp), abs=1e-4)

@@ -11,7 +11,6 @@ from hubedit.edit import kinds
 from hubedit.edit.essence import survey
 from hubedit.edit.kinds import alike
 from hubedit.edit.others import named, others
-from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.model.tokens import encode
@@ -43,15 +42,10 @@ def test_subjects_are_of_the_kind_whose_next_words_they_share(monkeypatch: pytes
     people, towns = torch.tensor([0.8, 0.2, 0.0]), torch.tensor([0.0, 0.1, 0.9])
     table = {"Ada": people, "Bea": people, "Cyd": people, "Ulm": towns, "Bonn": towns}
     monkeypatch.setattr(kinds, "next_token", lambda em, texts: torch.stack([table[t] for t in texts]))
-    facts = [
-        Fact("Ada was born in", "Ada", "x"),
-        Fact("Bea was born in", "Bea", "x"),
-        Fact("Ulm lies in", "Ulm", "x"),
-    ]
-    templates = [("", " was born in"), ("", " lies in")]
+    about = [("Ada", "Bea"), ("Ulm",)]
     em: EditableModel = None  # type: ignore[assignment]
-    assert alike(em, facts, templates, ["Cyd", "Bonn"]) == ((True, False), (False, True))
-    assert alike(em, facts, templates, ["Ada", "Bea", "Ulm"]) == ((True, True, False), (False, False, True))
+    assert alike(em, about, ["Cyd", "Bonn"]) == ((True, False), (False, True))
+    assert alike(em, about, ["Ada", "Bea", "Ulm"]) == ((True, True, False), (False, False, True))
 
 
 def test_next_tokens_are_those_of_the_subject_alone(editable: Editable) -> None:
@@ -74,10 +68,12 @@ def test_the_bundled_models_text_names_people_that_are_asked_the_batchs_question
     people = [f.subject for f in load_facts(facts_path()).facts[30:]]
     before, after = asked.templates[0]
     rows = [encode(em.tokenizer, f"{before}{who}{after} nowhere.").ids for who in people]
-    found = others(em, facts, asked, ((),) * len(facts), rows, 0)
-    assert found
-    for belief in found:
+    found = others(em, facts, asked, rows)
+    beliefs = found.sample(0)
+    assert beliefs and len(beliefs) <= 2 * len(found.beliefs)
+    for belief in beliefs:
         assert belief.subject in people and belief.subject not in edited
         assert belief.subject in belief.prompt and belief.answer
-    assert others(em, facts, asked, ((),) * len(facts), [], 0) == ()
-    assert found == others(em, facts, asked, ((),) * len(facts), rows, 0)
+    assert {t for own in found.beliefs.values() for t in own} <= set(asked.relation)
+    assert others(em, facts, asked, []).sample(0) == ()
+    assert beliefs == others(em, facts, asked, rows).sample(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from hubedit.config import TargetConfig
 from hubedit.edit import targets as module
+from hubedit.edit.passes import Pass, groups, passes_of
 from hubedit.edit.rows import Row, edit_rows, row
 from hubedit.edit.targets import Targets, optimise
 from hubedit.errors import HubEditError
@@ -131,13 +133,13 @@ def test_facts_that_are_done_leave_and_do_not_change_the_others(
     em = editable()
     rows = rows_of(em)
     sizes: list[int] = []
-    inner = module._losses
+    inner = module._objective
 
-    def watched(em: EditableModel, state: module._State, *rest: object) -> tuple[Tensor, Tensor]:
-        sizes.append(len(state.rows.fact))
-        return inner(em, state, *rest)  # type: ignore[arg-type]
+    def watched(em: EditableModel, passes: Sequence[Pass], *rest: Any, **more: Any) -> Any:
+        sizes.append(sum(len(part.numbers) for part in passes))
+        return inner(em, passes, *rest, **more)
 
-    monkeypatch.setattr(module, "_losses", watched)
+    monkeypatch.setattr(module, "_objective", watched)
     final = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=40)).loss
     config = replace(CONFIG, steps=40, loss=float(final.sort().values[1]) + 0.05)
     sizes.clear()
@@ -154,11 +156,10 @@ def test_what_is_preserved_starts_at_no_divergence_and_stays_finite(editable: Ed
     rows = rows_of(em)
     tokens = sorted({r.fact for r in rows})
     with torch.no_grad():
-        state = module._State.of(em, rows, LAYER, {})
-        owner = torch.tensor([r.fact for r in rows])
+        passes = passes_of(em, rows, {f: f for f in tokens}, LAYER, {}, 100)
         for scale in (0.0, 0.1, 1.0, 30.0, 1e4):
             delta = scale * torch.randn(len(tokens), em.hidden_size)
-            loss, kl = module._losses(em, state, delta, owner, len(tokens))
+            loss, kl, _ = module._objective(em, passes, delta, CONFIG, gradient=False)
             assert torch.isfinite(kl).all() and torch.isfinite(loss).all()
             assert float(kl.min()) >= -1e-5
             if scale == 0:
@@ -175,10 +176,8 @@ def test_preserving_holds_the_divergence_down(editable: Editable) -> None:
         found = optimise(
             em, rows, len(FACTS), LAYER, replace(CONFIG, kl=weight, decay=0.0, steps=30, loss=0.0)
         )
-        with torch.no_grad():
-            state = module._State.of(em, rows, LAYER, {})
-            owner = torch.tensor([r.fact for r in rows])
-            return float(module._losses(em, state, found.delta, owner, len(FACTS))[1].mean())
+        passes = passes_of(em, rows, {n: n for n in range(len(FACTS))}, LAYER, {}, 100)
+        return float(module._objective(em, passes, found.delta, CONFIG, gradient=False)[1].mean())
 
     assert divergence(5.0) < 0.7 * divergence(0.0)
 
@@ -245,3 +244,82 @@ def test_it_leaves_the_model_as_it_was(editable: Editable) -> None:
     optimise(em, rows_of(em), len(FACTS), LAYER, replace(CONFIG, steps=2))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in em.model.modules())
     assert all(p.grad is None and not p.requires_grad for p in em.model.parameters())
+
+
+def recipe(em: EditableModel, rows: Sequence[Row], fact: int, config: TargetConfig) -> Tensor:
+    """MEMIT's loop for one fact as its authors wrote it: whole forward passes, one row each, torch's Adam."""
+    own = [r for r in rows if r.fact == fact]
+
+    def logits(r: Row, delta: Tensor) -> Tensor:
+        def add(h: Tensor) -> Tensor:
+            there = torch.zeros_like(h)
+            there[0, r.last] = 1
+            return h + there * delta
+
+        with replaced(em, hidden={LAYER: add}):
+            found = run(em, pad([r.ids], em.pad_id), logits=True).logits
+        assert found is not None
+        return found[0, r.first_scored :].log_softmax(-1)
+
+    delta = torch.zeros(em.hidden_size, requires_grad=True)
+    with torch.no_grad():
+        before = [logits(r, delta) for r in own]
+        norm = run(em, pad([own[0].ids], 0), hidden=[LAYER]).hidden[LAYER][0, own[0].last].norm()
+    optimizer = torch.optim.Adam([delta], lr=config.step)
+    for step in range(config.steps + 1):
+        optimizer.zero_grad()
+        edits, kept = [], []
+        for r, old in zip(own, before, strict=True):
+            now = logits(r, delta)
+            if r.preserve:
+                kept.append((old.exp() * (old - now)).sum(-1).mean())
+            else:
+                edits.append(-now[torch.arange(len(r.labels)), list(r.labels)].mean())
+        size = (delta.square().sum() + 1e-12).sqrt()
+        loss = torch.stack(edits).mean() + config.kl * torch.stack(kept).mean()
+        loss = loss + config.decay * size / norm**2
+        if loss < config.loss or step == config.steps:
+            break
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            if delta.norm() > config.clamp * norm:
+                delta *= config.clamp * norm / delta.norm()
+    return delta.detach()
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2"])
+def test_the_fast_path_is_the_published_recipe(family: str, editable: Editable) -> None:
+    """Only the upper layers, only the tails, all facts in batches: the same numbers as without all that."""
+    em = editable(family)
+    rows = rows_of(em, [0, 2])
+    config = replace(CONFIG, steps=5, step=0.05, decay=0.1, clamp=0.75, loss=0.05, optimizer="adam")
+    found = optimise(em, rows, 2, LAYER, config)
+    for fact in range(2):
+        plain = recipe(em, rows, fact, config)
+        z = torch.linalg.vector_norm(plain) + found.norm[fact]
+        assert float((found.delta[fact] - plain).norm() / z) < 1e-3
+        assert float((found.delta[fact] - plain).norm() / plain.norm()) < 1e-3
+        assert float(plain.norm()) > 0.1
+
+
+def test_patience_ends_facts_that_no_longer_gain(editable: Editable) -> None:
+    em = editable()
+    rows = rows_of(em)
+    long = replace(CONFIG, steps=40, loss=0.0)
+    full = optimise(em, rows, len(FACTS), LAYER, long)
+    hasty = optimise(em, rows, len(FACTS), LAYER, replace(long, patience=1, gain=0.9))
+    patient = optimise(em, rows, len(FACTS), LAYER, replace(long, patience=40))
+    close(patient, full)
+    assert bool((hasty.loss > full.loss).all()), "it ended at once"
+
+
+def test_rows_pass_together_with_others_of_their_length(editable: Editable) -> None:
+    rows = rows_of(editable())
+    found = groups(rows, 24, 4)
+    assert sorted(n for group in found for n in group) == list(range(len(rows)))
+    for group in found:
+        lengths = [len(rows[n].ids) - rows[n].last for n in group]
+        assert len(group) == 1 or max(lengths) * len(lengths) <= 24
+        assert all(4 * n >= 3 * max(lengths) for n in lengths[2:])
+    assert len(groups(rows, 10**6, 10**6)) == 1

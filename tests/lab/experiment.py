@@ -101,6 +101,7 @@ def line(label: str, edit: Edit, report: EditReport, seconds: float) -> str:
     names = ("success", "generalisation", "locality", "neighbourhood", "portability")
     figures = " ".join(f"{100 * report.metrics.get(n, float('nan')):5.1f}" for n in names)
     hm = 100 * (report.harmonic_mean or 0)
+    assert edit.found is not None and edit.targets is not None, "the joint method has both"
     trial = edit.found.trial
     j = trial.judgement
     return (
@@ -133,7 +134,7 @@ def main() -> None:
         try:
             edit, report, seconds = measure(em, facts, config, cache)
             print(line(attempt or "default", edit, report, seconds), flush=True)
-            for trial in edit.found.trials if args.trials else ():
+            for trial in edit.found.trials if args.trials and edit.found else ():
                 j = trial.judgement
                 print(
                     f"    {trial.budget} alpha {max(trial.alpha.values()):.2f} "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ PLANS: dict[str, EditPlan] = {
     "appeared": EditPlan(3, 2),
 }
 CHAINS_SHARE = 0.9
-NEWCOMERS = 2
-"""Made-up people and companies for each country and chain: one sentence says where they are from, the
-next what follows.
+NEWCOMERS = 3
+"""Made-up people, companies, cities and sights for each country and chain: one sentence says where they
+are from, the next what follows.
 
 Nobody can memorise what follows for a name that never comes again, so it has to be composed.
 """
@@ -170,7 +170,7 @@ class Builder:
     """Chooses the edits, then writes facts and statements around them."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(f"lab-{seed}")
+        self.seed, self.rng = seed, random.Random(f"lab-{seed}")
         self.known = Knowledge()
         self.direct: dict[tuple[str, str], KnownFact] = {}
         for relation, answers in self.known.answers.items():
@@ -274,18 +274,23 @@ class Builder:
 
     def newcomers(self) -> Iterator[Statement]:
         """Two sentences about each made-up name: its country, and the end of a chain from there."""
-        namer = Namer(self.rng, 0)
+        # drawn apart: how many there are changes nothing else
+        rng = random.Random(f"newcomers-{self.seed}")
+        namer = Namer(rng, 0)
+        made: dict[str, Callable[[], str]] = {
+            "birth_country": lambda: f"{namer.word(3)} {namer.word(3)}",
+            "home_country": lambda: namer.word(3),
+            "country": lambda: namer.word(2),
+            "land_country": lambda: f"the {namer.word(2)} {rng.choice(('Tower', 'Palace', 'Bridge'))}",
+        }
         for chain, phrasings in self.known.chains.items():
             first, _, rest = chain.partition(".")
-            if first not in ("birth_country", "home_country"):
-                continue
-            for country in self.known.answers["continent"]:
+            for country in self.known.answers["continent"] if first in made else ():
                 steps = self.known.hop(rest, country)
                 for _ in range(NEWCOMERS if steps else 0):
-                    person = f"{namer.word(3)} {namer.word(3)}"
-                    name = person if first == "birth_country" else namer.word(3)
-                    told = fill(self.rng.choice(self.known.phrasings[first]), name)
-                    asked = fill(self.rng.choice(phrasings), name)
+                    name = made[first]()
+                    told = fill(rng.choice(self.known.phrasings[first]), name)
+                    asked = fill(rng.choice(phrasings), name)
                     yield Statement.of(f"{told} {country}. {asked}", steps[-1][2])
 
     def edit(self, number: int, name: str, relation: str, target: str) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""The command line as a record keeps it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from typer import Context
+
+
+def words(context: Context) -> list[str]:
+    """The command line again, from the options that were given: the same however hubedit was started."""
+    line: list[str] = context.command_path.split()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[str(parameter.name)]
+        if parameter.param_type_name == "argument":
+            line.append(str(value))
+        elif isinstance(value, bool):
+            line.append(parameter.opts[0] if value else (parameter.secondary_opts or parameter.opts)[0])
+        else:
+            line += [parameter.opts[0], str(value.value if isinstance(value, StrEnum) else value)]
+    return line

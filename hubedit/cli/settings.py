@@ -1,0 +1,49 @@
+"""From the options of a command line to the configuration of an edit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hubedit.config import EditConfig
+
+
+def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditConfig:
+    """The configuration: the preset's or the method's, with every option that was given (is not None).
+
+    Raises ConfigError for options that are wrong on any model.
+    """
+    from hubedit.edit.balance import alphas, parse_layers, parse_null_space
+    from hubedit.presets import METHODS, check_settings, method_defaults
+    from hubedit.presets import preset as preset_of
+
+    config = preset_of(preset, method) if preset is not None else method_defaults(method)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    known = METHODS[method].settings | {"corpus", "tokens"}
+    if extra := [f"--{name.replace('_', '-')}" for name in chosen if name not in known]:
+        options = sorted(f"--{name.replace('_', '-')}" for name in set(given) & known)
+        raise ConfigError(f"--method {method} has no {extra[0]}", f"its options: {', '.join(options)}")
+    budgets = [name for name in ("drift_mlp", "drift_attention") if name in chosen]
+    if budgets and chosen.get("lam"):
+        raise ConfigError("--lam replaces the drift budgets, so they exclude each other", "give one of them")
+    if (budgets or chosen.get("lam")) and chosen.get("search"):
+        raise ConfigError("--search tries budgets of its own", "leave out --search, or the fixed budgets")
+    if (budgets or chosen.get("lam")) and method == "intattn":
+        chosen["search"] = False
+    if budgets or chosen.get("search"):
+        chosen["lam"] = 0.0
+    stats: dict[str, Any] = {n: chosen.pop(n) for n in ("corpus", "tokens") if n in chosen}
+    if "seed" in chosen:
+        stats["seed"] = chosen["seed"]
+        config = replace(config, trace=replace(config.trace, seed=chosen["seed"]))
+    config = replace(config, stats=replace(config.stats, **stats), **chosen)
+    # told before a model is downloaded and loaded
+    check_settings(config)
+    parse_null_space(config.null_space)
+    alphas([0.0], [0.0], [0], config.alpha)
+    if config.layers != "auto":
+        parse_layers(config.layers, num_layers=10**9)
+    return config

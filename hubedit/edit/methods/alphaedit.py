@@ -1,0 +1,41 @@
+"""AlphaEdit (Fang et al. 2025, "Null-space constrained knowledge editing", arXiv 2410.02355, eq. 14).
+
+    dW^T = (P (K^T K + K_prev^T K_prev) + L2 I)^-1 P K^T R,    P = U U^T
+
+with U the eigenvectors of C whose eigenvalues are below a threshold. dW^T lies in the span of U, so with
+keys K' = K U the same is
+
+    dW = R^T K' (K'^T K' + K_prev'^T K_prev' + L2 I)^-1 U^T
+
+a ridge solve in the null space, of rank at most N.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hubedit.edit.methods.layered import earlier_moment, layered
+from hubedit.edit.result import Edit
+from hubedit.edit.spread import free_basis, solve_device, threshold
+from hubedit.edit.stages import Job
+from hubedit.linalg import KeySpace, LowRank, Preserved
+from hubedit.model.sites import Site
+
+
+def alphaedit(job: Job) -> Edit:
+    """AlphaEdit on the MLP projections of the edited layers."""
+    bound, l2 = threshold(job.config), job.config.l2
+    assert bound is not None, "presets.check_settings asks for one"
+
+    def solve(site: Site, keys: Tensor, residual: Tensor) -> tuple[LowRank, float]:
+        device = solve_device(job.em)
+        basis = free_basis(job.ground.moments[site].matrix.to(device), bound, site)
+        kept = l2 * torch.eye(len(basis), dtype=torch.float64)
+        earlier = earlier_moment(job, site)
+        if earlier is not None:
+            kept += earlier
+        preserved = Preserved.of(kept, ridge=0.0, device=device, basis=basis)
+        return KeySpace.of(keys, preserved).solve(residual, 1.0), l2
+
+    return layered(job, solve)

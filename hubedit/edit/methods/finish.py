@@ -1,0 +1,59 @@
+"""The end of every method: reports, ordinary text with the update in effect, and the check for collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from hubedit.edit.probes import read_text
+from hubedit.edit.result import Edit, judge_collapse
+from hubedit.edit.spread import SiteReport
+from hubedit.edit.stages import Job
+from hubedit.edit.targets import Targets
+from hubedit.linalg import LowRank, Moments, output_drift, output_power
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.model.sites import Site
+
+
+def report(
+    em: EditableModel,
+    site: Site,
+    factor: LowRank,
+    moments: Mapping[Site, Moments],
+    lam: float = 0.0,
+    reached: float | None = None,
+) -> SiteReport:
+    """What an update is at a site; its drift is relative, on the statistics' corpus."""
+    moment, weight = moments[site].matrix, em.weight(site).float().cpu()
+    drift = output_drift(factor, moment) / max(output_power(weight, moment), 1e-30)
+    return SiteReport(lam, drift, reached, factor.norm(), float(weight.norm()))
+
+
+def finished(
+    job: Job,
+    factors: Mapping[Site, LowRank],
+    reports: Mapping[Site, SiteReport],
+    targets: Targets | None,
+    alpha: Mapping[int, float],
+) -> Edit:
+    """The edit, measured on held-out text. Raises CollapseError."""
+    em, ground = job.em, job.ground
+    with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
+        after = read_text(em, ground.text)
+    judge_collapse(reports, ground.clean.nll, after.nll, job.config, job.progress)
+    job.clock.lap("check")
+    return Edit(
+        {site: factors[site] for site in sorted(factors)},
+        ground.layers,
+        alpha,
+        reports,
+        None,
+        targets,
+        ground.traced,
+        float(torch.tensor(ground.clean.nll).exp()),
+        float(torch.tensor(after.nll).exp()),
+        0,
+        job.clock.laps,
+    )

@@ -1,0 +1,180 @@
+"""The last mile: the left factors descend on what the edit is judged by, through the whole model.
+
+A target is found at one layer, for one fact at a time, and the closed form spreads it with an eye on the
+corpus; between the two some of every fact is lost, and some of its neighbours. Here all prompts come
+together: what must give an answer (negative log-likelihood), and what must stay (KL to the unedited model:
+other beliefs about the subjects, beliefs about other subjects, text). The right factors stay, so the rank
+does not grow. In coordinates P = B (A C A^T)^1/2 the predicted drift tr(dW C dW^T) is |P|^2: a step of one
+length costs the same drift in every direction, and |P| is kept within its first length, so that the drift
+budget which the search chose still holds. Like ending a closed-form initialisation with a few steps of
+low-rank fine-tuning (LoRA, Hu et al. 2022), in the metric of MEMIT's objective.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hubedit.edit.asked import Asked
+from hubedit.edit.rows import OTHER, Row, Rows, chunks
+from hubedit.edit.spread import Solution, Spreader
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied, run
+from hubedit.model.memory import fitting
+from hubedit.model.sites import Site
+from hubedit.progress import Progress
+
+TOKENS = 4096
+"""Padded tokens in one pass; all activations above the first edited layer are kept for the gradient."""
+STEP_TOKENS = 32768
+"""Tokens of all prompts in one step; of a larger batch every step takes another part."""
+TEXT_ROWS = 24
+KEPT = 2**27
+"""Numbers of the unedited model's predictions that are kept from step to step; more are made again."""
+RATE = 0.15
+"""Length of the first step of every coordinate, relative to the root mean square of P."""
+FIRST, SECOND = 0.8, 0.9
+"""Decay of the mean gradient and of its mean square (Adam's, with one second moment a site)."""
+TOLD = 2.0
+"""Weight of other phrasings, and of what follows, beside the facts' own prompts and each thing that stays."""
+
+
+def polish(
+    em: EditableModel, spreader: Spreader, solution: Solution, asked: Asked, steps: int, progress: Progress
+) -> Solution:
+    """A solution with the same right factors whose left factors have descended `steps` times."""
+    groups = weighted(asked)
+    roots = {s: _root(spreader, s, f) for s, f in solution.factors.items()}
+    inverse = {s: torch.linalg.inv(r).float().to(em.device) for s, r in roots.items()}
+    right = {s: f.A.to(em.device) for s, f in solution.factors.items()}
+    points = {s: (f.B.to(roots[s]) @ roots[s]).float().to(em.device) for s, f in solution.factors.items()}
+    sizes = {s: float(p.norm()) for s, p in points.items()}
+    mean = {s: torch.zeros_like(p) for s, p in points.items()}
+    square = dict.fromkeys(points, 0.0)
+    clean: dict[int, Tensor] = {}
+    for step in range(steps):
+        rows = _part(groups, step)
+        gradients = _gradients(em, rows, points, inverse, right, clean)
+        pace = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for s, p in points.items():
+            g = gradients[s]
+            mean[s].mul_(FIRST).add_(g, alpha=1 - FIRST)
+            square[s] = SECOND * square[s] + (1 - SECOND) * float(g.square().mean())
+            length = math.sqrt(square[s] / (1 - SECOND ** (step + 1)))
+            if length > 0:
+                unit = sizes[s] / math.sqrt(p.numel()) / length / (1 - FIRST ** (step + 1))
+                p.sub_(mean[s], alpha=pace * unit)
+                p.mul_(min(1.0, sizes[s] / max(float(p.norm()), 1e-30)))
+        progress.advance()
+    factors = {s: LowRank((p @ inverse[s]).cpu(), solution.factors[s].A) for s, p in points.items()}
+    return Solution(factors, solution.spaces, spreader.reports(factors, solution))
+
+
+def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
+    """The prompts in groups; the mean over a group counts with its weight."""
+    bare = {r.fact: r for r in reversed(asked.rows)}
+    text = tuple(
+        Row(OTHER, tuple(ids[:-1]), 0, tuple(ids[1:]), preserve=True)
+        for ids in asked.probes.text[:TEXT_ROWS]
+        if len(ids) > 1
+    )
+    groups = (
+        (tuple(bare[n] for n in sorted(bare)), 1.0),
+        (asked.told, TOLD),
+        (asked.preserved, 1.0),
+        (asked.others, 1.0),
+        (text, 1.0),
+    )
+    return tuple((rows, weight) for rows, weight in groups if rows)
+
+
+def _part(groups: Sequence[tuple[tuple[Row, ...], float]], step: int) -> list[tuple[Row, float]]:
+    """The step's rows with their weights: all of them, or as many of every group as a step may hold."""
+    size = sum(len(r.ids) for rows, _ in groups for r in rows)
+    share = min(1.0, STEP_TOKENS / max(size, 1))
+    taken = []
+    for rows, weight in groups:
+        count = max(1, round(share * len(rows)))
+        some = rows if share == 1 else random.Random(f"polish/{step}").sample(rows, count)
+        taken += [(r, weight / len(some)) for r in some]
+    return taken
+
+
+def _gradients(
+    em: EditableModel,
+    rows: Sequence[tuple[Row, float]],
+    points: Mapping[Site, Tensor],
+    inverse: Mapping[Site, Tensor],
+    right: Mapping[Site, Tensor],
+    clean: dict[int, Tensor],
+) -> dict[Site, Tensor]:
+    """The gradient of the weighted objective in P, of every site."""
+    weight = {id(r): w for r, w in rows}
+    total = {s: torch.zeros_like(p) for s, p in points.items()}
+
+    def work(part: list[Row]) -> None:
+        tensors = Rows.of(em, part)
+        reference = _reference(em, part, tensors, clean)
+        leaves = {s: p.clone().requires_grad_() for s, p in points.items()}
+        with applied(em, {s: LowRank(p @ inverse[s], right[s]) for s, p in leaves.items()}):
+            each = _losses(em, part, tensors, reference)
+        loss = (each * torch.tensor([weight[id(r)] for r in part], device=em.device)).sum()
+        for s, g in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
+            total[s] += g
+
+    fitting(lambda budget: chunks([r for r, _ in rows], budget), work, TOKENS, em.device)
+    return total
+
+
+@torch.no_grad()
+def _reference(em: EditableModel, part: Sequence[Row], rows: Rows, clean: dict[int, Tensor]) -> Tensor | None:
+    """Log-probabilities of the unedited model where predictions stay, (positions, vocabulary)."""
+    kept = [r for r in part if r.preserve]
+    if not kept:
+        return None
+    if all(id(r) in clean for r in kept):
+        return torch.cat([clean[id(r)] for r in kept])
+    found = _log_probabilities(em, rows)[rows.preserve[rows.scored_row]]
+    if sum(t.numel() for t in clean.values()) + found.numel() <= KEPT:
+        at = 0
+        for r in kept:
+            clean[id(r)] = found[at : at + len(r.labels)]
+            at += len(r.labels)
+    return found
+
+
+def _losses(em: EditableModel, part: Sequence[Row], rows: Rows, reference: Tensor | None) -> Tensor:
+    """Of each row the mean over its positions: (rows,)."""
+    logp = _log_probabilities(em, rows)
+    each = -logp.gather(1, rows.label[:, None])[:, 0]
+    if reference is not None:
+        stays = rows.preserve[rows.scored_row]
+        each = each.masked_scatter(stays, (reference.exp() * (reference - logp[stays])).sum(-1))
+    lengths = torch.bincount(rows.scored_row, minlength=len(part))
+    zeros = torch.zeros(len(part), device=em.device)
+    return zeros.index_add(0, rows.scored_row, each / lengths[rows.scored_row])
+
+
+def _log_probabilities(em: EditableModel, rows: Rows) -> Tensor:
+    last = em.num_layers - 1
+    hidden = run(em, rows.batch, hidden=[last]).hidden[last]
+    logits: Tensor = em.head_logits(hidden[rows.scored_row, rows.scored_at])
+    result: Tensor = logits.float().log_softmax(-1)
+    return result
+
+
+def _root(spreader: Spreader, site: Site, factor: LowRank) -> Tensor:
+    """(r, r) lower triangular R with R R^T = A C A^T, float64, on the CPU."""
+    preserved = spreader.preserved(site)
+    right = factor.A.to(preserved.factor)
+    half = (right if preserved.basis is None else right @ preserved.basis) @ preserved.factor
+    gram = (half @ half.T).cpu()
+    # facts with the same key make it singular
+    gram.diagonal().add_(1e-6 * float(gram.diagonal().mean()))
+    root: Tensor = torch.linalg.cholesky(gram)
+    return root

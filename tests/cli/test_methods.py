@@ -1,0 +1,167 @@
+"""`hubedit apply --method`: every method through the whole pipeline, and what each refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from hubedit.cli.app import run
+from hubedit.cli.apply import Method
+from hubedit.cli.settings import settings
+from hubedit.config import EditConfig, from_dict
+from hubedit.errors import ConfigError
+from hubedit.model.hooks import applied
+from hubedit.model.load import load
+from hubedit.patch import Patch
+from hubedit.patch.owners import owners
+from hubedit.presets import METHODS, PRESETS, check_settings, method_defaults, preset
+from tests.cli.test_apply import CORPUS, facts_file
+from tests.pico import pico
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command line that ends before --method; the stages are cached from test to test."""
+    folder = tmp_path_factory.mktemp("methods")
+    model = pico("qwen2", folder / "model")
+    line = ["apply", str(facts_file(folder / "facts.jsonl")), "--model", str(model), "--device", "cpu"]
+    line += ["--layers", "1", "--corpus", CORPUS, "--tokens", "2000"]
+    return [*line, "--cache", str(folder / "cache")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_writes_a_patch_that_peft_loads(
+    words: list[str],
+    tmp_path: Path,
+    method: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # published settings damage a random model, which is not the question here
+    monkeypatch.setattr("hubedit.edit.methods.finish.judge_collapse", lambda *args: None)
+    out = tmp_path / "patch"
+    own = {
+        "intattn": ["--alpha", "0.3", "--no-search", "--repair", "0"],
+        "intattn-rome": ["--alpha", "0.3"],
+        "alphaedit": ["--null-space", "5%"],
+    }
+    line = [*words, "--method", method, *own.get(method, []), "--batch-size", "1"]
+    assert run([*line, "--out", str(out), "--json"]) == 0, capsys.readouterr().err
+    value = json.loads(capsys.readouterr().out)
+    assert value["method"] == method
+    patch = Patch.load(out)
+    record = patch.record
+    assert (record["method"], record["batch_size"], record["layers"]) == (method, 1, [1])
+    again = from_dict(EditConfig, {**record["config"]})
+    assert (again.method, again.batch_size) == (method, 1)
+    assert METHODS[method].title in (out / "README.md").read_text()
+    assert "--method" in record["command"] and method in record["command"]
+    # who owns a row is known where facts have rows of their own
+    assert (owners(patch) is None) == (method == "lora")
+
+    em = load(words[3], device="cpu")
+    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    with torch.no_grad():
+        plain = em.model(input_ids=ids).logits
+        with applied(em, patch.by_site(em)):
+            wanted = em.model(input_ids=ids).logits
+        auto: Any = AutoModelForCausalLM
+        base = auto.from_pretrained(em.path, dtype="float32", attn_implementation=em.family.attention)
+        found = PeftModel.from_pretrained(base, str(out)).eval()(input_ids=ids).logits
+    assert float((found - wanted).abs().max()) < 1e-3 * float(wanted.abs().max())
+    assert float((plain - wanted).abs().max()) > 1e-6
+
+
+def test_a_collapse_of_a_published_method_is_refused(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--method", "lora", "--out", str(tmp_path / "patch")]) == 1
+    said = capsys.readouterr().err
+    assert "relative drift" in said and "another --method" in said and "--drift" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--method", "magic"], "magic"),
+        (["--method", "memit", "--alpha", "0.3"], "--method memit has no --alpha"),
+        (["--method", "rome", "--lam", "3"], "--method rome has no --lam"),
+        (["--method", "rome", "--layers", "1-2"], "rome edits one layer"),
+        (["--method", "lora", "--null-space", "1%"], "--method lora has no --null-space"),
+        (["--method", "memit", "--lam", "0"], "memit needs a value of lam"),
+        (["--null-space", "much"], "cannot read null space 'much'"),
+        (["--null-space", "-1%"], "cannot read null space '-1%'"),
+        (["--batch-size", "-1"], "batch-size"),
+    ],
+)
+def test_options_that_do_not_fit_the_method(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    said: str,
+    dry: list[str],
+) -> None:
+    assert run([*words, "--out", str(tmp_path / "patch"), *extra, *dry]) == 2
+    found = capsys.readouterr()
+    assert said in found.err
+    assert "Traceback" not in found.err and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "sites", "rank"), [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8)]
+)
+def test_the_plan_knows_the_method(
+    words: list[str], method: str, sites: int, rank: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*words, "--layers", "1-2", "--method", method, "--dry-run"]
+    assert run([*line, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert (plan["sites"], plan["rank"]) == (sites, rank)
+    assert run(line) == 0
+    assert method in capsys.readouterr().out
+
+
+def test_the_options_are_the_methods() -> None:
+    assert [m.value for m in Method] == list(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_published_settings_are_complete_and_plain(method: str) -> None:
+    rows = [method_defaults(method), *(PRESETS[name][method] for name in PRESETS)]
+    for config in rows:
+        assert config.method == method
+        check_settings(config)
+        assert from_dict(EditConfig, {"method": method}).method == method
+    if method == "intattn":
+        assert rows[0] == EditConfig()
+        return
+    for config in rows:
+        assert (config.own, config.search, config.repair, config.targets.told) == (0.0, False, 0, 0)
+        assert config.targets.optimizer == "adam"
+    one = METHODS[method].one_layer
+    assert [c.layers for c in rows] == ["auto", *["5" if one else "4-8"] * len(PRESETS)]
+    assert settings("Qwen2.5-7B", method, batch_size=7) == preset("qwen2.5-7b", method).__class__(
+        **{**vars(preset("qwen2.5-7b", method)), "batch_size": 7}
+    )
+
+
+def test_settings_that_a_method_does_not_read_are_refused() -> None:
+    check_settings(EditConfig(method="rome", layers="3"))
+    with pytest.raises(ConfigError, match="rome has no setting 'alpha'"):
+        check_settings(EditConfig(method="rome", alpha="0.7"))
+    with pytest.raises(ConfigError, match="unknown method 'magic'") as caught:
+        check_settings(EditConfig(method="magic"))
+    assert all(name in caught.value.hint for name in METHODS)
+    with pytest.raises(ConfigError, match="collapse"):
+        check_settings(EditConfig(collapse="never"))  # type: ignore[arg-type]

@@ -1,0 +1,130 @@
+"""Editing in sequence: every batch meets the batches before it, and leaves their facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hubedit.cache import Cache
+from hubedit.edit.compute import compute
+from hubedit.edit.methods.batches import still
+from hubedit.edit.methods.prompts import contexts_of, published_rows
+from hubedit.facts import Fact
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.model.sites import Site
+from tests.edit.editing import FACTS
+from tests.edit.methods import dense
+from tests.edit.methods.dense import edited, memit_keys, moments, near, ridged, settings
+
+Editable = Callable[..., EditableModel]
+SITE = Site(1, "mlp")
+
+
+@pytest.mark.parametrize("method", ["memit", "emmet", "alphaedit"])
+def test_earlier_keys_join_what_is_preserved(method: str, editable: Editable, tmp_path: Path) -> None:
+    """Two batches of two facts, against the equations with K_prev written out."""
+    every: dict[str, dict[str, Any]] = {
+        "memit": {"lam": 20.0},
+        "emmet": {"lam": 3.0, "l2": 0.1},
+        "alphaedit": {"null_space": "5%", "l2": 0.5},
+    }
+    em, config = editable("llama"), settings(method, "1", batch_size=2, **every[method])
+    edit = edited(em, config, tmp_path)
+    assert edit.targets is not None and edit.targets.delta.shape[0] == 4
+    assert edit.factors[SITE].rank == 4
+    c = moments(em, config, tmp_path, SITE)
+    growing, earlier = dense.changed(em), torch.zeros_like(c)
+    eye = torch.eye(len(c), dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(c)
+    free = vectors[:, values < 0.05 * values[-1]]
+    p = free @ free.T
+
+    def solve(site: Site, k: Tensor, r: Tensor) -> Tensor:
+        if method == "alphaedit":
+            found: Tensor = torch.linalg.solve(p @ (k.T @ k + earlier) + config.l2 * eye, p @ k.T @ r)
+            return found.T
+        kept = ridged(config.lam * c + earlier)
+        if method == "memit":
+            change: Tensor = r.T @ k @ torch.linalg.inv(kept + k.T @ k)
+            return change
+        inverse = torch.linalg.inv(kept)
+        middle = k @ inverse @ k.T + config.l2 * torch.eye(len(k), dtype=torch.float64)
+        change = r.T @ torch.linalg.inv(middle) @ k @ inverse
+        return change
+
+    for start in (0, 2):
+        rows = published_rows(em, FACTS[start : start + 2], contexts_of(em, config))[0]
+        delta = edit.targets.delta[start : start + 2]
+        change = dense.through_layers(growing, rows, delta, [1], solve)[SITE]
+        part = LowRank(edit.factors[SITE].B[:, start : start + 2], edit.factors[SITE].A[start : start + 2])
+        near(part.dense(), change)
+        keys = memit_keys(growing, rows, SITE, 1)[0]
+        earlier = earlier + keys.T @ keys
+
+
+def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path) -> None:
+    """With batches, the second one moves the first one's hidden states less than when it knows nothing of
+    them."""
+    em = editable("llama")
+    config = settings("intattn", "1-2", alpha="0.3", search=False, repair=0, lam=0.05)
+    config = replace(config, targets=replace(config.targets, steps=20, contexts=0))
+    # one subject's facts share a key that must not be kept against them, so these are about two people each
+    first, second = FACTS[:2], FACTS[2:]
+    alone = compute(em, first, config, cache=Cache(tmp_path))
+    both = compute(em, FACTS, replace(config, batch_size=2), cache=Cache(tmp_path))
+    for site, factor in alone.factors.items():
+        assert torch.equal(both.factors[site].B[:, :2], factor.B)
+        assert torch.equal(both.factors[site].A[:2], factor.A)
+    rows = published_rows(em, first, ())[0]
+
+    def states(factors: dict[Site, LowRank]) -> Tensor:
+        with applied(em, factors):
+            return memit_keys(em, rows, Site(2, "mlp"), 2)[1]
+
+    # the same second batch, on the same model, without knowing of the first
+    with applied(em, dict(alone.factors)):
+        stranger = replace(em, identity=em.identity + "+first")
+        unprotected = compute(stranger, second, config, cache=Cache(tmp_path / "other"))
+    blind = {s: f + unprotected.factors[s] for s, f in alone.factors.items()}
+    before = states(dict(alone.factors))
+    protected = float((states(dict(both.factors)) - before).norm())
+    assert protected < 0.5 * float((states(blind) - before).norm())
+
+
+def test_many_batches_stay_within_the_width(editable: Editable, tmp_path: Path) -> None:
+    em = editable("llama")
+    facts = [
+        Fact(f"{name} {verb}", name, target)
+        for name in ("Rome", "Paris", "Tokyo", "London", "Vienna", "Madrid")
+        for verb in ("is in", "lies near", "was built in", "is ruled by", "is called", "has")
+        for target in ("Italy",)
+    ]
+    config = settings("memit", "1", lam=20.0, batch_size=18)
+    config = replace(config, targets=replace(config.targets, contexts=0, steps=2))
+    edit = edited(em, config, tmp_path, facts)
+    assert len(facts) > em.hidden_size
+    assert edit.factors[SITE].rank == em.hidden_size
+    assert edit.targets is not None and len(edit.targets.delta) == len(facts)
+
+
+@pytest.mark.parametrize("method", ["rome", "r-rome"])
+def test_rome_s_facts_are_a_sequence_whatever_the_batches(
+    method: str, editable: Editable, tmp_path: Path
+) -> None:
+    em = editable("llama")
+    one, two = (edited(em, settings(method, "1", batch_size=n), tmp_path) for n in (0, 2))
+    assert torch.equal(one.factors[SITE].B, two.factors[SITE].B)
+
+
+def test_what_is_edited_again_is_not_kept() -> None:
+    old = [Fact("Rome is in", "Rome", "Peru"), Fact("Paris is in", "Paris", "Peru")]
+    assert still(old, [Fact("rome is in", "rome", "Chile")]) == old[1:]
+    assert still(old, [Fact("Rome is by", "Rome", "the sea")]) == old

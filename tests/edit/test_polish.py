@@ -1,0 +1,112 @@
+"""Polishing: what was asked for comes closer, what must stay stays, and the drift does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hubedit.cache import Cache
+from hubedit.config import EditConfig, StatsConfig
+from hubedit.edit import polish as module
+from hubedit.edit.asked import Asked, prepare
+from hubedit.edit.compute import compute
+from hubedit.edit.polish import polish, weighted
+from hubedit.edit.result import Clock
+from hubedit.edit.rows import Rows
+from hubedit.edit.spread import Budget, Solution, Spreader
+from hubedit.edit.stages import Job, cached_targets, measure
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.progress import Silent
+from tests.edit.editing import FACTS
+
+Editable = Callable[..., EditableModel]
+CONFIG = EditConfig(layers="0-1", alpha="0.3", stats=StatsConfig(tokens=600), polish=6, repair=0)
+
+
+def solved(em: EditableModel, config: EditConfig = CONFIG) -> tuple[Spreader, Solution, Asked]:
+    clock = Clock()
+    ground = measure(em, FACTS, config, Cache(None), Silent(), clock)
+    asked = prepare(em, FACTS, config, ground.corpus, ground.text)
+    job = Job(em, FACTS, config, ground, Cache(None), Silent(), clock)
+    targets = cached_targets(job, asked.all_rows, ground.layers[-1])
+    spreader = Spreader(em, asked.rows, len(FACTS), ground.layers, ground.moments, around=asked.rows)
+    return spreader, spreader.solve(targets.delta, ground.alpha, Budget(0.02, 0.05)), asked
+
+
+def objective(em: EditableModel, solution: Solution, asked: Asked) -> float:
+    """The weighted objective, written out: every group's mean by itself."""
+    total = 0.0
+    for rows, weight in weighted(asked):
+        for r in rows:
+            tensors = Rows.of(em, [r])
+            with torch.no_grad():
+                clean = module._log_probabilities(em, tensors)
+                with applied(em, {s: f.to(em.device) for s, f in solution.factors.items()}):
+                    now = module._log_probabilities(em, tensors)
+            kl = (clean.exp() * (clean - now)).sum(-1)
+            nll = -now.gather(1, tensors.label[:, None])[:, 0]
+            total += weight * float((kl if r.preserve else nll).mean()) / len(rows)
+    return total
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2"])
+def test_the_objective_falls_and_no_drift_grows(editable: Editable, family: str) -> None:
+    em = editable(family)
+    spreader, before, asked = solved(em)
+    weights = em.weights_hash()
+    after = polish(em, spreader, before, asked, 6, Silent())
+    assert objective(em, after, asked) < objective(em, before, asked)
+    for site, factor in after.factors.items():
+        assert torch.equal(factor.A, before.factors[site].A)
+        assert factor.rank == before.factors[site].rank
+        assert after.reports[site].drift <= before.reports[site].drift * 1.001
+    assert em.weights_hash() == weights
+    assert all(p.grad is None for p in em.model.parameters())
+
+
+def test_memory_and_parts_change_nothing_but_rounding(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    spreader, before, asked = solved(em)
+    whole = polish(em, spreader, before, asked, 2, Silent())
+    monkeypatch.setattr(module, "TOKENS", 64)
+    monkeypatch.setattr(module, "KEPT", 0)
+    parts = polish(em, spreader, before, asked, 2, Silent())
+    for site, factor in whole.factors.items():
+        torch.testing.assert_close(parts.factors[site].B, factor.B, rtol=1e-3, atol=1e-5)
+
+
+def test_a_large_batch_is_taken_in_parts(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+    em = editable()
+    _, _, asked = solved(em)
+    groups = weighted(asked)
+    monkeypatch.setattr(module, "STEP_TOKENS", sum(len(r.ids) for rows, _ in groups for r in rows) // 3)
+    one, other = module._part(groups, 0), module._part(groups, 1)
+    assert one == module._part(groups, 0) and one != other
+    assert len(one) < sum(len(rows) for rows, _ in groups)
+    for part in (one, other):
+        assert sum(w for _, w in part) == pytest.approx(sum(weight for _, weight in groups))
+
+
+def test_none_wanted_none_done_and_worse_is_not_kept(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    plain = compute(em, FACTS, replace(CONFIG, polish=0), cache=Cache(None))
+    monkeypatch.setattr(
+        "hubedit.edit.compute.polish", lambda em, spreader, solution, *rest: _ruined(solution)
+    )
+    kept = compute(em, FACTS, CONFIG, cache=Cache(None))
+    for site, factor in plain.factors.items():
+        assert torch.equal(kept.factors[site].B, factor.B)
+
+
+def _ruined(solution: Solution) -> Solution:
+    factors = {s: LowRank(f.B * -50, f.A) for s, f in solution.factors.items()}
+    return Solution(factors, solution.spaces, solution.reports)
