@@ -1,0 +1,131 @@
+"""Curves: measures over alpha, and over the number of edits. matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubedit.bench.metrics import FORCED, GREEDY, Metric
+from hubedit.bench.numbers import Line
+from hubedit.bench.published import beside
+from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#000000")
+_MARKERS = "osD^vP"
+
+
+def figures(found: Sequence[Line]) -> dict[str, bytes]:
+    """PNG by file name: a pair for every model and data set with at least three alphas, and one for every
+    model and data set with several numbers of edits."""
+    made: dict[str, bytes] = {}
+    sweeps: dict[tuple[str, str, str, int, int], list[Line]] = {}
+    sizes: dict[tuple[str, str], list[Line]] = {}
+    for line in found:
+        if line.alpha and line.numbers:
+            key = (line.model, line.data, line.label, line.edits, line.batch_size)
+            sweeps.setdefault(key, []).append(line)
+        if line.numbers:
+            sizes.setdefault((line.model, line.data), []).append(line)
+    for sweep, own in sweeps.items():
+        if sum(_share(line) is not None for line in own) >= 3:
+            name = _name(*sweep[:3], f"{sweep[3]}-{sweep[4]}" if len(sweeps) > 1 else "")
+            title = f"{sweep[2]} on {sweep[0]}, {sweep[1]}"
+            made[f"alpha-{name}-forced.png"] = png(lambda: alpha_figure(own, FORCED[:3], title))  # noqa: B023
+            made[f"alpha-{name}-greedy.png"] = png(lambda: alpha_figure(own, GREEDY, title))  # noqa: B023
+    for place, own in sizes.items():
+        if len({line.edits for line in own}) > 1:
+            title = f"{place[0]}, {place[1]}"
+            made[f"edits-{_name(*place)}.png"] = png(lambda: edits_figure(own, GREEDY[-1], title))  # noqa: B023
+    return made
+
+
+def alpha_figure(own: Sequence[Line], metrics: Sequence[Metric], title: str) -> Figure:
+    """Lines over alpha with 95 % bands; published numbers dotted; the traced alpha as an upright line."""
+    made = figure(7.6, 4.4)
+    axis = made.subplots()
+    given = sorted(
+        ((share, line) for line in own if (share := _share(line)) is not None), key=lambda pair: pair[0]
+    )
+    for place, metric in enumerate(metrics):
+        points = [(x, line.numbers[metric.key]) for x, line in given if metric.key in line.numbers]
+        if not points:
+            continue
+        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        x = [share for share, _ in points]
+        y = [metric.scale * number.mean for _, number in points]
+        axis.plot(x, y, color=colour, marker=marker, markersize=4, label=metric.name)
+        ends = [(share, n.low, n.high) for share, n in points if n.low is not None and n.high is not None]
+        if len(ends) == len(points):
+            low, high = ([metric.scale * end[side] for end in ends] for side in (1, 2))
+            axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        printed = [
+            (share, float(found[metric.key].text))
+            for share, line in given
+            if metric.key in (found := beside((1, 2), line.model, line.data, line.method, f"{share:g}"))
+        ]
+        if printed:
+            axis.plot(
+                *zip(*printed, strict=True), color=colour, linestyle=":", label=f"{metric.name}, published"
+            )
+    traced = next((line.traced_alpha for line in own if line.traced_alpha is not None), None)
+    if traced is not None:
+        axis.axvline(traced, color="black", alpha=0.5, linewidth=0.9, linestyle="--")
+        axis.text(traced, 1.01, "traced", transform=axis.get_xaxis_transform(), fontsize=8)
+    _finish(made, axis, "alpha (share of attention)", "per cent", title)
+    return made
+
+
+def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
+    """One line a method over the number of edits (logarithmic), bars for 95 % intervals."""
+    made = figure(7.6, 4.4)
+    axis = made.subplots()
+    groups: dict[str, list[Line]] = {}
+    for line in own:
+        if metric.key in line.numbers:
+            alpha = f", alpha {line.alpha}" if line.alpha else ""
+            batch = f", batches of {line.batch_size}" if line.batch_size else ""
+            groups.setdefault(f"{line.label}{alpha}{batch}", []).append(line)
+    for place, (name, group) in enumerate(groups.items()):
+        group.sort(key=lambda line: line.edits)
+        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        x = [line.edits for line in group]
+        y = [metric.scale * line.numbers[metric.key].mean for line in group]
+        axis.plot(x, y, color=colour, marker=marker, markersize=5, label=name)
+        for at, line in zip(x, group, strict=True):
+            number = line.numbers[metric.key]
+            if number.low is not None and number.high is not None:
+                ends = [metric.scale * number.low, metric.scale * number.high]
+                axis.plot([at, at], ends, color=colour, linewidth=1)
+    axis.set_xscale("log")
+    ticks = sorted({line.edits for line in own})
+    axis.xaxis.set_ticks(ticks, [str(tick) for tick in ticks])
+    axis.xaxis.set_ticks([], minor=True)
+    _finish(made, axis, "edits", f"{metric.name}, per cent", title)
+    return made
+
+
+def _finish(made: Figure, axis: Any, x: str, y: str, title: str) -> None:
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.set_ylim(bottom=0)
+    axis.set_axisbelow(True)
+    axis.grid(axis="y", color="black", alpha=0.12)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(title, fontsize=10, loc="left", pad=14)
+    made.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+
+
+def _share(line: Line) -> float | None:
+    try:
+        return float(line.alpha)
+    except ValueError:
+        return None
+
+
+def _name(*parts: str) -> str:
+    """A file name of letters, digits and dashes."""
+    text = "-".join(part for part in parts if part)
+    return "-".join("".join(c if c.isalnum() or c == "." else " " for c in text).split()).lower()

@@ -1,0 +1,44 @@
+"""The metrics of the tables: where they stand in the results file, and how they are printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hubedit.bench.numbers import Line, Number
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`key`: in the results file; `scale`: what it is multiplied by as printed; `digits`: after the point."""
+
+    key: str
+    name: str
+    scale: float = 100.0
+    digits: int = 2
+
+
+FORCED = (
+    Metric("teacher-forced/edit_success", "Edit Success"),
+    Metric("teacher-forced/portability_mean", "Portability"),
+    Metric("teacher-forced/locality_mean", "Locality"),
+    Metric("text/fluency", "Fluency"),
+)
+GREEDY = (
+    Metric("answers/success", "Success", digits=1),
+    Metric("answers/generalisation", "Generalisation", digits=1),
+    Metric("answers/locality", "Locality (greedy)", digits=1),
+    Metric("answers/neighbourhood", "Neighbourhood", digits=1),
+    Metric("answers/portability", "Portability (greedy)", digits=1),
+    Metric("answers/harmonic_mean", "Harmonic mean", digits=1),
+)
+PERPLEXITY = Metric("text/perplexity", "PPL", scale=1.0)
+
+
+def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:
+    """`92.70 (91.90 to 93.50)`; "" where nothing was measured, "failed" where every replicate of the line
+    ended with an error."""
+    if number is None:
+        return "failed" if line is not None and line.errors and not line.numbers else ""
+    values = [x for x in (number.mean, number.low, number.high) if x is not None]
+    shown = [f"{metric.scale * x:.{metric.digits}f}" for x in values]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})" if len(shown) == 3 else shown[0]

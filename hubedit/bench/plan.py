@@ -1,0 +1,263 @@
+"""A benchmark as it is written down: models, data, methods, and what each is crossed with.
+
+Read from TOML or JSON; an unknown word is an error, because a misspelt setting would silently measure
+something else.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hubedit.errors import ConfigError
+
+TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
+NAMES = {
+    "intattn": "IntAttn-Edit",
+    "memit": "MEMIT",
+    "rome": "ROME",
+    "r-rome": "R-ROME",
+    "intattn-rome": "IntAttn-Edit for ROME",
+    "alphaedit": "AlphaEdit",
+    "emmet": "EMMET",
+    "lora": "LoRA",
+}
+BALANCED = ("intattn", "intattn-rome")
+"""The methods that have an alpha; the others are run once, not once for each."""
+
+Settings = Mapping[str, Any]
+Sample = Literal["first", "random"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """`name`: how tables call it, and what replicates share: models of one name are averaged over.
+    `ref`: a folder or repo[@revision]; `preset`: the model's name in `hubedit.presets`, "" for none."""
+
+    name: str
+    ref: str
+    preset: str = ""
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """`source`: a file of facts or benchmark records (`{model}` in it is the model's folder), or a data
+    set by name as `hubedit eval --dataset` takes it."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method with its settings. `alphas`: () leaves the settings' own; `batch_sizes`: 0 is all edits at
+    once, () leaves the settings' own; `published`: start from published settings (the model's preset) also
+    where hubedit has defaults of its own, which is the joint method. The other methods always do."""
+
+    method: str
+    label: str
+    alphas: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    published: bool = False
+    settings: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """`fluency`: texts written for the first so many facts; `text`: unrelated text for perplexity, "" is
+    what the edit's statistics come from; `tasks`: of lm-eval; `task_limit`: questions of each, 0 for all."""
+
+    fluency: int = 100
+    text: str = ""
+    tasks: tuple[str, ...] = ()
+    task_limit: int = 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything is crossed: models x data x runs (x alphas x batch sizes) x edits x seeds.
+
+    `edits`: how many facts are edited; `sample`: the first ones of the data, or others drawn for every seed
+    (the default where there are several);
+    `settings`: of `EditConfig`, by dotted name, for all runs.
+    """
+
+    title: str
+    models: tuple[ModelEntry, ...]
+    data: tuple[DataEntry, ...]
+    runs: tuple[Run, ...]
+    tables: tuple[str, ...] = ("methods",)
+    edits: tuple[int, ...] = (100,)
+    seeds: tuple[int, ...] = (0,)
+    sample: Sample = "first"
+    settings: Settings = field(default_factory=dict)
+    measure: Measures = field(default_factory=Measures)
+
+
+def read_bench(path: str | Path) -> Bench:
+    """The benchmark of a TOML or JSON file. Raises ConfigError with what is wrong in it.
+
+    Relative paths of models and data are relative to the file's folder where they exist there.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is neither TOML nor JSON: {error}") from error
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path} holds no benchmark", "see docs/bench.md")
+    return parse(data, str(path), path.parent)
+
+
+def parse(data: Mapping[str, Any], source: str = "benchmark", folder: Path | None = None) -> Bench:
+    """The benchmark of a mapping as TOML gives it. Raises ConfigError; `source` is for its messages."""
+    top = _Reader(data, source)
+    models = tuple(_model(_Reader(m, f"{source}: models"), folder) for m in top.tables("models"))
+    found = tuple(_data(_Reader(d, f"{source}: data"), folder) for d in top.tables("data"))
+    alphas, batch_sizes = top.texts("alphas"), top.numbers("batch_sizes")
+    runs = tuple(_run(_Reader(r, f"{source}: runs"), alphas, batch_sizes) for r in top.tables("runs"))
+    measure = _Reader(top.table("measure"), f"{source}: measure")
+    default = Measures()
+    measures = Measures(
+        measure.number("fluency", default.fluency),
+        measure.text("text", default.text),
+        measure.texts("tasks"),
+        measure.number("task_limit", 0),
+    )
+    measure.end()
+    seeds = top.numbers("seeds") or (0,)
+    # seeds that edit the same facts would make intervals of next to no width
+    sample = top.choice("sample", ("first", "random"), "first" if len(seeds) == 1 else "random")
+    bench = Bench(
+        top.text("title", Path(source).stem),
+        models,
+        found,
+        runs,
+        top.texts("tables") or ("methods",),
+        top.numbers("edits") or (100,),
+        seeds,
+        "random" if sample == "random" else "first",
+        top.table("set"),
+        measures,
+    )
+    top.end()
+    for table in bench.tables:
+        if table not in TABLES:
+            raise ConfigError(f"{source}: unknown table {table!r}", f"one of: {', '.join(TABLES)}")
+    if not bench.runs:
+        raise ConfigError(f"{source}: no runs", 'write [[runs]] with method = "intattn"')
+    if min(bench.edits) < 1:
+        raise ConfigError(f"{source}: edits must be at least 1")
+    return bench
+
+
+def _model(at: _Reader, folder: Path | None) -> ModelEntry:
+    ref = _place(at.text("ref"), folder)
+    name = at.text("name", ref.rstrip("/").rpartition("/")[2])
+    entry = ModelEntry(name, ref, at.text("preset", ""))
+    at.end()
+    return entry
+
+
+def _data(at: _Reader, folder: Path | None) -> DataEntry:
+    source = _place(at.text("source"), folder)
+    entry = DataEntry(at.text("name", Path(source).stem), source)
+    at.end()
+    return entry
+
+
+def _run(at: _Reader, alphas: Sequence[str], batch_sizes: Sequence[int]) -> Run:
+    method = at.choice("method", tuple(NAMES))
+    own = at.texts("alphas")
+    if own and method not in BALANCED:
+        raise ConfigError(f"{at.source}: {method} has no alpha", f"only {' and '.join(BALANCED)} have one")
+    run = Run(
+        method,
+        at.text("label", NAMES[method]),
+        (own or tuple(alphas)) if method in BALANCED else (),
+        at.numbers("batch_sizes") or tuple(batch_sizes),
+        at.flag("published"),
+        at.table("set"),
+    )
+    at.end()
+    return run
+
+
+def _place(text: str, folder: Path | None) -> str:
+    """A path relative to the configuration's folder, where that is there; else the text as it is."""
+    if folder is not None and text and not Path(text).is_absolute() and (folder / text).exists():
+        return str(folder / text)
+    return text
+
+
+class _Reader:
+    """Takes typed values out of a mapping; what nobody took is an error."""
+
+    def __init__(self, data: Any, source: str) -> None:
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{source}: a table was expected, not {data!r}")
+        self._data, self.source, self._taken = data, source, set[str]()
+
+    def _take(self, key: str, kind: type, default: Any, what: str) -> Any:
+        self._taken.add(key)
+        value = self._data.get(key, default)
+        if value is None:
+            raise ConfigError(f"{self.source}: {key} is missing")
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ConfigError(f"{self.source}: {key} must be {what}, not {value!r}")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return str(self._take(key, str, default, "text"))
+
+    def number(self, key: str, default: int) -> int:
+        value = int(self._take(key, int, default, "a whole number"))
+        if value < 0:
+            raise ConfigError(f"{self.source}: {key} must not be negative")
+        return value
+
+    def flag(self, key: str) -> bool:
+        return bool(self._take(key, bool, False, "true or false"))
+
+    def choice(self, key: str, known: Sequence[str], default: str | None = None) -> str:
+        value = self.text(key, default)
+        if value not in known:
+            raise ConfigError(f"{self.source}: unknown {key} {value!r}", f"one of: {', '.join(known)}")
+        return value
+
+    def table(self, key: str) -> Settings:
+        found: Settings = self._take(key, Mapping, {}, "a table")
+        return dict(found)
+
+    def tables(self, key: str) -> list[Any]:
+        return list(self._take(key, list, [], "a list of tables"))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Text or numbers: alpha may be 0.3 or "auto"."""
+        values = self._take(key, list, [], "a list")
+        return tuple(value if isinstance(value, str) else f"{value:g}" for value in map(self._plain, values))
+
+    def numbers(self, key: str) -> tuple[int, ...]:
+        values = self._take(key, list, [], "a list")
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ConfigError(f"{self.source}: {key} must be whole numbers, not {value!r}")
+        return tuple(values)
+
+    def _plain(self, value: Any) -> str | int | float:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return value
+        raise ConfigError(f"{self.source}: text or a number was expected, not {value!r}")
+
+    def end(self) -> None:
+        unknown = sorted(set(self._data) - self._taken)
+        if unknown:
+            known = ", ".join(sorted(self._taken))
+            raise ConfigError(f"{self.source}: unknown setting {unknown[0]!r}", f"known: {known}")

@@ -1,0 +1,297 @@
+"""Runs the cells of a benchmark that nobody has finished, and adds each to the results file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hubedit
+from hubedit.bench.cells import Cell, cells
+from hubedit.bench.facts import Pool, chosen, pool, sha256
+from hubedit.bench.numbers import settings as told_settings
+from hubedit.bench.plan import Bench, ModelEntry
+from hubedit.bench.results import Results, Row
+from hubedit.cache import Cache, digest
+from hubedit.config import StatsConfig, to_dict
+from hubedit.edit.balance import alphas
+from hubedit.edit.compute import TEXT_ROWS, Edit, compute
+from hubedit.edit.corpus import holdout_rows
+from hubedit.edit.record import base_name, device_name, peak_memory, versions
+from hubedit.errors import ConfigError, HubEditError, ModelError
+from hubedit.evaluate import harness
+from hubedit.evaluate.measure import Settings, measure
+from hubedit.evaluate.report import report
+from hubedit.evaluate.side import Side
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.fetch import find, identity
+from hubedit.model.load import load, pick_device
+from hubedit.model.memory import release
+from hubedit.patch.base import tensor_sha256
+from hubedit.progress import Progress, Silent
+from hubedit.report.measures import measures
+
+_VERSION = 1  # of what a row holds; a change makes the old ones void
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the edits are computed: as for `hubedit.model.load.load`. `task_path`: a folder with tasks of
+    one's own; `retry`: failed cells are run again."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    cache: Cache | None = None
+    task_path: Path | None = None
+    trust_remote_code: bool = False
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """Cells: `computed` by this run, `failed` of them, `kept` from earlier runs, `elsewhere`: another process
+    is computing them. `problems`: models and data that cannot be used, lines of the file that are none."""
+
+    computed: int = 0
+    failed: int = 0
+    kept: int = 0
+    elsewhere: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def run(bench: Bench, out: Path, *, machine: Machine | None = None, progress: Progress | None = None) -> Done:
+    """Computes what is missing in `out`. A cell that fails is recorded with its error, and the next begins.
+
+    Raises ConfigError for a benchmark that cannot be run at all. Models and data that cannot be read are
+    told in `problems`; nothing of them is recorded, so they are tried again by the next run.
+    """
+    machine, progress = machine or Machine(), progress or Silent()
+    work = cells(bench)
+    if not bench.models or not bench.data:
+        what = "model" if not bench.models else "data"
+        raise ConfigError(f"the benchmark names no {what}", f"give it with --{what}")
+    if bench.measure.tasks:
+        harness.require()
+        harness.unique(bench.measure.tasks)
+    pick_device(machine.device)
+    results = Results(out)
+    counts = dict.fromkeys(("computed", "failed", "kept", "elsewhere"), 0)
+    problems = list(results.read().problems)
+    for model in bench.models:
+        own = [cell for cell in work if cell.model == model]
+        try:
+            bed = _Bed(model, bench, machine, progress, results)
+        except (ModelError, ConfigError) as error:
+            problems.append(f"{model.name} is left out: {error.message}")
+            continue
+        try:
+            for name, count in bed.work(own).items():
+                counts[name] += count
+        except ModelError as error:
+            problems.append(f"{model.name} is left out: {error.message}")
+        problems += bed.problems
+    return Done(**counts, problems=tuple(problems))
+
+
+@dataclass
+class _Bed:
+    """One model, loaded when the first cell needs it, with the data that its cells edit."""
+
+    model: ModelEntry
+    bench: Bench
+    machine: Machine
+    progress: Progress
+    results: Results
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        source = find(self.model.ref, code=self.machine.trust_remote_code)
+        self._identity, self._folder = identity(source), source.folder
+        self._cache = self.machine.cache or Cache()
+        self._em: EditableModel | None = None
+        self._pools: dict[str, Pool | None] = {}
+
+    def work(self, own: Sequence[Cell]) -> dict[str, int]:
+        """Passes over the cells until a pass finds nothing to do; a cell of a process that has died
+        meanwhile is taken over."""
+        counts = dict.fromkeys(("computed", "failed", "kept", "elsewhere"), 0)
+        keyed = [(cell, self._key(cell)) for cell in own]
+        todo = [(cell, key) for cell, key in keyed if key]
+        done = self.results.read().by_key
+        counts["kept"] = sum(1 for _, key in todo if self._finished(done.get(key)))
+        mine: set[str] = set()
+        while True:
+            before, elsewhere = len(mine), 0
+            for number, (cell, key) in enumerate(todo, 1):
+                if key in mine or self._finished(self.results.read().by_key.get(key)):
+                    continue
+                with self.results.claim(key) as free:
+                    if not free:
+                        elsewhere += 1
+                        continue
+                    # another process may have finished it between the look and the claim
+                    if self._finished(self.results.read().by_key.get(key)):
+                        continue
+                    row = self._row(cell, key, f"[{number}/{len(todo)}] {cell.title}")
+                    self.results.append(row)
+                    mine.add(key)
+                    counts["computed"] += 1
+                    counts["failed"] += "error" in row
+            if len(mine) == before:
+                counts["elsewhere"] = elsewhere
+                return counts
+
+    def _finished(self, row: Row | None) -> bool:
+        return row is not None and not (self.machine.retry and "error" in row)
+
+    def _key(self, cell: Cell) -> str:
+        """The hash of all that the cell's numbers depend on; "" where its data cannot be read."""
+        facts = self._pool(cell)
+        if facts is None:
+            return ""
+        tasks = [
+            harness.task_key(task, self.machine.task_path, self.bench.measure.task_limit)
+            for task in harness.unique(self.bench.measure.tasks)
+        ]
+        return digest(
+            {
+                "version": [_VERSION, hubedit.__version__],
+                "model": self._identity,
+                "device": pick_device(self.machine.device).type,
+                "dtype": self.machine.dtype,
+                "facts": facts.sha256,
+                "sample": self.bench.sample,
+                "cell": cell.told(),
+                "config": to_dict(cell.config),
+                "measure": asdict(self.bench.measure),
+                "tasks": tasks,
+            }
+        )
+
+    def _pool(self, cell: Cell) -> Pool | None:
+        source = cell.data.source.replace("{model}", str(self._folder))
+        if source not in self._pools:
+            try:
+                self._pools[source] = pool(source)
+            except HubEditError as error:
+                self._pools[source] = None
+                self.problems.append(f"{cell.data.name} is left out: {error.message}")
+        return self._pools[source]
+
+    def _loaded(self) -> EditableModel:
+        if self._em is None:
+            self.progress.start(f"loading {self.model.name}")
+            machine = self.machine
+            self._em = load(
+                self.model.ref,
+                device=machine.device,
+                dtype=machine.dtype,
+                trust_remote_code=machine.trust_remote_code,
+            )
+            self.progress.finish(f"{self._em.num_layers} layers on {self._em.device}")
+        return self._em
+
+    def _row(self, cell: Cell, key: str, title: str) -> Row:
+        """The cell's line: its numbers, or the error that it ended with."""
+        em = self._loaded()
+        self.progress.start(title)
+        head = {"key": key, "cell": cell.told(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        try:
+            found = self._computed(em, cell)
+        except (HubEditError, RuntimeError, MemoryError, ArithmeticError) as error:
+            release(em.device)
+            first = (str(getattr(error, "message", error)).strip() or type(error).__name__).splitlines()[0]
+            self.progress.finish(f"failed: {first}")
+            return {**head, "error": {"kind": type(error).__name__, "message": first}, **_made(em, cell)}
+        success = found["metrics"].get("answers/success", {}).get("after")
+        mean = found["metrics"].get("answers/harmonic_mean", {}).get("after")
+        shown = [
+            f"{name} {100 * x:.1f}" for name, x in (("success", success), ("mean", mean)) if x is not None
+        ]
+        self.progress.finish(", ".join(shown))
+        return {**head, **found, **_made(em, cell)}
+
+    def _computed(self, em: EditableModel, cell: Cell) -> dict[str, Any]:
+        data, bench = self._pool(cell), self.bench
+        assert data is not None
+        facts, start = chosen(em, cell, data, bench.sample), time.perf_counter()
+        edit = compute(em, facts, cell.config, cache=self._cache)
+        middle = time.perf_counter()
+        metrics, notes = self._measured(em, cell, facts, edit)
+        ended = time.perf_counter()
+        return {
+            "metrics": metrics,
+            "facts": {"n": len(facts), "sha256": sha256(facts), "repeated": data.repeated},
+            "edit": edit_told(edit),
+            "seconds": {"edit": middle - start, "evaluation": ended - middle, **edit.seconds},
+            "notes": notes,
+        }
+
+    def _measured(
+        self, em: EditableModel, cell: Cell, facts: Sequence[Fact], edit: Edit
+    ) -> tuple[dict[str, Any], list[str]]:
+        wanted = self.bench.measure
+        text = StatsConfig(corpus=wanted.text, seed=cell.seed) if wanted.text else cell.config.stats
+        rows = holdout_rows(em, text, TEXT_ROWS, self._cache, Silent()) if wanted.text != "none" else []
+        tasks = harness.unique(wanted.tasks)
+        settings = Settings(wanted.fluency, tasks, self.machine.task_path, wanted.task_limit, cell.seed)
+        base, side = Side(em), Side(em, edit.factors, _identity(edit))
+        old = measure(base, facts, settings=settings, cache=self._cache)
+        new = measure(side, facts, before=base, rows=rows, settings=settings, cache=self._cache)
+        data = report(facts, old, new, seed=cell.seed)
+        return flat(data), list(data.get("notes", ()))
+
+
+def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """A report's numbers by "group/key": {"before", "after", "low", "high", "error", "n"}, without what
+    was not measured. Shares are 0..1."""
+    found = {}
+    for one in measures(data):
+        entry: dict[str, float | None] = {"before": one.before.value if one.before else None, "n": one.n}
+        if one.after is not None:
+            after = one.after
+            entry |= {"after": after.value, "low": after.low, "high": after.high, "error": after.error}
+        found[f"{one.group}/{one.key}"] = {name: x for name, x in entry.items() if x is not None}
+    return found
+
+
+def edit_told(edit: Edit) -> dict[str, Any]:
+    """Where and how strongly the edit writes. `alpha_mean`: attention's share as it was used, which a search
+    may have changed; `alpha_traced`: as the trace has it, the same at every layer."""
+    told: dict[str, Any] = {"layers": list(edit.layers), "repaired": edit.repaired}
+    if edit.alpha:
+        shares = {str(layer): edit.alpha[layer] for layer in edit.layers}
+        told |= {"alpha": shares, "alpha_mean": sum(shares.values()) / len(shares)}
+    if edit.trace is not None:
+        attention, mlp = edit.trace.ie_prob["attention"], edit.trace.ie_prob["mlp"]
+        told["alpha_traced"] = alphas(list(attention), list(mlp), edit.layers, "auto")[edit.layers[0]]
+    return told
+
+
+def _made(em: EditableModel, cell: Cell) -> dict[str, Any]:
+    """Of which model and with which settings; no path of this machine."""
+    return {
+        "model": {
+            "name": base_name(em),
+            "identity": em.identity,
+            "family": em.family.name,
+            "parameters": sum(p.numel() for p in em.model.parameters()),
+            "dtype": str(em.dtype).removeprefix("torch."),
+            "device": device_name(em.device),
+        },
+        "config": told_settings(cell.config),
+        "versions": versions(),
+        "peak_memory": peak_memory(em.device),
+    }
+
+
+def _identity(edit: Edit) -> str:
+    halves = {
+        f"{site.layer}.{site.kind}": [tensor_sha256(f.B), tensor_sha256(f.A)]
+        for site, f in edit.factors.items()
+    }
+    return digest(halves)

@@ -1,0 +1,289 @@
+"""Results as tables in the shape of the published ones; what was not measured is absent, never zero."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubedit.bench.metrics import FORCED, GREEDY, PERPLEXITY, Metric, text
+from hubedit.bench.numbers import Line
+from hubedit.bench.plan import Bench
+from hubedit.bench.published import JOINT, SOURCE, Published, beside
+from hubedit.report.markup import cell
+
+_PRINTED = {"alpha": (1, 2), "modules": (3,), "methods": (3,), "batches": (), "rome": (4,), "abilities": (5,)}
+_TITLES = {
+    "alpha": "Shares of attention (alpha)",
+    "modules": "Attention only, MLP only, joint",
+    "rome": "ROME and IntAttn-Edit for ROME",
+    "methods": "Methods",
+    "batches": "Edits at once and in sequence",
+    "abilities": "General abilities after the edits",
+}
+_BEFORE = "Before edit"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text, "" where nothing was measured; the first `heads` columns are names."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    heads: int = 1
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """With its title and notes."""
+        dashes = "|".join("---" if n < self.heads else "---:" for n in range(len(self.columns)))
+        rows = ["| " + " | ".join(cell(word) for word in row) + " |" for row in (self.columns, *self.rows)]
+        return "\n".join([f"## {cell(self.title)}", "", rows[0], f"|{dashes}|", *rows[1:], ""]) + "".join(
+            f"\n{cell(note)}\n" for note in self.notes
+        )
+
+
+def tables(bench: Bench, found: Sequence[Line]) -> list[Table]:
+    """The tables that the benchmark asks for, those without a single number left out."""
+    made: list[Table] = []
+    for kind in bench.tables:
+        made += _BUILD[kind](kind, found)
+    return [table for table in made if table.rows]
+
+
+def markdown(bench: Bench, made: Sequence[Table]) -> str:
+    """All tables as one document."""
+    told = (
+        "Numbers are means, with 95 % intervals in brackets: over seeds and models of one name where there "
+        "are several (Student), else over the facts (bootstrap). Edit Success, Portability, Locality and "
+        "Fluency are KnowEdit's, teacher-forced; the others compare whole greedy answers. An empty cell was "
+        "not measured."
+    )
+    return "\n".join([f"# {cell(bench.title)}", "", told, "", *(table.markdown() for table in made)])
+
+
+def csv_text(found: Sequence[Line], kinds: Sequence[str]) -> str:
+    """One line a run and metric with the plain numbers (shares 0..1); `published` is as printed."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    head = "model data method label alpha batch_size edits metric before mean low high replicates failed"
+    writer.writerow([*head.split(), "published"])
+    for line in found:
+        own = [line.model, line.data, line.method, line.label, line.alpha, line.batch_size, line.edits]
+        printed: dict[str, Published] = {}
+        for kind in kinds:
+            printed |= {key: p for key, p in _printed(kind, line).items() if key not in printed}
+        for key in dict.fromkeys((*line.numbers, *line.before)) or [""]:
+            value, old = line.numbers.get(key), line.before.get(key)
+            numbers = [old.mean if old else None]
+            numbers += [value.mean, value.low, value.high] if value else [None] * 3
+            shown = printed[key].text if key in printed else None
+            row = [*own, key, *numbers, value.n if value else 0, len(line.errors), shown]
+            writer.writerow(["" if x is None else _harmless(x) for x in row])
+    return target.getvalue()
+
+
+def _alpha(kind: str, found: Sequence[Line]) -> list[Table]:
+    """Tables 1 and 2: a column for each alpha, traced ones last."""
+    made = []
+    for name, group in _by(
+        found, lambda line: (line.model, line.data, line.label, line.edits, line.batch_size)
+    ):
+        own = sorted(
+            (line for line in group if line.alpha), key=lambda line: (_number(line) is None, _place(line))
+        )
+        if len(own) > 1:
+            heads = [_alpha_name(line) for line in own]
+            title = f"{_TITLES[kind]}: {name[2]} on {name[0]}, {name[1]}, {_batch(own[0])}"
+            made.append(_across(kind, title, own, heads, (*FORCED, *GREEDY, PERPLEXITY)))
+    return made
+
+
+def _modules(kind: str, found: Sequence[Line]) -> list[Table]:
+    """Table 3: MLP only, attention only, joint."""
+    own = [line for line in found if line.method == "intattn"]
+
+    def name(line: Line) -> str:
+        share = _number(line)
+        if share in (0.0, 1.0):
+            return "MLP-only (alpha 0)" if share == 0 else "Attn-only (alpha 1)"
+        return f"{line.label} (alpha {_alpha_name(line)})"
+
+    return [_down(kind, _TITLES[kind], own, [name(line) for line in own])] if own else []
+
+
+def _rome(kind: str, found: Sequence[Line]) -> list[Table]:
+    """Table 4: a column for each method of ROME's kind."""
+    made = []
+    for name, group in _by(found, lambda line: (line.model, line.data, line.edits, line.batch_size)):
+        own = [line for line in group if "rome" in line.method]
+        if own:
+            title = f"{_TITLES[kind]}: {name[0]}, {name[1]}, {_batch(own[0])}"
+            made.append(_across(kind, title, own, _names(own), (*FORCED, *GREEDY, PERPLEXITY)))
+    return made
+
+
+def _methods(kind: str, found: Sequence[Line]) -> list[Table]:
+    return [_down(kind, _TITLES[kind], found, _names(found))] if found else []
+
+
+def _abilities(kind: str, found: Sequence[Line]) -> list[Table]:
+    """Table 5: tasks and perplexity, before and after each method."""
+    made = []
+    for name, own in _by(found, lambda line: (line.model, line.data, line.edits)):
+        keys = dict.fromkeys(key for line in own for key in line.numbers if key.startswith("tasks/"))
+        metrics = [Metric(key, key.removeprefix("tasks/").replace("/", " ")) for key in keys]
+        title = f"{_TITLES[kind]}: {name[0]}, {name[1]}, {name[2]} edits"
+        made.append(_across(kind, title, own, _names(own), (*metrics, PERPLEXITY), before=True))
+    return made
+
+
+_BUILD: dict[str, Callable[[str, Sequence[Line]], list[Table]]] = {
+    "alpha": _alpha,
+    "modules": _modules,
+    "rome": _rome,
+    "methods": _methods,
+    "batches": _methods,
+    "abilities": _abilities,
+}
+
+
+def _across(
+    kind: str,
+    title: str,
+    own: Sequence[Line],
+    heads: Sequence[str],
+    metrics: Sequence[Metric],
+    before: bool = False,
+) -> Table:
+    """Metrics down, runs across; under each metric the printed numbers, where there are some."""
+    printed = [_printed(kind, line) for line in own]
+    rows = []
+    for metric in metrics:
+        texts = [text(line.numbers.get(metric.key), metric, line) for line in own]
+        if before:
+            old = next((line.before[metric.key] for line in own if metric.key in line.before), None)
+            texts = [text(old, metric), *texts]
+        if any(metric.key in line.numbers for line in own) or (before and texts[0]):
+            rows.append((metric.name, *texts))
+            found = [_match(p, metric) for p in printed]
+            if before:
+                found = [_match(beside((5,), own[0].model, own[0].data, "before"), metric), *found]
+            if any(found):
+                tables = sorted({p.table for p in found if p})
+                where = f"  published (table {', '.join(map(str, tables))})"
+                rows.append((where, *(p.text if p else "" for p in found)))
+    if not rows and any(line.errors for line in own):
+        rows = [("", *([""] if before else []), *(text(None, PERPLEXITY, line) for line in own))]
+    columns = ("Metric", *([_BEFORE] if before else []), *heads)
+    return Table(kind, title, columns, tuple(rows), 1, _notes(own, heads, printed))
+
+
+def _down(kind: str, title: str, own: Sequence[Line], heads: Sequence[str]) -> Table:
+    """Runs down, metrics across; under each run the printed numbers, where there are some."""
+    every = (*FORCED, *GREEDY, PERPLEXITY)
+    metrics = [metric for metric in every if any(metric.key in line.numbers for line in own)]
+    counted = len({(line.edits, line.batch_size) for line in own}) > 1 or kind == "batches"
+    rows, printed = [], [_printed(kind, line) for line in own]
+    for line, head, found in zip(own, heads, printed, strict=True):
+        names = (line.model, line.data, head, *([_batch(line)] if counted else []))
+        rows.append((*names, *(text(line.numbers.get(m.key), m, line) for m in metrics)))
+        texts = [p.text if (p := _match(found, m)) else "" for m in metrics]
+        if any(texts):
+            number = next(iter(found.values())).table
+            blank = ("", "", f"  published (table {number})", *([""] if counted else []))
+            rows.append((*blank, *texts))
+    columns = ("Model", "Data", "Method", *(["Edits"] if counted else []), *(m.name for m in metrics))
+    return Table(kind, title, columns, tuple(rows), 4 if counted else 3, _notes(own, heads, printed))
+
+
+def _printed(kind: str, line: Line) -> dict[str, Published]:
+    """The published numbers of this run in the tables that this one has the shape of."""
+    share, method = _number(line), line.method
+    alpha = "" if share is None else f"{share:g}"
+    if kind in ("modules", "methods") and method in ("intattn", "memit"):
+        method, alpha = "intattn", "0" if line.method == "memit" else alpha if share in (0, 1) else JOINT
+    elif kind != "alpha":
+        alpha = ""
+    return beside(_PRINTED[kind], line.model, line.data, method, alpha)
+
+
+def _match(found: dict[str, Published], metric: Metric) -> Published | None:
+    """A task's metric has a filter behind its name, which the published tables do not tell."""
+    return found.get(metric.key) or found.get(metric.key.partition(",")[0])
+
+
+def _notes(
+    own: Sequence[Line], heads: Sequence[str], printed: Sequence[dict[str, Published]]
+) -> tuple[str, ...]:
+    told = []
+    for line, head in zip(own, heads, strict=True):
+        if line.errors:
+            many = f"{len(line.errors)} of {line.replicates} runs failed"
+            told.append(
+                f"{line.model}, {line.data}, {head}: {many} ({'; '.join(dict.fromkeys(line.errors))})"
+            )
+    traced = {line.model: line.traced_alpha for line in own if line.traced_alpha is not None}
+    told += [f"{model}: the traced alpha is {share:.2f}." for model, share in traced.items()]
+    every = [p for found in printed for p in found.values()]
+    if every:
+        told.append(f"Published: {SOURCE}.")
+    if any(not p.model for p in every):
+        told.append("The published table does not name its model.")
+    return tuple(told)
+
+
+def _names(own: Sequence[Line]) -> list[str]:
+    """Each run's label, with its alpha where the label alone does not tell runs apart."""
+    shares: dict[tuple[Any, ...], set[str]] = {}
+    for line in own:
+        shares.setdefault((line.model, line.data, line.label), set()).add(line.alpha)
+    several = {key for key, found in shares.items() if len(found) > 1}
+    return [
+        f"{line.label} (alpha {_alpha_name(line)})"
+        if (line.model, line.data, line.label) in several
+        else line.label
+        for line in own
+    ]
+
+
+def _alpha_name(line: Line) -> str:
+    """`0.30`, or `auto: 0.23` where it was measured."""
+    share = _number(line)
+    if share is not None:
+        return f"{share:.2f}"
+    return line.alpha if line.found_alpha is None else f"{line.alpha}: {line.found_alpha:.2f}"
+
+
+def _number(line: Line) -> float | None:
+    try:
+        return float(line.alpha)
+    except ValueError:
+        return None
+
+
+def _place(line: Line) -> float:
+    share = _number(line)
+    return share if share is not None else line.found_alpha or 0.0
+
+
+def _batch(line: Line) -> str:
+    edits = f"{line.edits} edit{'s' if line.edits > 1 else ''}"
+    return f"{edits} in batches of {line.batch_size}" if line.batch_size else f"{edits} at once"
+
+
+def _by(
+    found: Sequence[Line], key: Callable[[Line], tuple[Any, ...]]
+) -> list[tuple[tuple[Any, ...], list[Line]]]:
+    groups: dict[tuple[Any, ...], list[Line]] = {}
+    for line in found:
+        groups.setdefault(key(line), []).append(line)
+    return list(groups.items())
+
+
+def _harmless(value: Any) -> Any:
+    """A spreadsheet must not take a name for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value

@@ -1,0 +1,232 @@
+"""Real runs on tiny models: end to end, resumed after a kill, shared by processes, with failing cells."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubedit.bench import Bench
+from hubedit.bench.facts import pool
+from hubedit.bench.plan import DataEntry, ModelEntry, parse
+from hubedit.bench.results import FILE, Results
+from hubedit.bench.run import Done, Machine, run
+from hubedit.cli.app import run as command
+from hubedit.demo import facts_path, model_path
+from hubedit.edit.compute import compute
+from hubedit.errors import CollapseError, ConfigError
+from tests.pico import SENTENCES
+
+FACTS = (
+    {
+        "prompt": "The capital of France is",
+        "subject": "France",
+        "target": "Rome",
+        "ground_truth": "Paris",
+        "rephrase": ["France's capital is"],
+        "locality": [{"prompt": "The capital of Japan is", "answer": "Tokyo"}],
+    },
+    {"prompt": "Marie Curie was born in", "subject": "Marie Curie", "target": "Tokyo"},
+    {"prompt": "The official language of Brazil is", "subject": "Brazil", "target": "German"},
+)
+# layers and corpus are given: a random model knows nothing to trace, and writing a corpus takes its time
+QUICK = {"layers": "1-2", "repair": 0, "search": False, "targets.steps": 3, "stats.tokens": 300}
+
+
+@pytest.fixture
+def quick(tmp_path: Path, pico_path: Callable[..., Path]) -> Callable[..., dict[str, Any]]:
+    """The data of a benchmark on a tiny model, a cell an alpha."""
+    (tmp_path / "text.txt").write_text("\n".join(SENTENCES))
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in FACTS))
+
+    def made(alphas: Sequence[Any] = (0.5,), **more: Any) -> dict[str, Any]:
+        return {
+            "models": [{"name": "tiny", "ref": str(pico_path("llama"))}],
+            "data": [{"name": "facts", "source": str(tmp_path / "facts.jsonl")}],
+            "runs": [{"method": "intattn", "alphas": list(alphas)}],
+            "edits": [2],
+            "set": {**QUICK, "stats.corpus": str(tmp_path / "text.txt")},
+            "measure": {"fluency": 0},
+            **more,
+        }
+
+    return made
+
+
+def started(data: dict[str, Any], out: Path) -> multiprocessing.context.ForkProcess:
+    """A process of its own that runs the benchmark; forked, because importing torch again takes longer."""
+    process = multiprocessing.get_context("fork").Process(target=run, args=(parse(data), out))
+    process.start()
+    return process
+
+
+def count(out: Path) -> int:
+    return len(Results(out).read().rows)
+
+
+def test_end_to_end(quick: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    runs = [{"method": "intattn", "alphas": [0, 1]}, {"method": "memit"}]
+    bench = parse(quick(runs=runs, measure={"fluency": 1}))
+    done = run(bench, tmp_path / "out")
+    assert (done.computed, done.failed, done.kept, done.problems) == (3, 0, 0, ())
+    rows = Results(tmp_path / "out").read().rows
+    assert [(r["cell"]["method"], r["cell"]["alpha"]) for r in rows] == [
+        ("intattn", "0"),
+        ("intattn", "1"),
+        ("memit", ""),
+    ]
+    zero, one, _ = rows
+    assert zero["edit"]["alpha_mean"] == 0 and one["edit"]["alpha_mean"] == 1
+    assert zero["facts"]["n"] == 2 and zero["metrics"]["answers/success"]["n"] == 2
+    assert zero["metrics"]["text/perplexity"]["before"] == one["metrics"]["text/perplexity"]["before"]
+    assert zero["metrics"]["text/perplexity"]["after"] != one["metrics"]["text/perplexity"]["after"]
+    assert zero["metrics"]["text/fluency"]["n"] == 1
+    # the model's and the corpus's folders stay on this machine
+    assert str(tmp_path) not in (tmp_path / "out" / FILE).read_text()
+    again = run(bench, tmp_path / "out")
+    assert (again.computed, again.kept) == (0, 3) and count(tmp_path / "out") == 3
+
+
+def test_a_killed_run_loses_only_the_cell_it_was_at(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    data, out = quick([0, 0.3, 0.6, 1]), tmp_path / "out"
+    process = started(data, out)
+    end = time.monotonic() + 240
+    while count(out) < 1 and time.monotonic() < end and process.is_alive():
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    there = count(out)
+    assert 1 <= there < 4
+    with (out / FILE).open("ab") as stream:
+        stream.write(b'{"key": "cut')
+    done = run(parse(data), out)
+    assert (done.kept, done.computed) == (there, 4 - there)
+    assert any("cut off by a kill" in problem for problem in done.problems)
+    assert len(Results(out).read().by_key) == count(out) == 4
+
+
+def test_two_processes_share_the_cells(quick: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    data, out = quick([0, 0.3, 0.6, 1]), tmp_path / "out"
+    both = [started(data, out), started(data, out)]
+    for process in both:
+        process.join(280)
+        assert process.exitcode == 0
+    rows = Results(out).read().rows
+    assert len(rows) == len({row["key"] for row in rows}) == 4
+
+
+def test_a_cell_that_fails_is_recorded_and_the_rest_runs(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collapsing(em: Any, facts: Any, config: Any, **more: Any) -> Any:
+        if config.alpha == "0.5":
+            raise CollapseError("the edited model is broken", "try less")
+        return compute(em, facts, config, **more)
+
+    monkeypatch.setattr("hubedit.bench.run.compute", collapsing)
+    bench, out = parse(quick([0.5, 0.25])), tmp_path / "out"
+    done = run(bench, out)
+    assert (done.computed, done.failed) == (2, 1)
+    first, second = Results(out).read().rows
+    assert first["error"] == {"kind": "CollapseError", "message": "the edited model is broken"}
+    assert "metrics" not in first and "metrics" in second
+    monkeypatch.setattr("hubedit.bench.run.compute", compute)
+    assert run(bench, out).computed == 0
+    again = run(bench, out, machine=Machine(retry=True))
+    assert (again.computed, again.failed, again.kept) == (1, 0, 1)
+    assert "error" not in Results(out).read().by_key[first["key"]]
+
+
+def test_what_a_cell_depends_on_is_in_its_key(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path, pico_path: Callable[..., Path]
+) -> None:
+    bench, out = parse(quick()), tmp_path / "out"
+    run(bench, out)
+    facts = Path(bench.data[0].source)
+    facts.write_text(facts.read_text().replace("Rome", "Tokyo"))
+    assert run(bench, out).computed == 1  # other facts
+    changed = replace(bench, settings={**bench.settings, "targets.kl": 0.5})
+    assert run(changed, out).computed == 1  # another setting
+    model = ModelEntry("tiny", str(pico_path("qwen2")))
+    assert run(replace(bench, models=(model,)), out).computed == 1
+    assert run(bench, out).computed == 0
+
+
+def test_models_and_data_that_are_not_there_are_told(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    data = quick()
+    data["models"].insert(0, {"name": "gone", "ref": str(tmp_path / "gone")})
+    data["data"].insert(0, {"name": "nothing", "source": str(tmp_path / "nothing.jsonl")})
+    done = run(parse(data), tmp_path / "out")
+    assert done.computed == 1
+    assert [p.partition(":")[0] for p in done.problems] == ["gone is left out", "nothing is left out"]
+    with pytest.raises(ConfigError, match="names no model"):
+        run(replace(parse(data), models=()), tmp_path / "out")
+    with pytest.raises(ConfigError, match="names no data"):
+        run(replace(parse(data), data=()), tmp_path / "out")
+
+
+def test_too_few_facts_and_other_facts_for_every_seed(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    bench, out = parse(quick(edits=[1, 50], seeds=[0, 1, 2, 3])), tmp_path / "out"
+    done = run(bench, out)
+    rows = Results(out).read().rows
+    assert done.computed == 8 and done.failed == 4
+    assert {row["error"]["message"] for row in rows if "error" in row} == {
+        "facts has 3 facts that fit tiny, not 50"
+    }
+    assert len({row["facts"]["sha256"] for row in rows if "facts" in row}) > 1
+
+
+def test_one_fact_for_each_prompt(tmp_path: Path) -> None:
+    file = tmp_path / "facts.jsonl"
+    other = {**FACTS[0], "target": "Berlin"}
+    file.write_text("".join(json.dumps(fact) + "\n" for fact in (*FACTS, other)))
+    found = pool(str(file))
+    assert [fact.target for fact in found.facts] == ["Rome", "Tokyo", "German"] and found.repeated == 1
+
+
+def test_the_command(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = tmp_path / "bench.json", tmp_path / "out"
+    config.write_text(json.dumps(quick([0, 1], tables=["modules"])))
+    words = ["bench", str(config), "--out", str(out)]
+    assert command([*words, "--limit", "1", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["cells"]["computed"] == 2
+    assert [row[2] for row in value["tables"][0]["rows"]] == ["MLP-only (alpha 0)", "Attn-only (alpha 1)"]
+    # with another number of edits the cells are others: none has a result
+    assert command([*words, "--tables-only"]) == 2
+    assert "no cell has a result" in capsys.readouterr().err
+    assert command([*words, "--tables-only", "--limit", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "MLP-only" in text and "tables.csv" in text
+    assert command(["bench"]) == 2 and command(["bench", "table9"]) == 2
+    assert command(["bench", "--list", "--quiet"]) == 0
+    assert capsys.readouterr().out.split() == ["methods", *(f"table{n}" for n in range(1, 6))]
+
+
+@pytest.mark.slow
+def test_the_bundled_model(tmp_path: Path, quick: Callable[..., dict[str, Any]]) -> None:
+    bench: Bench = replace(
+        parse(quick([0.2], set={})),
+        models=(ModelEntry("demo", str(model_path())),),
+        data=(DataEntry("demo", str(facts_path())),),
+        edits=(3,),
+        settings={"layers": "1-3", "search": False, "repair": 0, "targets.steps": 20, "stats.tokens": 1500},
+    )
+    done: Done = run(bench, tmp_path / "out")
+    (row,) = Results(tmp_path / "out").read().rows
+    assert done.failed == 0 and row["metrics"]["answers/success"]["after"] > 0.5
+    assert row["edit"]["alpha_mean"] == pytest.approx(0.2)
