@@ -29,12 +29,12 @@ def figures(found: Sequence[Line]) -> dict[str, bytes]:
             sweeps.setdefault(key, []).append(line)
         if line.numbers:
             sizes.setdefault((line.model, line.data), []).append(line)
-    for sweep, own in sweeps.items():
-        if sum(_share(line) is not None for line in own) >= 3:
-            name = _name(*sweep[:3], f"{sweep[3]}-{sweep[4]}" if len(sweeps) > 1 else "")
-            title = f"{sweep[2]} on {sweep[0]}, {sweep[1]}"
-            made[f"alpha-{name}-forced.png"] = png(lambda: alpha_figure(own, FORCED[:3], title))  # noqa: B023
-            made[f"alpha-{name}-greedy.png"] = png(lambda: alpha_figure(own, GREEDY, title))  # noqa: B023
+    long = {key: own for key, own in sweeps.items() if sum(_share(line) is not None for line in own) >= 3}
+    for sweep, own in long.items():
+        name = _name(*sweep[:3], f"{sweep[3]}-{sweep[4]}" if len({key[3:] for key in long}) > 1 else "")
+        title = f"{sweep[2]} on {sweep[0]}, {sweep[1]}"
+        made[f"alpha-{name}-forced.png"] = png(lambda: alpha_figure(own, FORCED[:3], title))  # noqa: B023
+        made[f"alpha-{name}-greedy.png"] = png(lambda: alpha_figure(own, GREEDY, title))  # noqa: B023
     for place, own in sizes.items():
         if len({line.edits for line in own}) > 1:
             title = f"{place[0]}, {place[1]}"

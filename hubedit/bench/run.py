@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +12,13 @@ from typing import Any
 import hubedit
 from hubedit.bench.cells import Cell, cells
 from hubedit.bench.facts import Pool, chosen, pool, sha256
-from hubedit.bench.numbers import settings as told_settings
 from hubedit.bench.plan import Bench, ModelEntry
 from hubedit.bench.results import Results, Row
+from hubedit.bench.row import edit_told, flat, made, patch_identity
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
-from hubedit.edit.balance import alphas
 from hubedit.edit.compute import TEXT_ROWS, Edit, compute
 from hubedit.edit.corpus import holdout_rows
-from hubedit.edit.record import base_name, device_name, peak_memory, versions
 from hubedit.errors import ConfigError, HubEditError, ModelError
 from hubedit.evaluate import harness
 from hubedit.evaluate.measure import Settings, measure
@@ -31,9 +29,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import find, identity
 from hubedit.model.load import load, pick_device
 from hubedit.model.memory import release
-from hubedit.patch.base import tensor_sha256
 from hubedit.progress import Progress, Silent
-from hubedit.report.measures import measures
 
 _VERSION = 1  # of what a row holds; a change makes the old ones void
 
@@ -206,14 +202,14 @@ class _Bed:
             release(em.device)
             first = (str(getattr(error, "message", error)).strip() or type(error).__name__).splitlines()[0]
             self.progress.finish(f"failed: {first}")
-            return {**head, "error": {"kind": type(error).__name__, "message": first}, **_made(em, cell)}
+            return {**head, "error": {"kind": type(error).__name__, "message": first}, **made(em, cell)}
         success = found["metrics"].get("answers/success", {}).get("after")
         mean = found["metrics"].get("answers/harmonic_mean", {}).get("after")
         shown = [
             f"{name} {100 * x:.1f}" for name, x in (("success", success), ("mean", mean)) if x is not None
         ]
         self.progress.finish(", ".join(shown))
-        return {**head, **found, **_made(em, cell)}
+        return {**head, **found, **made(em, cell)}
 
     def _computed(self, em: EditableModel, cell: Cell) -> dict[str, Any]:
         data, bench = self._pool(cell), self.bench
@@ -239,59 +235,8 @@ class _Bed:
         rows = holdout_rows(em, text, TEXT_ROWS, self._cache, Silent()) if wanted.text != "none" else []
         tasks = harness.unique(wanted.tasks)
         settings = Settings(wanted.fluency, tasks, self.machine.task_path, wanted.task_limit, cell.seed)
-        base, side = Side(em), Side(em, edit.factors, _identity(edit))
+        base, side = Side(em), Side(em, edit.factors, patch_identity(edit))
         old = measure(base, facts, settings=settings, cache=self._cache)
         new = measure(side, facts, before=base, rows=rows, settings=settings, cache=self._cache)
         data = report(facts, old, new, seed=cell.seed)
         return flat(data), list(data.get("notes", ()))
-
-
-def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """A report's numbers by "group/key": {"before", "after", "low", "high", "error", "n"}, without what
-    was not measured. Shares are 0..1."""
-    found = {}
-    for one in measures(data):
-        entry: dict[str, float | None] = {"before": one.before.value if one.before else None, "n": one.n}
-        if one.after is not None:
-            after = one.after
-            entry |= {"after": after.value, "low": after.low, "high": after.high, "error": after.error}
-        found[f"{one.group}/{one.key}"] = {name: x for name, x in entry.items() if x is not None}
-    return found
-
-
-def edit_told(edit: Edit) -> dict[str, Any]:
-    """Where and how strongly the edit writes. `alpha_mean`: attention's share as it was used, which a search
-    may have changed; `alpha_traced`: as the trace has it, the same at every layer."""
-    told: dict[str, Any] = {"layers": list(edit.layers), "repaired": edit.repaired}
-    if edit.alpha:
-        shares = {str(layer): edit.alpha[layer] for layer in edit.layers}
-        told |= {"alpha": shares, "alpha_mean": sum(shares.values()) / len(shares)}
-    if edit.trace is not None:
-        attention, mlp = edit.trace.ie_prob["attention"], edit.trace.ie_prob["mlp"]
-        told["alpha_traced"] = alphas(list(attention), list(mlp), edit.layers, "auto")[edit.layers[0]]
-    return told
-
-
-def _made(em: EditableModel, cell: Cell) -> dict[str, Any]:
-    """Of which model and with which settings; no path of this machine."""
-    return {
-        "model": {
-            "name": base_name(em),
-            "identity": em.identity,
-            "family": em.family.name,
-            "parameters": sum(p.numel() for p in em.model.parameters()),
-            "dtype": str(em.dtype).removeprefix("torch."),
-            "device": device_name(em.device),
-        },
-        "config": told_settings(cell.config),
-        "versions": versions(),
-        "peak_memory": peak_memory(em.device),
-    }
-
-
-def _identity(edit: Edit) -> str:
-    halves = {
-        f"{site.layer}.{site.kind}": [tensor_sha256(f.B), tensor_sha256(f.A)]
-        for site, f in edit.factors.items()
-    }
-    return digest(halves)

@@ -226,7 +226,8 @@ def _notes(
             told.append(
                 f"{line.model}, {line.data}, {head}: {many} ({'; '.join(dict.fromkeys(line.errors))})"
             )
-    traced = {line.model: line.traced_alpha for line in own if line.traced_alpha is not None}
+    shares = [line for line in own if line.method == "intattn" and line.traced_alpha is not None]
+    traced = {line.model: line.traced_alpha for line in shares}
     told += [f"{model}: the traced alpha is {share:.2f}." for model, share in traced.items()]
     every = [p for found in printed for p in found.values()]
     if every:

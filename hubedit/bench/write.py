@@ -31,7 +31,7 @@ def write(bench: Bench, out: Path) -> Written:
     found = lines(bench, read.rows)
     made, problems = tables(bench, found), read.problems
     if old := outdated(bench, read.rows):
-        problems = (*problems, f"{old} rows were made with other settings; they are left out of the tables")
+        problems = (*problems, f"rows made with other settings are left out of the tables: {old}")
     if not made:
         return Written((), (), problems)
     content = {

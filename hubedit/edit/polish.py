@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.asked import Asked
-from hubedit.edit.rows import OTHER, Row, Rows, chunks
+from hubedit.edit.rows import OTHER, Row, Rows
 from hubedit.edit.spread import Solution, Spreader
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
@@ -31,7 +31,7 @@ from hubedit.progress import Progress
 
 TOKENS = 4096
 """Padded tokens in one pass; all activations above the first edited layer are kept for the gradient."""
-STEP_TOKENS = 32768
+STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
 TEXT_ROWS = 24
 KEPT = 2**27
@@ -127,8 +127,18 @@ def _gradients(
         for s, g in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
             total[s] += g
 
-    fitting(lambda budget: chunks([r for r, _ in rows], budget), work, TOKENS, em.device)
+    fitting(lambda budget: _alike([r for r, _ in rows], budget), work, TOKENS, em.device)
     return total
+
+
+def _alike(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+    """Rows of about one length together, at most `tokens` padded tokens: a fact need not stay whole here."""
+    parts: list[list[Row]] = []
+    for r in sorted(rows, key=lambda r: len(r.ids)):
+        if not parts or (len(parts[-1]) + 1) * len(r.ids) > tokens:
+            parts.append([])
+        parts[-1].append(r)
+    return parts
 
 
 @torch.no_grad()

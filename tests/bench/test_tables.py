@@ -154,9 +154,7 @@ def test_rows_of_other_settings_are_in_no_table(tmp_path: Path) -> None:
     assert [line.numbers[SUCCESS].mean for line in lines(old, rows)] == [0.25]
     assert outdated(new, rows) == 1
     (tmp_path / FILE).write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert write(new, tmp_path).problems == (
-        "1 rows were made with other settings; they are left out of the tables",
-    )
+    assert write(new, tmp_path).problems == ("rows made with other settings are left out of the tables: 1",)
 
 
 def test_batches_tell_how_many_edits() -> None:
