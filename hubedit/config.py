@@ -110,7 +110,7 @@ class EditConfig:
     lam: float = 0.0
     own: float = 0.8
     rank: int = 0
-    polish: int = 12
+    polish: int = 16
     repair: int = 2
     seed: int = 0
     trace: TraceConfig = field(default_factory=TraceConfig)
