@@ -138,6 +138,12 @@ def on_pre_build(config: Any) -> None:
         raise PluginError(f"docs/{names[0]} is out of date; run: python docs/generate.py")
 
 
+def _bare(name: str) -> str:
+    """An argument's name without the brackets and dots around it; those of REPO[@REVISION] belong to it."""
+    name = name.strip(".")
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
 def _usage(path: str, node: Any) -> str:
     words = [path]
     if any(p.param_type_name == "option" and not p.required for p in node.params):
@@ -145,7 +151,7 @@ def _usage(path: str, node: Any) -> str:
     words += [f"{p.opts[0]} {p.metavar or _kind(p)}" for p in node.params if _is_needed_option(p)]
     for p in node.params:
         if p.param_type_name == "argument":
-            name = (p.metavar or p.name.upper()).strip("[].") + ("..." if p.nargs == -1 else "")
+            name = _bare(p.metavar or p.name.upper()) + ("..." if p.nargs == -1 else "")
             words.append(name if p.required else f"[{name}]")
     return " ".join(words)
 
@@ -171,7 +177,7 @@ def _table(params: list[Any]) -> str:
 
 def _names(p: Any) -> str:
     if p.param_type_name == "argument":
-        return _code((p.metavar or p.name.upper()).strip("[]"))
+        return _code(_bare(p.metavar or p.name.upper()))
     names = ", ".join([*p.opts, *p.secondary_opts])
     return _code(names if p.is_flag else f"{names} {p.metavar or _kind(p)}")
 

@@ -176,6 +176,10 @@ def apply(
         tokens=tokens,
         seed=seed,
     )
+    if max_memory:
+        from hubedit.model.limits import parse_memory
+
+        parse_memory(max_memory)
     target = out if out is not None else Path(f"{facts.stem}-patch")
 
     from hubedit.facts import load_facts

@@ -66,7 +66,7 @@ def _warn(sink: Output, found: Composed, names: list[str], silent: list[str]) ->
     for conflict in found.unresolved[:_SHOWN]:
         what = "both changes are in the sum; which target wins shows only a test (hubedit ask)"
         if conflict.kind == "repetition":
-            what = "its change is in the sum twice"
+            what = "its change is in the sum twice (--on-conflict last takes the first out)"
         sink.warn(f"{conflict.describe(names)}: {what}")
     if len(found.unresolved) > _SHOWN:
         sink.warn(f"{len(found.unresolved) - _SHOWN} more facts are in the sum twice")

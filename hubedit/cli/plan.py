@@ -36,8 +36,8 @@ def show_plan(
     check_free(target, force)
     made = plan(em, loaded.facts, config, device=device, dtype=dtype)
     least = "" if made.layers else "at most "
-    several = f"2 to {made.most_layers}" if made.most_layers > 1 else "1"
-    chosen = ", ".join(map(str, made.layers)) or f"{several} of {made.num_layers}, by the trace"
+    several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"
+    chosen = ", ".join(map(str, made.layers)) or f"{several} of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
     rows = [
         ("model", f"{made.model}: {made.family}, {made.parameters:,} parameters, {made.num_layers} layers"),

@@ -49,6 +49,8 @@ def revert(
     from hubedit.model.fetch import find, is_path
 
     if not is_path(model):
+        if Path(model).parent.is_dir() and Path(model).parent != Path():
+            raise ConfigError(f"no such folder: {model}", "check the path; a repository is owner/name")
         if base is not None:
             raise ConfigError("--base is for a folder", "a repository names its base itself: leave it out")
         _revert_repo(sink, model, yes, last=last, patch=patch, everything=everything)

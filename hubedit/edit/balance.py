@@ -43,7 +43,7 @@ def parse_null_space(text: str) -> tuple[float, bool] | None:
         value = float(number) / (100 if percent else 1)
     except ValueError:
         value = -1.0
-    if rest or not 0 < value < float("inf"):
+    if rest or not 0 < value < (1 if percent else float("inf")):
         raise ConfigError(
             f"cannot read null space {text!r}",
             "write 0.02 for eigenvalues below 0.02, or 1% for those below 1 % of the largest",

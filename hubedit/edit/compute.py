@@ -52,7 +52,7 @@ def joint(job: Job) -> Edit:
     em, facts, config, ground, progress = job.em, job.facts, job.config, job.ground, job.progress
     progress.start("survey", len(facts), "facts")
     asked = prepare(em, facts, config, ground.corpus, ground.text, job.kept)
-    progress.finish()
+    progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts")
     job.clock.lap("survey")
 
     targets = cached_targets(job, asked.all_rows, ground.layers[-1])

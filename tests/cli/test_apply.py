@@ -101,7 +101,7 @@ def test_a_dry_run_does_nothing(
     for part in (
         "qwen2",
         "facts",
-        "by the trace",
+        "the trace says which",
         "200 tokens",
         "at most 8",
         "patch",

@@ -46,6 +46,15 @@ def test_a_converted_model_is_never_called_the_base(
     assert (out / "hubedit.json").exists()
 
 
+def test_a_folder_that_is_not_there_is_told_before_anybody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run(["revert", "models/none", "--last"]) == 2
+    assert capsys.readouterr().err.startswith("error: no such folder: models/none\nhint: check the path")
+
+
 def test_one_patch_by_its_id(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = json.loads((merged / "hubedit.json").read_text())["lineage"][0]["id"]
     assert run(["revert", str(merged), "--patch", first[:5], "-y", "-q"]) == 0
