@@ -152,7 +152,7 @@ def _model(alpha: str, memit: TargetConfig, rome: TargetConfig, l2: float = 10.0
     one = {"layers": "5", "whiten": False}
     return {
         "intattn": EditConfig(
-            layers="4-8", alpha=alpha, lam=_LAMBDA, own=0.0, search=False, polish=0, targets=memit
+            layers="4-8", alpha=alpha, lam=_LAMBDA, own=0.0, search=False, polish=0, repair=0, targets=memit
         ),
         "memit": _plain("memit", memit, layers="4-8", lam=_LAMBDA),
         "rome": _plain("rome", rome, **one),

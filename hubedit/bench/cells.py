@@ -9,7 +9,7 @@ from typing import Any
 from hubedit.bench.plan import BALANCED, Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
 from hubedit.errors import ConfigError
-from hubedit.presets import method_defaults, preset
+from hubedit.presets import check_settings, method_defaults, preset
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def cells(bench: Bench) -> tuple[Cell, ...]:
 
 def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: int) -> Iterator[Cell]:
     for run in bench.runs:
-        base = override(override(base_config(run, model), bench.settings), run.settings)
+        own = override(base_config(run, model), run.settings)
+        check_settings(own)
+        base = override(own, {k: v for k, v in bench.settings.items() if k not in run.settings})
         base = replace(
             base,
             seed=seed,

@@ -196,13 +196,16 @@ class _Bed:
         em = self._loaded()
         self.progress.start(title)
         head = {"key": key, "cell": cell.told(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        failed: dict[str, str] | None = None
         try:
             found = self._computed(em, cell)
         except (HubEditError, RuntimeError, MemoryError, ArithmeticError) as error:
-            release(em.device)
             first = (str(getattr(error, "message", error)).strip() or type(error).__name__).splitlines()[0]
             self.progress.finish(f"failed: {first}")
-            return {**head, "error": {"kind": type(error).__name__, "message": first}, **made(em, cell)}
+            failed = {"kind": type(error).__name__, "message": first}
+        if failed is not None:  # behind the `except`, whose traceback holds on to the tensors
+            release(em.device)
+            return {**head, "error": failed, **made(em, cell)}
         success = found["metrics"].get("answers/success", {}).get("after")
         mean = found["metrics"].get("answers/harmonic_mean", {}).get("after")
         shown = [

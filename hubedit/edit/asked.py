@@ -7,6 +7,7 @@ and about other subjects.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -60,8 +61,10 @@ def prepare(
     statistics, for contexts and probes; `kept`: facts of an older patch that is in effect."""
     contexts = leading_sentences(em, text, config.targets.contexts)
     wanted = config.targets
-    subjects = sorted({f.subject for f in facts})[:HEARD]
-    # a published method has none of this, and pays for none of it
+    subjects = sorted({f.subject for f in facts})
+    if len(subjects) > HEARD:
+        subjects = random.Random(f"heard/{config.seed}").sample(subjects, HEARD)
+    # the paper's settings have none of this
     own_text = wanted.told > 0 or wanted.implied > 0
     mined = mine(em, tell(em, subjects, config.seed), MINED) if own_text else ()
     beliefs = survey(em, facts, mined)

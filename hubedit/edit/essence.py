@@ -63,6 +63,19 @@ class Survey:
     others: tuple[Mapping[int, str], ...] = ()
 
     @cached_property
+    def _edited(self) -> Mapping[str, frozenset[int]]:
+        """The templates that facts of the batch edit, by subject."""
+        found: dict[str, set[int]] = defaultdict(set)
+        for n, belief in enumerate(self.beliefs[0] if self.beliefs else ()):
+            found[belief.subject].add(self.own[n])
+        return {subject: frozenset(own) for subject, own in found.items()}
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, int, int], bool]:
+        """What `same` and `follows` have found: every fact of a relation asks the same."""
+        return {}
+
+    @cached_property
     def relation(self) -> tuple[int, ...]:
         """For each template the first one that asks for the same relation."""
         first: list[int] = []
@@ -73,9 +86,8 @@ class Survey:
     def unrelated(self, fact: int) -> list[int]:
         """Templates of other relations that do not follow from the fact's own, most confident first."""
         own = self.own[fact]
-        asked = self.beliefs[0] if self.beliefs else ()
         # what another fact of the batch changes about the same subject is not to be kept either
-        edited = {self.own[n] for n, b in enumerate(asked) if b.subject == asked[fact].subject}
+        edited = self._edited[self.beliefs[0][fact].subject] if self.beliefs else frozenset()
         keep = []
         for t in range(len(self.templates)):
             belief = self.beliefs[t][fact]
@@ -96,11 +108,21 @@ class Survey:
 
     def same(self, a: int, b: int) -> bool:
         """Whether two templates mostly get the same answer: they ask for the same relation."""
-        pairs = self._pairs(a, b)
-        return sum(x == y and x != "" for x, y in pairs) >= 0.5 * max(len(pairs), 1)
+        key = ("same", a, b)
+        if key not in self._known:
+            pairs = self._pairs(a, b)
+            equal = sum(x == y and x != "" for x, y in pairs)
+            self._known[key] = equal >= 0.5 * max(len(pairs), 1)
+        return self._known[key]
 
     def follows(self, cause: int, effect: int) -> bool:
         """Whether subjects that agree on `cause` agree on `effect` far more often than any two do."""
+        key = ("follows", cause, effect)
+        if key not in self._known:
+            self._known[key] = self._implies(cause, effect)
+        return self._known[key]
+
+    def _implies(self, cause: int, effect: int) -> bool:
         groups: dict[str, list[str]] = defaultdict(list)
         pairs = self._pairs(cause, effect)
         a, b = self.relation[cause], self.relation[effect]

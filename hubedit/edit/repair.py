@@ -33,7 +33,10 @@ def repair(
     and how many facts it brought round.
     """
     best, best_judgement = found.solution, found.trial.judgement
-    bare = [next(r for r in spreader_rows(rows, n)) for n in range(spreader.count)]
+    if config.repair < 1:
+        return best, 0
+    of_fact = {r.fact: r for r in reversed(rows) if not r.preserve}  # the bare prompt stands first
+    bare = [of_fact[n] for n in range(spreader.count)]
     with applied(em, {s: f.to(em.device) for s, f in best.factors.items()}):
         ok = hits(em, bare)
     first = sum(ok)
@@ -61,8 +64,3 @@ def repair(
             break
         best, best_judgement, ok = attempt, judgement, now
     return best, sum(ok) - first
-
-
-def spreader_rows(rows: Sequence[Row], fact: int) -> list[Row]:
-    """The edit rows of one fact, the bare prompt first."""
-    return [r for r in rows if r.fact == fact and not r.preserve]

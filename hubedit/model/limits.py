@@ -7,7 +7,7 @@ from typing import Any
 
 from hubedit.errors import ConfigError
 
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _WEIGHTS = 0.7
 """Share of a GPU's limit that weights may take when a model is spread; the rest is for what is computed."""
 
@@ -20,14 +20,14 @@ def parse_memory(text: str) -> dict[int | str, int]:
     found: dict[int | str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, size = part.rpartition("=")
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B)?", size.strip(), re.IGNORECASE)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B)", size.strip(), re.IGNORECASE)
         device: int | str = int(name) if name.isdigit() else name.lower()
         known = isinstance(device, int) or device == "cpu" or not equals
         if match is None or not known or not float(match[1]):
             raise ConfigError(
                 f"--max-memory does not understand {part!r}", "such as 24GiB, or 0=20GiB,1=20GiB,cpu=60GiB"
             )
-        found[device if equals else "gpu"] = int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+        found[device if equals else "gpu"] = int(float(match[1]) * _UNITS[match[2].upper()])
     return found
 
 
