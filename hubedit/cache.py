@@ -47,7 +47,12 @@ class Entry:
 
 
 class Cache:
-    """A folder of entries, one sub-folder a kind ("stats", "trace", "targets")."""
+    """A folder of entries, one sub-folder a kind ("stats", "trace", "targets").
+
+    `repo`: the Hub's repository behind it, "" for none.
+    """
+
+    repo = ""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else default_root()

@@ -78,7 +78,7 @@ def apply_facts(
     check_facts(em, facts, source)
     check_config(em, config)
     check_free(path, overwrite)
-    statistics = statistics_record(em, config)
+    statistics = statistics_record(em, config) | ({"repo": cache.repo} if cache.repo else {})
     weights = _checksum(em)
     seconds: dict[str, float] = {}
 

@@ -57,6 +57,7 @@ class SharedCache(Cache):
 
     def __init__(self, repo: str, root: Path | None = None) -> None:
         super().__init__(root)
+        self.repo = repo
         self._store = _Store.open(repo)
 
     def load(self, kind: str, key: Mapping[str, Any]) -> Entry | None:

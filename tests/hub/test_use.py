@@ -147,6 +147,8 @@ def test_apply_pushes_and_shares(hub: Hub, client: Client, tmp_path: Path, base:
     assert (tmp_path / "b" / "adapter_model.safetensors").read_bytes() == same
     found = hub.repo("ada/applied")
     assert found is not None and found["private"]
+    record = json.loads((tmp_path / "b" / "hubedit.json").read_text())
+    assert record["statistics"]["repo"] == "ada/applied-stats"
 
 
 def test_a_push_of_a_local_base_names_no_folder_in_a_merged_model(
