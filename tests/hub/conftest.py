@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from hubedit.facts import Fact, Probe
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
+from hubedit.model.fetch import Source
 from hubedit.patch import Patch, base_record
 from tests.hub.loopback import ROOT, Hub, serve
+
+BASE = "lab/sharded"
 
 FACTS = (
     Fact(
@@ -160,3 +164,18 @@ def change(folder: Path, seed: int) -> Path:
     }
     files = {name: (folder / name).read_bytes() for name in ("README.md", "report.json", "plots/norms.png")}
     return replace(patch, factors=factors).save(folder, files=files, overwrite=True)
+
+
+@pytest.fixture(scope="session")
+def sharded(
+    hub_process: Hub, pico_path: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Source:
+    """A base model of several shards at the Hub, and its folder here."""
+    folder = tmp_path_factory.mktemp("sharded")
+    auto: Any = AutoModelForCausalLM
+    auto.from_pretrained(pico_path()).save_pretrained(folder, max_shard_size="60KB")
+    for file in pico_path().glob("*token*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "consolidated.safetensors").write_bytes(b"the same weights once more")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Base\n")
+    return Source(BASE, folder, hub_process.seed(BASE, folder))

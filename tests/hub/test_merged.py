@@ -7,35 +7,16 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM
 
 from hubedit.checkpoint.merge import MergeOptions, merge
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import Source
 from hubedit.patch import Patch
-from tests.hub.conftest import FACTS, Client, write_patch
+from tests.hub.conftest import BASE, FACTS, Client, write_patch
 from tests.hub.loopback import Hub
-
-BASE = "lab/sharded"
-
-
-@pytest.fixture(scope="session")
-def sharded(
-    hub_process: Hub, pico_path: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Source:
-    """A base model of several shards at the Hub, and its folder here."""
-    folder = tmp_path_factory.mktemp("sharded")
-    auto: Any = AutoModelForCausalLM
-    auto.from_pretrained(pico_path()).save_pretrained(folder, max_shard_size="60KB")
-    for file in pico_path().glob("*token*"):
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "consolidated.safetensors").write_bytes(b"the same weights once more")
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Base\n")
-    return Source(BASE, folder, hub_process.seed(BASE, folder))
 
 
 @pytest.fixture

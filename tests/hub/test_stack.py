@@ -17,11 +17,9 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import Source
 from hubedit.patch import Patch
 from hubedit.patch.compose import compose
-from tests.hub.conftest import FACTS, Client, write_patch
+from tests.hub.conftest import BASE, FACTS, Client, write_patch
 from tests.hub.loopback import Hub
-from tests.hub.test_merged import BASE, same, sent, sharded, weights
-
-__all__ = ["sharded"]
+from tests.hub.test_merged import same, sent, weights
 
 OTHER = (Fact("The anthem of Utopia is called", "Utopia", " Amaurote"),)
 
