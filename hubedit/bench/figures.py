@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hubedit.bench.metrics import FORCED, GREEDY, Metric
@@ -33,12 +34,12 @@ def figures(found: Sequence[Line]) -> dict[str, bytes]:
     for sweep, own in long.items():
         name = _name(*sweep[:3], f"{sweep[3]}-{sweep[4]}" if len({key[3:] for key in long}) > 1 else "")
         title = f"{sweep[2]} on {sweep[0]}, {sweep[1]}"
-        made[f"alpha-{name}-forced.png"] = png(lambda: alpha_figure(own, FORCED[:3], title))  # noqa: B023
-        made[f"alpha-{name}-greedy.png"] = png(lambda: alpha_figure(own, GREEDY, title))  # noqa: B023
+        made[f"alpha-{name}-forced.png"] = png(partial(alpha_figure, own, FORCED[:3], title))
+        made[f"alpha-{name}-greedy.png"] = png(partial(alpha_figure, own, GREEDY, title))
     for place, own in sizes.items():
         if len({line.edits for line in own}) > 1:
             title = f"{place[0]}, {place[1]}"
-            made[f"edits-{_name(*place)}.png"] = png(lambda: edits_figure(own, GREEDY[-1], title))  # noqa: B023
+            made[f"edits-{_name(*place)}.png"] = png(partial(edits_figure, own, GREEDY[-1], title))
     return made
 
 

@@ -70,6 +70,10 @@ class Survey:
             found[belief.subject].add(self.own[n])
         return {subject: frozenset(own) for subject, own in found.items()}
 
+    def edited(self, fact: int) -> frozenset[int]:
+        """The templates of all facts about this fact's subject; -1 among them for one that was not asked."""
+        return self._edited[self.beliefs[0][fact].subject] if self.beliefs else frozenset()
+
     @cached_property
     def _known(self) -> dict[tuple[str, int, int], bool]:
         """What `same` and `follows` have found: every fact of a relation asks the same."""
@@ -87,7 +91,7 @@ class Survey:
         """Templates of other relations that do not follow from the fact's own, most confident first."""
         own = self.own[fact]
         # what another fact of the batch changes about the same subject is not to be kept either
-        edited = self._edited[self.beliefs[0][fact].subject] if self.beliefs else frozenset()
+        edited = self.edited(fact)
         keep = []
         for t in range(len(self.templates)):
             belief = self.beliefs[t][fact]

@@ -70,10 +70,13 @@ def _natives(n: int, fact: Fact, survey: Survey, others: Others) -> list[str]:
 def _effects(n: int, survey: Survey) -> list[int]:
     """Templates whose answers follow from fact n's own one."""
     own = survey.own[n]
+    # what another fact of the batch says about the same subject is the user's word, not to be guessed
+    said = {survey.relation[t] for t in survey.edited(n) if t >= 0}
     return [
         t
         for t in range(len(survey.templates))
         if t != own
+        and survey.relation[t] not in said
         and (not survey.fits or survey.fits[t][n])
         and survey.relation[t] != survey.relation[own]
         and survey.follows(own, t)

@@ -34,6 +34,8 @@ TOKENS = 4096
 STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
 TEXT_ROWS = 24
+LOGITS = 2**27
+"""Numbers of one pass's logits, which the gradient needs several copies of: half a GB in float32."""
 KEPT = 2**27
 """Numbers of the unedited model's predictions that are kept from step to step; more are made again."""
 RATE = 0.15
@@ -127,16 +129,23 @@ def _gradients(
         for s, g in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
             total[s] += g
 
-    fitting(lambda budget: _alike([r for r, _ in rows], budget), work, TOKENS, em.device)
+    vocabulary = em.model.config.get_text_config().vocab_size
+    # a large vocabulary makes logits, not activations, what fills the memory
+    positions = max(1, LOGITS // vocabulary)
+    fitting(lambda budget: _alike([r for r, _ in rows], budget, positions), work, TOKENS, em.device)
     return total
 
 
-def _alike(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    """Rows of about one length together, at most `tokens` padded tokens: a fact need not stay whole here."""
+def _alike(rows: Sequence[Row], tokens: int, positions: int) -> list[list[Row]]:
+    """Rows of about one length together, at most `tokens` padded tokens and `positions` scored ones: a fact
+    need not stay whole here."""
     parts: list[list[Row]] = []
+    scored = 0
     for r in sorted(rows, key=lambda r: len(r.ids)):
-        if not parts or (len(parts[-1]) + 1) * len(r.ids) > tokens:
+        scored += len(r.labels)
+        if not parts or (len(parts[-1]) + 1) * len(r.ids) > tokens or scored > positions:
             parts.append([])
+            scored = len(r.labels)
         parts[-1].append(r)
     return parts
 

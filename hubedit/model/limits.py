@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import re
+import shutil
 from typing import Any
 
 from hubedit.errors import ConfigError
@@ -56,12 +58,11 @@ def placement(limits: dict[int | str, int]) -> dict[str, Any]:
         room["cpu"] = limits["cpu"]
     elif not room:
         return {}
-    # weights in safetensors are read from where they are; the folder is for those that are not
-    return {
-        "device_map": "sequential",
-        "max_memory": room,
-        "offload_folder": tempfile.mkdtemp(prefix="hubedit-"),
-    }
+    # weights in safetensors are read from where they are; the folder is for those that are not, and it must
+    # live as long as the model does
+    folder = tempfile.mkdtemp(prefix="hubedit-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"device_map": "sequential", "max_memory": room, "offload_folder": folder}
 
 
 def _gpus(limits: dict[int | str, int]) -> dict[int, int]:

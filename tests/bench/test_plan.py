@@ -184,7 +184,7 @@ def test_other_models_and_data() -> None:
     assert [(m.name, m.preset) for m in named.models] == [("Mistral-7B", "mistral-7b"), ("mine", "")]
     assert changed(bench, limit=5).edits == (5,) and changed(bench, limit=500).edits == (100,)
     empty = Bench("t", (), (), bench.runs)
-    assert changed(empty, data=["/tmp/my-facts.jsonl"]).data[0].name == "my-facts"
+    assert changed(empty, data=["folder/my-facts.jsonl"]).data[0].name == "my-facts"
     for words in ({"models": ["x="]}, {"data": ["ZsRE="]}, {"data": ["other=f"]}):
         with pytest.raises(ConfigError):
             changed(bench, **words)  # type: ignore[arg-type]

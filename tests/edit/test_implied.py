@@ -82,3 +82,13 @@ def test_what_stays_true_or_is_doubtful_or_unknown_is_not_demanded(
     assert implied(EM, facts("Lyon"), surveyed(), OTHERS, 4) == ((),), "nothing changes"
     assert implied(EM, facts("Oslo"), surveyed(), OTHERS, 4) == ((),), "nobody is known to be from there"
     assert implied(EM, facts("Lyon"), replace(surveyed(), own=(-1,)), OTHERS, 4) == ((),)
+
+
+def test_what_the_batch_itself_says_is_not_guessed(
+    natives: Callable[[Mapping[str, str]], list[str]],
+) -> None:
+    """Ada moves to Lyon, and another fact makes her a Spaniard: nothing may demand France."""
+    natives({})
+    two = replace(surveyed(), beliefs=tuple((row[0], row[0]) for row in surveyed().beliefs), own=(0, 1))
+    both = [*facts("Lyon"), Fact("Ada comes from the country of", "Ada", "Spain")]
+    assert implied(EM, both, two, OTHERS, 4) == ((), ())
