@@ -8,16 +8,16 @@ and about other subjects.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hubedit.config import EditConfig
 from hubedit.edit.essence import GENERIC, Belief, Survey, choose, survey
 from hubedit.edit.implied import implied
-from hubedit.edit.others import others
-from hubedit.edit.probes import Probes
+from hubedit.edit.others import MOST_SUBJECTS, companions, named, others
+from hubedit.edit.probes import Probes, preferring
 from hubedit.edit.rows import OTHER, Row, edit_rows, row
-from hubedit.edit.templates import mine, tell
+from hubedit.edit.templates import mine, overheard, tell
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.tokens import decode
@@ -26,8 +26,14 @@ CONTEXT_TOKENS = 10
 
 MINED = 40
 """At most so many templates are taken from what the model tells."""
+BEHIND = 24
+"""And so many, with words before the subject, from the corpus."""
 HEARD = 200
 """Subjects of the batch that the model is made to speak about."""
+WIDE = 16
+"""Subjects that it takes to tell relations apart; a smaller batch is joined by others from the corpus."""
+PARTS = 4
+"""What the model tells, templates in it, beliefs about the batch's subjects, and about others."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,11 @@ def prepare(
     corpus: Sequence[Sequence[int]],
     text: Sequence[Sequence[int]],
     kept: Sequence[Fact] = (),
+    tick: Callable[[], None] = lambda: None,
 ) -> Asked:
     """Surveys the model. `corpus`: token rows to find other subjects in; `text`: rows held out of the
-    statistics, for contexts and probes; `kept`: facts of an older patch that is in effect."""
+    statistics, for contexts and probes; `kept`: facts of an older patch that is in effect. `tick` after
+    each of `PARTS` parts."""
     contexts = leading_sentences(em, text, config.targets.contexts)
     wanted = config.targets
     subjects = sorted({f.subject for f in facts})
@@ -66,9 +74,20 @@ def prepare(
         subjects = random.Random(f"heard/{config.seed}").sample(subjects, HEARD)
     # the paper's settings have none of this
     own_text = wanted.told > 0 or wanted.implied > 0
-    mined = mine(em, tell(em, subjects, config.seed), MINED) if own_text else ()
-    beliefs = survey(em, facts, mined)
-    around = others(em, facts, beliefs, corpus)
+    texts = [decode(em.tokenizer, list(ids)) for ids in corpus]
+    joined = companions(em, facts, texts, WIDE) if own_text else []
+    told_text = tell(em, [*subjects, *joined], config.seed) if own_text else {}
+    tick()
+    mined = mine(em, {"": told_text}, MINED)
+    if own_text:
+        phrasings = [f.template for f in facts] + [(t.before, t.after) for t in mined]
+        names = [*subjects, *named(texts, phrasings, subjects)[:MOST_SUBJECTS]]
+        mined += mine(em, overheard(texts, names), BEHIND)
+    tick()
+    beliefs = survey(em, facts, mined, joined)
+    tick()
+    around = others(em, facts, beliefs, texts)
+    tick()
     beliefs = replace(beliefs, others=around.answers())
     rows = tuple(edit_rows(em, facts, contexts))
     told = told_rows(em, facts, beliefs, wanted.told)
@@ -76,7 +95,7 @@ def prepare(
         told += answer_rows(em, implied(em, facts, beliefs, around, wanted.implied))
     preserved = belief_rows(em, choose(beliefs, facts, wanted.essence, config.seed))
     near = other_rows(em, around.sample(config.seed)) + kept_rows(em, kept, contexts)
-    probes = Probes((*rows, *told), preserved, near, tuple(map(tuple, text)))
+    probes = preferring(Probes((*rows, *told), preserved, near, tuple(map(tuple, text))), config.prefer)
     return Asked(rows, told, preserved, tuple(generic_rows(em, facts)), near, probes)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.asked import Asked, prepare
+from hubedit.edit.asked import PARTS, Asked, prepare
 from hubedit.edit.methods.batches import in_batches
 from hubedit.edit.methods.table import RUNS
 from hubedit.edit.polish import polish
@@ -50,8 +50,8 @@ def compute(
 def joint(job: Job) -> Edit:
     """Attention and MLP together, as docs/method.md tells it."""
     em, facts, config, ground, progress = job.em, job.facts, job.config, job.ground, job.progress
-    progress.start("survey", len(facts), "facts")
-    asked = prepare(em, facts, config, ground.corpus, ground.text, job.kept)
+    progress.start("survey", PARTS, "parts")
+    asked = prepare(em, facts, config, ground.corpus, ground.text, job.kept, progress.advance)
     progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts")
     job.clock.lap("survey")
 

@@ -54,7 +54,8 @@ class Survey:
     """Templates asked of every fact's subject that they fit: `beliefs[t][n]`, an empty answer where they do
     not; `own[n]`: fact n's template, or -1; `fits[t][n]`: whether the template is about subjects of this
     kind (empty: all are); `others`: answers of other subjects, by relation. The templates of the batch come
-    first."""
+    first. After the facts come companions, subjects that no fact edits, so that a small batch shows too
+    which templates ask the same."""
 
     templates: tuple[tuple[str, str], ...]
     beliefs: tuple[tuple[Belief, ...], ...]
@@ -154,16 +155,22 @@ class Survey:
         ]
 
 
-def survey(em: EditableModel, facts: Sequence[Fact], mined: Sequence[Template] = ()) -> Survey:
+def survey(
+    em: EditableModel,
+    facts: Sequence[Fact],
+    mined: Sequence[Template] = (),
+    companions: Sequence[str] = (),
+) -> Survey:
     """Asks the batch's most frequent templates, and the `mined` ones, of the batch's subjects that they fit,
-    by greedy generation."""
+    and of `companions`, by greedy generation."""
+    subjects = [*(f.subject for f in facts), *companions]
     templates = batch_templates(facts)
     held = {(t.before, t.after) for t in templates}
     templates += [t for t in mined if (t.before, t.after) not in held]
     place = {(t.before, t.after): i for i, t in enumerate(templates)}
-    fits = _fits(em, facts, templates)
-    n = len(facts)
-    prompts = [t.before + f.subject + t.after for t in templates for f in facts]
+    fits = _fits(em, subjects, templates)
+    n = len(subjects)
+    prompts = [t.before + s + t.after for t in templates for s in subjects]
     fitting = [i for i in range(len(prompts)) if fits[i // n][i % n]]
     answers = dict(
         zip(fitting, map(clip, greedy(em, [prompts[i] for i in fitting], ANSWER_TOKENS)), strict=True)
@@ -173,12 +180,12 @@ def survey(em: EditableModel, facts: Sequence[Fact], mined: Sequence[Template] =
     confidence = dict(zip(asked, (math.exp(s.logp) for s in found), strict=True))
     beliefs = tuple(
         tuple(
-            Belief(prompts[i], facts[i % n].subject, answers.get(i, ""), confidence.get(i, 0.0))
+            Belief(prompts[i], subjects[i % n], answers.get(i, ""), confidence.get(i, 0.0))
             for i in range(t * n, (t + 1) * n)
         )
         for t in range(len(templates))
     )
-    own = tuple(place.get(f.template, -1) for f in facts)
+    own = (*(place.get(f.template, -1) for f in facts), *(-1 for _ in companions))
     return Survey(tuple(place), beliefs, own, fits)
 
 
@@ -192,13 +199,13 @@ def batch_templates(facts: Sequence[Fact]) -> list[Template]:
 
 
 def _fits(
-    em: EditableModel, facts: Sequence[Fact], templates: Sequence[Template]
+    em: EditableModel, subjects: Sequence[str], templates: Sequence[Template]
 ) -> tuple[tuple[bool, ...], ...]:
-    """[t][n]: whether template t is about subjects like fact n's."""
-    subjects = list(dict.fromkeys(f.subject for f in facts))
-    place = {s: i for i, s in enumerate(subjects)}
-    kinds = alike(em, [t.about for t in templates], subjects)
-    return tuple(tuple(row[place[f.subject]] for f in facts) for row in kinds)
+    """[t][n]: whether template t is about subjects like the n-th."""
+    different = list(dict.fromkeys(subjects))
+    place = {s: i for i, s in enumerate(different)}
+    kinds = alike(em, [t.about for t in templates], different)
+    return tuple(tuple(row[place[s]] for s in subjects) for row in kinds)
 
 
 def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> tuple[tuple[Belief, ...], ...]:

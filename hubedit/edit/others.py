@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hubedit.edit.essence import CONFIDENT, Belief, Survey
+from hubedit.edit.essence import CONFIDENT, Belief, Survey, batch_templates
 from hubedit.edit.kinds import alike
 from hubedit.edit.templates import ANSWER_TOKENS
 from hubedit.facts import Fact
@@ -23,7 +23,6 @@ from hubedit.facts.answers import clip, mentions
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.score import scores
-from hubedit.model.tokens import decode
 
 MOST_WORDS = 6
 MOST_LETTERS = 80
@@ -78,13 +77,28 @@ class Others:
         return tuple(chosen)
 
 
-def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, rows: Sequence[Sequence[int]]) -> Others:
-    """Other subjects of the same kinds, at most `MOST_SUBJECTS`. `rows`: token rows of text."""
-    texts = [decode(em.tokenizer, list(ids)) for ids in rows]
+def companions(em: EditableModel, facts: Sequence[Fact], texts: Sequence[str], wide: int) -> list[str]:
+    """Subjects of the same kinds that the text says the batch's own relations of, so many that a small batch
+    has `wide` subjects with them. One fact alone cannot show which templates ask for its relation."""
+    own = sorted({f.subject for f in facts})
+    if len(own) >= wide:
+        return []
+    templates = batch_templates(facts)
+    found = named(texts, [(t.before, t.after) for t in templates], own)[:MOST_SUBJECTS]
+    kinds = alike(em, [t.about for t in templates], found) if found else ()
+    fitting = [s for i, s in enumerate(found) if any(row[i] for row in kinds)]
+    return fitting[: wide - len(own)]
+
+
+def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequence[str]) -> Others:
+    """Other subjects of the same kinds that the texts name, at most `MOST_SUBJECTS`."""
     subjects = named(texts, survey.templates, sorted({f.subject for f in facts}))[:MOST_SUBJECTS]
     if not subjects:
         return Others({})
-    about = [[f.subject for f, fits in zip(facts, row, strict=True) if fits] for row in survey.fits]
+    about = [
+        [b.subject for b, fits in zip(beliefs, row, strict=True) if fits]
+        for beliefs, row in zip(survey.beliefs, survey.fits, strict=True)
+    ]
     asked = [t for t in sorted(set(survey.relation)) if about[t]]
     kinds = alike(em, [about[t] for t in asked], subjects)
     pairs = [(s, t) for i, s in enumerate(subjects) for k, t in enumerate(asked) if kinds[k][i]]

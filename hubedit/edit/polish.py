@@ -33,15 +33,20 @@ TOKENS = 4096
 """Padded tokens in one pass; all activations above the first edited layer are kept for the gradient."""
 STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
+MOST = 0.9
+"""Share of the objective whose rows are in every step: the others are met, and have hardly a gradient."""
+TURNS = 4
 TEXT_ROWS = 24
 LOGITS = 2**27
 """Numbers of one pass's logits, which the gradient needs several copies of: half a GB in float32."""
 KEPT = 2**27
 """Numbers of the unedited model's predictions that are kept from step to step; more are made again."""
-RATE = 0.15
+RATE = 0.08
 """Length of the first step of every coordinate, relative to the root mean square of P."""
-FIRST, SECOND = 0.8, 0.9
-"""Decay of the mean gradient and of its mean square (Adam's, with one second moment a site)."""
+FIRST, SECOND = 0.8, 0.95
+"""Decay of the mean gradient and of its mean square (Adam's)."""
+SLIGHT = 1e-3
+"""Coordinates with less than this share of the root mean square gradient move less."""
 TOLD = 2.0
 """Weight of other phrasings, and of what follows, beside the facts' own prompts and each thing that stays."""
 
@@ -57,20 +62,22 @@ def polish(
     points = {s: (f.B.to(roots[s]) @ roots[s]).float().to(em.device) for s, f in solution.factors.items()}
     sizes = {s: float(p.norm()) for s, p in points.items()}
     mean = {s: torch.zeros_like(p) for s, p in points.items()}
-    square = dict.fromkeys(points, 0.0)
+    square = {s: torch.zeros_like(p) for s, p in points.items()}
     clean: dict[int, Tensor] = {}
+    losses: dict[int, float] = {}
     for step in range(steps):
-        rows = _part(groups, step)
-        gradients = _gradients(em, rows, points, inverse, right, clean)
+        rows = _part(groups, step, losses)
+        gradients = _gradients(em, rows, points, inverse, right, clean, losses)
         pace = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         for s, p in points.items():
             g = gradients[s]
             mean[s].mul_(FIRST).add_(g, alpha=1 - FIRST)
-            square[s] = SECOND * square[s] + (1 - SECOND) * float(g.square().mean())
-            length = math.sqrt(square[s] / (1 - SECOND ** (step + 1)))
+            square[s].mul_(SECOND).addcmul_(g, g, value=1 - SECOND)
+            spread = (square[s] / (1 - SECOND ** (step + 1))).sqrt()
+            move = mean[s] / (spread + SLIGHT * float(spread.square().mean().sqrt()))
+            length = float(move.square().mean().sqrt())
             if length > 0:
-                unit = sizes[s] / math.sqrt(p.numel()) / length / (1 - FIRST ** (step + 1))
-                p.sub_(mean[s], alpha=pace * unit)
+                p.sub_(move, alpha=pace * sizes[s] / math.sqrt(p.numel()) / length)
                 p.mul_(min(1.0, sizes[s] / max(float(p.norm()), 1e-30)))
         progress.advance()
     factors = {s: LowRank((p @ inverse[s]).cpu(), solution.factors[s].A) for s, p in points.items()}
@@ -78,7 +85,9 @@ def polish(
 
 
 def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
-    """The prompts in groups; the mean over a group counts with its weight."""
+    """The prompts in groups; the mean over a group counts with its weight. What must change weighs more, or
+    less, as the user prefers."""
+    change = math.sqrt(asked.probes.weight)
     bare = {r.fact: r for r in reversed(asked.rows)}
     text = tuple(
         Row(OTHER, tuple(ids[:-1]), 0, tuple(ids[1:]), preserve=True)
@@ -86,8 +95,8 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
         if len(ids) > 1
     )
     groups = (
-        (tuple(bare[n] for n in sorted(bare)), 1.0),
-        (asked.told, TOLD),
+        (tuple(bare[n] for n in sorted(bare)), change),
+        (asked.told, TOLD * change),
         (asked.preserved, 1.0),
         (asked.others, 1.0),
         (text, 1.0),
@@ -95,16 +104,26 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     return tuple((rows, weight) for rows, weight in groups if rows)
 
 
-def _part(groups: Sequence[tuple[tuple[Row, ...], float]], step: int) -> list[tuple[Row, float]]:
-    """The step's rows with their weights: all of them, or as many of every group as a step may hold."""
-    size = sum(len(r.ids) for rows, _ in groups for r in rows)
-    share = min(1.0, STEP_TOKENS / max(size, 1))
-    taken = []
-    for rows, weight in groups:
-        count = max(1, round(share * len(rows)))
-        some = rows if share == 1 else random.Random(f"polish/{step}").sample(rows, count)
-        taken += [(r, weight / len(some)) for r in some]
-    return taken
+def _part(
+    groups: Sequence[tuple[tuple[Row, ...], float]], step: int, losses: Mapping[int, float]
+) -> list[tuple[Row, float]]:
+    """The step's rows with their weights: those that made up `MOST` of the objective when they were last
+    seen, and every `TURNS`-th of the others; of more than a step may hold, a random part."""
+    each = [(r, weight / len(rows)) for rows, weight in groups for r in rows]
+    heavy = sorted((r for r in each if id(r[0]) in losses), key=lambda r: -r[1] * losses[id(r[0])])
+    left = MOST * sum(w * losses[id(r)] for r, w in heavy)
+    taken = {id(r) for r, _ in each if id(r) not in losses}
+    for r, w in heavy:
+        if left <= 0:
+            break
+        taken.add(id(r))
+        left -= w * losses[id(r)]
+    some = [item for i, item in enumerate(each) if id(item[0]) in taken or i % TURNS == step % TURNS]
+    size = sum(len(r.ids) for r, _ in some)
+    if size > STEP_TOKENS:
+        count = max(1, round(len(some) * STEP_TOKENS / size))
+        some = random.Random(f"polish/{step}").sample(some, count)
+    return some
 
 
 def _gradients(
@@ -114,8 +133,9 @@ def _gradients(
     inverse: Mapping[Site, Tensor],
     right: Mapping[Site, Tensor],
     clean: dict[int, Tensor],
+    losses: dict[int, float],
 ) -> dict[Site, Tensor]:
-    """The gradient of the weighted objective in P, of every site."""
+    """The gradient of the weighted objective in P, of every site; `losses` learns each row's own loss."""
     weight = {id(r): w for r, w in rows}
     total = {s: torch.zeros_like(p) for s, p in points.items()}
 
@@ -128,6 +148,7 @@ def _gradients(
         loss = (each * torch.tensor([weight[id(r)] for r in part], device=em.device)).sum()
         for s, g in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
             total[s] += g
+        losses.update(zip(map(id, part), each.tolist(), strict=True))
 
     vocabulary = em.model.config.get_text_config().vocab_size
     # a large vocabulary makes logits, not activations, what fills the memory

@@ -7,52 +7,69 @@ greedy generation gives exactly the labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hubedit.edit.rows import Row, Rows, chunks
+from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.tokens import pad
 
 PROBE_TOKENS = 8192
 
+PREFER = {"success": 4.0, "balanced": 1.0, "locality": 0.25}
+"""Weight of the success probes in the score, where each kind of what stays has 1, by `EditConfig.prefer`."""
+
 
 @dataclass(frozen=True)
 class Probes:
     """`success`: rows that must give the target; `locality`: rows that must give what the model said
     before about the edited subjects; `others`: the same about others; `text`: token rows of the
-    statistics corpus."""
+    statistics corpus; `weight`: of success in the score, against 1 for each of the three others."""
 
     success: tuple[Row, ...]
     locality: tuple[Row, ...]
     others: tuple[Row, ...]
     text: tuple[tuple[int, ...], ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Shares 0..1 of probes met (None: no such probe); `text`: confident predictions on the corpus text
-    that stayed the same; `facts`: per fact, the share of its success rows met."""
+    that stayed the same; `facts`: per fact, the share of its success rows met; `weight`: of success in the
+    score, against 1 for each of the others."""
 
     success: float | None
     locality: float | None
     others: float | None
     text: float | None
     facts: tuple[float, ...]
+    weight: float = 1.0
 
     @property
     def score(self) -> float:
-        """Harmonic mean of what was measured; 0 when one of them is 0.
+        """Weighted harmonic mean of what was measured; 0 when one of them is 0.
 
         The text counts by its cube: most sure predictions are grammar, which an edit hardly moves, and the
         cube is about what remains of other subjects' facts (docs/experiments.md).
         """
         text = None if self.text is None else self.text**3
-        values = [v for v in (self.success, self.locality, self.others, text) if v is not None]
-        return len(values) / sum(1 / v for v in values) if values and min(values) > 0 else 0.0
+        pairs = ((self.success, self.weight), (self.locality, 1.0), (self.others, 1.0), (text, 1.0))
+        known = [(v, w) for v, w in pairs if v is not None]
+        if not known or min(v for v, _ in known) <= 0:
+            return 0.0
+        return sum(w for _, w in known) / sum(w / v for v, w in known)
+
+
+def preferring(probes: Probes, prefer: str) -> Probes:
+    """The probes with success weighed as `EditConfig.prefer` says. Raises ConfigError for another name."""
+    if prefer not in PREFER:
+        raise ConfigError(f"unknown preference {prefer!r}", f"one of: {', '.join(PREFER)}")
+    return replace(probes, weight=PREFER[prefer])
 
 
 @torch.no_grad()
@@ -130,6 +147,7 @@ def judge(em: EditableModel, probes: Probes, clean: TextState, count: int) -> Ju
         _share(hits(em, probes.others)),
         clean.agreement(read_text(em, probes.text)) if probes.text else None,
         facts,
+        probes.weight,
     )
 
 

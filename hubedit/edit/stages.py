@@ -37,7 +37,8 @@ class Ground:
 
     `alpha`: attention's share at each layer; `moments`: of every site that may be edited; `text`: token rows
     held out of the statistics; `corpus`: token rows in which other subjects are looked for, and `text`;
-    `clean`: the model's predictions on `text`.
+    `clean`: the model's predictions on `text`; `free`: the directions (d_in, m) that inputs of a site hardly
+    use, kept from batch to batch by methods that write into them alone.
     """
 
     traced: TraceResult | None
@@ -47,6 +48,7 @@ class Ground:
     text: Sequence[Sequence[int]]
     corpus: Sequence[Sequence[int]]
     clean: TextState
+    free: dict[Site, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ A batch asks a few relations in one phrasing each, but a new value must be read 
 every other relation left alone. So the model goes on from each bare subject. Words that follow several
 subjects, and after which it is sure of a different answer for each, are a template ("Ada Lovelace" *is
 famous for*); what goes on in many ways (" is") or alike for everybody (" was born in the") is grammar.
-No rephrasing or test prompt that belongs to the facts is looked at.
+Sentences that name a subject further behind ("*The mother tongue of* Ada Lovelace *is*") are found in the
+statistics text. No rephrasing or test prompt that belongs to the facts is looked at.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ SURE = 0.5
 """Least mean probability of an answer's first token, and of all its tokens."""
 
 _WORD = re.compile(r"\s*\S+")
+_STATEMENT = re.compile(r"(?<=[.!])\s+|\n+")
+"""Between statements; a question and its answer are one."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,27 @@ def tell(em: EditableModel, subjects: Sequence[str], seed: int) -> dict[str, lis
     return texts
 
 
-def mine(em: EditableModel, told: Mapping[str, Sequence[str]], most: int) -> tuple[Template, ...]:
-    """At most `most` templates, the most frequent first. `told`: what the model says after each subject."""
-    tried = _shared(told)
-    asked = [(i, subject) for i, (_, subjects) in enumerate(tried) for subject in subjects[:ASKED]]
-    prompts = [subject + tried[i][0] for i, subject in asked]
+def overheard(texts: Sequence[str], subjects: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """By the words before a subject, where there are any, and by subject: what follows it in the texts."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    longest_first = sorted(subjects, key=lambda s: (-len(s), s))
+    names = re.compile("|".join(map(re.escape, longest_first))) if subjects else None
+    for statement in (part for text in texts for part in _STATEMENT.split(text)):
+        named = names.search(statement) if names else None
+        if named and named.start() > 0 and len(statement[: named.start()].split()) <= MOST_WORDS:
+            found[statement[: named.start()]][named[0]].append(statement[named.end() :])
+    return found
+
+
+def mine(
+    em: EditableModel, heard: Mapping[str, Mapping[str, Sequence[str]]], most: int
+) -> tuple[Template, ...]:
+    """At most `most` templates, the most frequent first. `heard`: by the words before a subject, and by
+    subject, what follows it: of `tell` with no words before, or `overheard`."""
+    shared = [(before, *words) for before, by in heard.items() for words in _shared(by)]
+    tried = sorted(shared, key=lambda item: (-len(item[2]), item[0], item[1]))[:CANDIDATES]
+    asked = [(i, subject) for i, (_, _, subjects) in enumerate(tried) for subject in subjects[:ASKED]]
+    prompts = [tried[i][0] + subject + tried[i][1] for i, subject in asked]
     answers = [clip(text) for text in greedy(em, prompts, ANSWER_TOKENS)]
     some = [k for k, answer in enumerate(answers) if answer]
     found = dict(zip(some, scores(em, [prompts[k] for k in some], [answers[k] for k in some]), strict=True))
@@ -93,19 +112,19 @@ def mine(em: EditableModel, told: Mapping[str, Sequence[str]], most: int) -> tup
     for k, (i, _) in enumerate(asked):
         said[i].append(k)
     kept = []
-    for i, (words, subjects) in enumerate(tried):
+    for i, (before, words, subjects) in enumerate(tried):
         own = said[i]
         different = len({normalise(answers[k]) for k in own})
         first = sum(found[k].first for k in own if k in found) / len(own)
         whole = sum(math.exp(found[k].logp) for k in own if k in found) / len(own)
         if different >= max(LEAST_SUBJECTS, DIFFERENT * len(own)) and min(first, whole) >= SURE:
-            kept.append(Template("", words, tuple(subjects)))
+            kept.append(Template(before, words, tuple(subjects)))
     return tuple(kept[:most])
 
 
 def _shared(told: Mapping[str, Sequence[str]]) -> list[tuple[str, list[str]]]:
     """The beginnings of sentences that several subjects share and that go on in several ways, with those
-    subjects; the most frequent first."""
+    subjects."""
     heard: dict[str, dict[str, None]] = defaultdict(dict)
     after: dict[str, set[str]] = defaultdict(set)
     for subject, sentences in told.items():
@@ -117,4 +136,4 @@ def _shared(told: Mapping[str, Sequence[str]]) -> list[tuple[str, list[str]]]:
                 after[start].add(words[n])
     least = LEAST_SUBJECTS
     shared = [(s, list(who)) for s, who in heard.items() if len(who) >= least and len(after[s]) >= least]
-    return sorted(shared, key=lambda item: (-len(item[1]), item[0]))[:CANDIDATES]
+    return shared

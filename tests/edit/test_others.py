@@ -10,10 +10,9 @@ import torch
 from hubedit.edit import kinds
 from hubedit.edit.essence import survey
 from hubedit.edit.kinds import alike
-from hubedit.edit.others import named, others
+from hubedit.edit.others import companions, named, others
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
-from hubedit.model.tokens import encode
 
 Editable = Callable[..., EditableModel]
 
@@ -67,8 +66,8 @@ def test_the_bundled_models_text_names_people_that_are_asked_the_batchs_question
     edited = {f.subject for f in facts}
     people = [f.subject for f in load_facts(facts_path()).facts[30:]]
     before, after = asked.templates[0]
-    rows = [encode(em.tokenizer, f"{before}{who}{after} nowhere.").ids for who in people]
-    found = others(em, facts, asked, rows)
+    texts = [f"{before}{who}{after} nowhere." for who in people]
+    found = others(em, facts, asked, texts)
     beliefs = found.sample(0)
     assert beliefs and len(beliefs) <= 2 * len(found.beliefs)
     for belief in beliefs:
@@ -76,4 +75,23 @@ def test_the_bundled_models_text_names_people_that_are_asked_the_batchs_question
         assert belief.subject in belief.prompt and belief.answer
     assert {t for own in found.beliefs.values() for t in own} <= set(asked.relation)
     assert others(em, facts, asked, []).sample(0) == ()
-    assert beliefs == others(em, facts, asked, rows).sample(0)
+    assert beliefs == others(em, facts, asked, texts).sample(0)
+
+
+def test_a_single_fact_is_joined_by_others_of_its_kind_and_a_large_batch_is_not() -> None:
+    from hubedit.demo import facts_path, model_path
+    from hubedit.facts import load_facts
+
+    em = load(str(model_path()), device="cpu")
+    facts = load_facts(facts_path()).facts
+    alone = facts[0]
+    before, after = alone.template
+    same = [f.subject for f in facts[1:] if f.template == alone.template and f.subject != alone.subject]
+    texts = [f"{before}{who}{after} nowhere." for who in (*same, alone.subject)]
+    joined = companions(em, [alone], texts, 4)
+    assert joined and joined == same[:3]
+    assert companions(em, facts[:60], texts, 4) == []
+    assert companions(em, [alone], ["Nothing of the kind."], 4) == []
+    asked = survey(em, [alone], companions=joined)
+    assert [b.subject for b in asked.beliefs[0]] == [alone.subject, *joined]
+    assert set(asked.own[1:]) == {-1}, "nothing is edited about them"

@@ -87,11 +87,26 @@ def test_a_large_batch_is_taken_in_parts(editable: Editable, monkeypatch: pytest
     _, _, asked = solved(em)
     groups = weighted(asked)
     monkeypatch.setattr(module, "STEP_TOKENS", sum(len(r.ids) for rows, _ in groups for r in rows) // 3)
-    one, other = module._part(groups, 0), module._part(groups, 1)
-    assert one == module._part(groups, 0) and one != other
-    assert len(one) < sum(len(rows) for rows, _ in groups)
-    for part in (one, other):
-        assert sum(w for _, w in part) == pytest.approx(sum(weight for _, weight in groups))
+    one, other = module._part(groups, 0, {}), module._part(groups, 1, {})
+    assert one == module._part(groups, 0, {}) and one != other
+    assert 0 < len(one) < sum(len(rows) for rows, _ in groups)
+
+
+def test_rows_that_are_met_take_turns(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+    em = editable()
+    _, _, asked = solved(em)
+    groups = weighted(asked)
+    rows = [r for members, _ in groups for r in members]
+    losses = {id(r): 1e-6 for r in rows}
+    heavy = rows[:: len(rows) // 3]
+    losses |= {id(r): 2.0 for r in heavy}
+    seen: set[int] = set()
+    for step in range(module.TURNS):
+        part = module._part(groups, step, losses)
+        assert len(part) < len(rows) and {id(r) for r in heavy} <= {id(r) for r, _ in part}
+        seen |= {id(r) for r, _ in part}
+    assert seen == {id(r) for r in rows}, "nobody is forgotten"
+    assert len(module._part(groups, 0, {})) == len(rows), "what was never seen is looked at"
 
 
 def test_none_wanted_none_done_and_worse_is_not_kept(

@@ -7,10 +7,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hubedit.edit import probes as module
-from hubedit.edit.probes import Judgement, Probes, TextState, hits, judge, read_text
+from hubedit.edit.probes import (
+    PREFER,
+    Judgement,
+    Probes,
+    TextState,
+    hits,
+    judge,
+    preferring,
+    read_text,
+)
 from hubedit.edit.rows import Row, edit_rows, row
+from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import applied, run
@@ -94,6 +106,51 @@ def test_the_score_is_the_harmonic_mean_of_what_was_measured(
     success: float | None, locality: float | None, text: float | None, score: float
 ) -> None:
     assert Judgement(success, locality, None, text, ()).score == pytest.approx(score)
+
+
+shares = st.floats(0.01, 1.0)
+
+
+@given(shares, shares, shares, shares)
+def test_a_preference_of_one_changes_nothing(
+    success: float, locality: float, others: float, text: float
+) -> None:
+    """To the last bit: the balanced result is what it was before there were preferences."""
+    values = [success, locality, others, text**3]
+    plain = len(values) / sum(1 / v for v in values)
+    assert Judgement(success, locality, others, text, (), PREFER["balanced"]).score == plain
+
+
+@given(shares, shares)
+def test_a_preference_weighs_success_against_what_stays(high: float, low: float) -> None:
+    high, low = max(high, low), min(high, low)
+    firm = {name: Judgement(low, high, high, None, (), weight).score for name, weight in PREFER.items()}
+    bold = {name: Judgement(high, low, low, None, (), weight).score for name, weight in PREFER.items()}
+    assert bold["success"] >= firm["success"] - 1e-12 and firm["locality"] >= bold["locality"] - 1e-12
+    # the same judgement scores higher the more weight its better side has
+    assert bold["success"] >= bold["balanced"] - 1e-12 >= bold["locality"] - 2e-12
+    assert firm["success"] <= firm["balanced"] + 1e-12 <= firm["locality"] + 2e-12
+
+
+@pytest.mark.parametrize("name", PREFER)
+def test_a_score_stays_between_its_parts(name: str) -> None:
+    weight = PREFER[name]
+    assert Judgement(0.6, 0.6, 0.6, None, (), weight).score == pytest.approx(0.6)
+    assert 0.3 < Judgement(0.3, 0.9, 0.9, None, (), weight).score < 0.9
+    assert Judgement(0.0, 1.0, 1.0, 1.0, (), weight).score == 0.0
+    assert Judgement(1.0, 0.0, 1.0, 1.0, (), weight).score == 0.0
+
+
+def test_the_probes_carry_the_preference_into_the_judgement(editable: Editable) -> None:
+    em = editable()
+    text = (encode(em.tokenizer, SENTENCES[0]).ids,)
+    plain = Probes(tuple(edit_rows(em, FACTS, ())), (), (), text)
+    assert preferring(plain, "balanced") == plain
+    clean = read_text(em, text)
+    for name, weight in PREFER.items():
+        assert judge(em, preferring(plain, name), clean, len(FACTS)).weight == weight
+    with pytest.raises(ConfigError, match="unknown preference"):
+        preferring(plain, "speed")
 
 
 def test_a_judgement_counts_facts_not_rows(editable: Editable) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hubedit.edit import templates as module
-from hubedit.edit.templates import Template, mine, tell
+from hubedit.edit.templates import Template, mine, overheard, tell
 from hubedit.model.editable import EditableModel
 from hubedit.model.score import Score
 
@@ -31,7 +31,7 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def found(em: EditableModel, told: dict[str, list[str]], most: int = 9) -> tuple[Template, ...]:
-    return mine(em, told, most)
+    return mine(em, {"": told}, most)
 
 
 def test_words_that_several_share_and_that_go_on_differently_are_a_template(
@@ -68,6 +68,27 @@ def test_the_most_frequent_comes_first(editable: Editable, speaking: Callable[..
     assert [t.after for t in found(editable(), told, most=1)] == [" comes from"]
 
 
+def test_words_before_a_subject_are_found_in_the_text(
+    editable: Editable, speaking: Callable[..., None]
+) -> None:
+    asked = [f"In which city was {who} born? In {town}." for who, town in TOWNS.items()]
+    told = [f"The town of {who} is {town}. Nobody knows {who}!" for who, town in TOWNS.items()]
+    heard = overheard([" ".join(asked), "\n".join(told)], list(TOWNS))
+    assert set(heard) == {"In which city was ", "The town of ", "Nobody knows "}
+    assert heard["The town of "]["Bea"] == [" is Paris."]
+    assert overheard(asked, []) == {}
+    speaking(lambda prompt: next(t for who, t in TOWNS.items() if who in prompt))
+    mined = mine(editable(), heard, 9)
+    assert Template("In which city was ", " born? In", tuple(TOWNS)) in mined
+    assert Template("The town of ", " is", tuple(TOWNS)) in mined
+    assert not any(t.before == "Nobody knows " for t in mined), "nothing follows"
+
+
+def test_a_longer_name_is_not_taken_for_a_shorter_one() -> None:
+    heard = overheard(["The town of Marie Curie is Warsaw."], ["Marie", "Marie Curie"])
+    assert heard == {"The town of ": {"Marie Curie": [" is Warsaw."]}}
+
+
 def test_a_model_goes_on_from_every_subject(editable: Editable) -> None:
     em = editable()
     told = tell(em, ["Rome", "Marie Curie", "Marie"], 0)
@@ -84,7 +105,7 @@ def test_the_bundled_model_tells_its_relations() -> None:
     em = load(str(model_path()), device="cpu")
     subjects = [f.subject for f in load_facts(facts_path()).facts[:40]]
     told = tell(em, subjects, 0)
-    mined = mine(em, told, 40)
+    mined = mine(em, {"": told}, 40)
     assert len(mined) >= 10
     for template in mined:
         assert template.before == "" and template.after.startswith(" ")

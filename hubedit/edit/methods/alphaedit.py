@@ -30,7 +30,10 @@ def alphaedit(job: Job) -> Edit:
 
     def solve(site: Site, keys: Tensor, residual: Tensor) -> tuple[LowRank, float]:
         device = solve_device(job.em)
-        basis = free_basis(job.ground.moments[site].matrix.to(device), bound, site)
+        if site not in job.ground.free:
+            moment = job.ground.moments[site].matrix.to(device)
+            job.ground.free[site] = free_basis(moment, bound, site).cpu()
+        basis = job.ground.free[site].to(device)
         kept = l2 * torch.eye(len(basis), dtype=torch.float64)
         earlier = earlier_moment(job, site)
         if earlier is not None:
