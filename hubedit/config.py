@@ -90,6 +90,7 @@ class EditConfig:
     tr(dW C dW^T) / tr(W C W^T), from which its lambda follows; `search`: several budgets are tried, and
     probes decide; `lam`: a fixed lambda instead of any budget (0 = from the budget); `own`: weight 0..1 of
     the batch's own prompts, beside their edited tokens, in what is preserved (the corpus has the rest);
+    `prefer`: "success", "balanced" or "locality", which of the probes weighs more in the search;
     `rank`: truncate the patch (0 = exact); `polish`: steps of descent of the finished factors (0 = none);
     `repair`: at most so many rounds on the facts that still fail;
     `seed`: of the choice of preserved beliefs.
@@ -107,10 +108,11 @@ class EditConfig:
     drift_attention: float = 0.01
     drift_mlp: float = 0.05
     search: bool = True
+    prefer: str = "balanced"
     lam: float = 0.0
     own: float = 0.8
     rank: int = 0
-    polish: int = 16
+    polish: int = 32
     repair: int = 2
     seed: int = 0
     trace: TraceConfig = field(default_factory=TraceConfig)

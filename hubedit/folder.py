@@ -16,6 +16,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +24,8 @@ from hubedit.errors import ConfigError, HubEditError, PatchError
 
 if sys.platform != "win32":
     import fcntl
+
+_SYNCS = 8
 
 
 def write_folder(
@@ -193,11 +196,11 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Everything in the folder, and the folder itself, on the disk."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if not path.is_symlink():
-            sync_file(path)
-    sync_file(folder)
+    """Everything in the folder, and the folder itself, on the disk; side by side, since each waits for it."""
+    paths = [path for path in sorted(folder.rglob("*"), reverse=True) if not path.is_symlink()]
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        for _ in pool.map(sync_file, [*paths, folder]):
+            pass
 
 
 def sync_file(path: Path) -> None:

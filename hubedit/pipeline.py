@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,19 @@ from hubedit.edit.balance import alphas, parse_layers, parse_null_space
 from hubedit.edit.compute import TEXT_ROWS, Edit, compute
 from hubedit.edit.corpus import SELF, holdout_rows
 from hubedit.edit.documents import source as corpus_source
-from hubedit.edit.probes import read_text
-from hubedit.edit.record import edit_record, statistics_record
+from hubedit.edit.record import edit_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
-from hubedit.edit.stages import check_one_layer
+from hubedit.edit.stages import check_one_layer, unseen_rows
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
-from hubedit.evaluate import EditReport, Reading, answered, compare, read
+from hubedit.evaluate import EditReport, Reading, compare, read
+from hubedit.evaluate.drift import drift
+from hubedit.evaluate.report import generated
+from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
+from hubedit.patch.identity import patch_id
 from hubedit.patch.ontop import protected, stacked, standing_on
 from hubedit.patch.value import RECORD
 from hubedit.presets import check_method, check_settings
@@ -41,12 +43,14 @@ _ORDERS = ("attention-first", "joint")
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """A patch that was written. `report`: through the patch as it is on disk, truncated or not."""
+    """A patch that was written. `report`: through the patch as it is on disk, truncated or not; `told`:
+    the content of report.json."""
 
     path: Path
     patch: Patch
     edit: Edit
     report: EditReport
+    told: Mapping[str, Any]
 
 
 def apply_facts(
@@ -89,15 +93,24 @@ def apply_facts(
         kept_before = read(stood, kept)
         seconds["reading before"] = time.perf_counter() - start
         edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
+        tried = holdout_rows(stood, config.stats, TEXT_ROWS, cache, progress)
+        text, used = unseen_rows(stood, config.stats, cache, progress)
     seconds |= edit.seconds
 
     start = time.perf_counter()
     patch, perplexity = _patch(em, edit, facts), edit.perplexity_after
     if on is not None:
         patch = stacked(on, patch)
-    if 0 < config.rank < max(factor.rank for factor in patch.factors.values()):
+    truncated = 0 < config.rank < max(factor.rank for factor in patch.factors.values())
+    if truncated:
         patch, _ = patch.truncate(config.rank)
-        perplexity = _check_truncated(em, edit, patch, config, cache, progress)
+    if truncated:
+        moved = drift(_side(em, on), _side(em, patch), tried)
+        count = max(sum(moved.tokens), 1)
+        clean, cut = sum(moved.nll_before) / count, sum(moved.nll_after) / count
+        judge_collapse(edit.reports, clean, cut, config, progress)
+        perplexity = float(torch.tensor(cut).exp())
+    moved = drift(_side(em, on), _side(em, patch), text)
     with applied(em, on_device(em, patch)):
         after = _read(em, facts, "asking after", progress)
         kept_after = read(em, kept)
@@ -119,10 +132,11 @@ def apply_facts(
     record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
     patch = replace(patch, record=record)
     told = {
-        **report_json(facts, before, report),
-        "perplexity_before": _number(edit.perplexity_before),
-        "perplexity_after": _number(perplexity),
+        **generated(facts, before, after, report),
+        **moved.to_json(),
+        "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
+    told = {name: value for name, value in told.items() if value not in ({}, [], None)}
     if kept:
         shares = [compare(kept, r, r).metrics["success"] for r in (kept_before, kept_after)]
         told["on"] = {"facts": len(kept), "success_before": shares[0], "success_after": shares[1]}
@@ -133,7 +147,7 @@ def apply_facts(
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
     if strict:
         check_strict(report)
-    return Applied(path, patch, edit, report)
+    return Applied(path, patch, edit, report, told)
 
 
 def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts") -> None:
@@ -200,14 +214,6 @@ def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:
     return {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
 
 
-def report_json(facts: Sequence[Fact], before: Reading, report: EditReport) -> dict[str, Any]:
-    """Content of report.json; `metrics_before` holds what the unedited model already answers."""
-    own = answered(facts, before)
-    between = {name: list(pair) for name, pair in own.intervals.items()}
-    data = {**report.to_json(), "metrics_before": own.metrics}
-    return {**data, "intervals_before": between} if between else data
-
-
 def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact]) -> Patch:
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
@@ -224,16 +230,8 @@ def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progre
     return reading
 
 
-def _check_truncated(
-    em: EditableModel, edit: Edit, patch: Patch, config: EditConfig, cache: Cache, progress: Progress
-) -> float:
-    """Perplexity through the truncated patch. Raises CollapseError like the exact one."""
-    text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
-    clean = read_text(em, text).nll
-    with applied(em, on_device(em, patch)):
-        cut = read_text(em, text).nll
-    judge_collapse(edit.reports, clean, cut, config, progress)
-    return float(torch.tensor(cut).exp())
+def _side(em: EditableModel, patch: Patch | None) -> Side:
+    return Side(em) if patch is None else Side(em, patch.by_site(em), patch_id(patch))
 
 
 def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) -> dict[str, bytes]:
@@ -246,10 +244,6 @@ def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) ->
     facts = [to_record(fact) for fact in patch.facts] if with_facts else []
     shown = shown_files(Source(patch.full_record(), report, name, facts, with_facts))
     return {"report.json": f"{text}\n".encode(), **shown}
-
-
-def _number(value: float) -> float | None:
-    return value if isfinite(value) else None
 
 
 def _checksum(em: EditableModel) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 from hubedit.config import EditConfig, TargetConfig
 from hubedit.errors import ConfigError
+from hubedit.preset_file import is_preset_file, load_preset
 
 _COMMON = frozenset(
     {"method", "batch_size", "collapse", "layers", "rank", "seed", "trace", "stats", "targets"}
@@ -23,6 +24,7 @@ _JOINT = frozenset(
         "drift_attention",
         "drift_mlp",
         "search",
+        "prefer",
         "lam",
         "own",
         "polish",
@@ -33,6 +35,7 @@ _JOINT = frozenset(
 # settings that a method divides by, or means nothing without
 _NEEDED = {"memit": ("lam",), "emmet": ("lam",), "alphaedit": ("null_space", "l2")}
 LORA_RANK = 8
+_PREFERENCES = ("success", "balanced", "locality")
 
 
 @dataclass(frozen=True)
@@ -175,16 +178,24 @@ PRESETS: dict[str, dict[str, EditConfig]] = {
 }
 
 
-def preset(name: str, method: str = "intattn") -> EditConfig:
-    """The settings of a model in `PRESETS`, in any case, for a method.
+def preset(name: str, method: str = "intattn", prefer: str = "balanced") -> EditConfig:
+    """The settings of a model in `PRESETS`, in any case, for a method; or those of a preset file, by its
+    path or by the Hub's repository that holds it.
 
-    Raises ConfigError that lists the names.
+    `prefer`: which of the settings of a preset file. Raises ConfigError that lists the names.
     """
-    found = PRESETS.get(name.strip().lower())
-    if found is None:
-        raise ConfigError(f"unknown preset {name!r}", f"known: {', '.join(PRESETS)}")
     check_method(method)
-    return found[method]
+    found = PRESETS.get(name.strip().lower())
+    if found is not None:
+        return found[method]
+    if not is_preset_file(name):
+        hint = f"known: {', '.join(PRESETS)}; or a TOML file, or a repository owner/name with a preset.toml"
+        raise ConfigError(f"unknown preset {name!r}", hint)
+    own = load_preset(name)
+    check_method(own.method)
+    if own.method != method:
+        raise ConfigError(f"{name} is a preset of --method {own.method}", f"add --method {own.method}")
+    return own.onto(METHODS[method].defaults, prefer)
 
 
 def method_defaults(method: str) -> EditConfig:
@@ -214,5 +225,7 @@ def check_settings(config: EditConfig) -> None:
     for name in _NEEDED.get(config.method, ()):
         if not getattr(config, name):
             raise ConfigError(f"{config.method} needs a value of {name.replace('_', ' ')}", hint)
+    if config.prefer not in _PREFERENCES:
+        raise ConfigError(f"unknown preference {config.prefer!r}", f"one of: {', '.join(_PREFERENCES)}")
     if config.collapse not in ("stop", "tell"):
         raise ConfigError(f"unknown collapse {config.collapse!r}", "one of: stop, tell")

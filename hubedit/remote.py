@@ -183,7 +183,8 @@ def _answered(error: BaseException, repo: str, revision: str | None, doing: str)
             "the Hub asks for fewer requests (429)", f"wait a minute, then {AGAIN}", "busy", status
         )
     if status >= 500:
-        hint = f"this is a problem at the Hub; {AGAIN}"
+        again = "run the same command again" if doing in ("download", "read") else AGAIN
+        hint = f"this is a problem at the Hub; {again}"
         return Trouble(f"cannot {doing} {repo}: {said}", hint, "server", status)
     return Trouble(f"the Hub refused to {doing} {repo} (error {status}): {said}", "", "refused", status)
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "hubedit"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("bench",),
+    ("bench", "tune"),
     ("pipeline", "plan"),
     ("hub",),
     ("report",),
@@ -24,6 +24,7 @@ LAYERS = (
     ("evaluate", "edit", "patch"),
     ("parallel",),
     ("model", "cache", "progress", "presets"),
+    ("preset_file",),
     ("linalg", "facts", "config", "demo", "folder", "floats"),
     ("remote",),
     ("errors",),

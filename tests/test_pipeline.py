@@ -19,8 +19,10 @@ from transformers import AutoModelForCausalLM
 from hubedit import pipeline
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig
-from hubedit.edit.compute import Edit, compute
+from hubedit.edit.compute import TEXT_ROWS, Edit, compute
+from hubedit.edit.corpus import holdout_rows
 from hubedit.edit.record import portable
+from hubedit.edit.stages import unseen_rows
 from hubedit.errors import (
     CollapseError,
     ConfigError,
@@ -30,13 +32,17 @@ from hubedit.errors import (
     StrictError,
 )
 from hubedit.evaluate import read
+from hubedit.evaluate.run import evaluate
+from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.model.load import load
 from hubedit.patch import Patch, adapter
+from hubedit.patch.identity import patch_id
 from hubedit.pipeline import Applied, apply_facts, check_config, check_free
 from hubedit.presets import PRESETS, preset
+from hubedit.progress import Silent
 from tests.pico import FAMILIES
 
 Editable = Callable[..., EditableModel]
@@ -137,11 +143,52 @@ def test_the_folder_says_how_it_was_made(editable: Editable, tmp_path: Path) -> 
         "portability": 1,
     }
     report = json.loads((made.path / "report.json").read_text())
+    assert report == made.told
     assert report["facts"][0]["prompt"] == FACTS[0].prompt
     assert "success" in report["metrics_before"] and "locality" not in report["metrics_before"]
     patch = Patch.load(made.path)
     patch.fits(em)
     assert patch.facts == FACTS
+
+
+def test_the_report_says_what_an_evaluation_says_under_the_same_names(
+    editable: Editable, tmp_path: Path
+) -> None:
+    em = editable("qwen2")
+    cache = Cache(tmp_path / "cache")
+    made = run(em, tmp_path / "patch", cache=cache)
+    side = Side(em, made.patch.by_site(em), patch_id(made.patch))
+    text, used = unseen_rows(em, QUICK.stats, cache, Silent())
+    whole = evaluate(Side(em), FACTS, edited={"adapter": side}, rows=text, cache=cache)
+    own = made.told
+    assert set(own) - set(whole) == {"text"}, "which text: the command line of an evaluation says so"
+    for name in ("counts", "exact_match", "interval_method", "metrics", "metrics_before", "relations"):
+        assert own[name] == whole[name], name
+    assert own["exact_match"]["n"] == {"success": 2, "generalisation": 1, "portability": 1}
+    assert own["perplexity"]["n"] == whole["perplexity"]["n"] == whole["kl"]["n"] == own["kl"]["n"]
+    for name in ("perplexity_before", "perplexity_after"):
+        assert own[name] == pytest.approx(whole[name], rel=1e-4)
+    assert own["kl"]["mean"] == pytest.approx(whole["kl"]["mean"], rel=1e-3)
+    assert own["text"] == {"corpus": "pico.py", "rows": len(text), "used": used}
+    assert set(own["notes"]) <= set(whole["notes"])
+
+
+def test_perplexity_is_measured_on_text_that_the_edit_was_not_tried_on(
+    editable: Editable, tmp_path: Path
+) -> None:
+    em, cache = editable("qwen2"), Cache(tmp_path / "cache")
+    lines = [f"{n} days after the first of them came the {n + 7}th of {n * n}" for n in range(130)]
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n\n".join(lines))
+    stats = StatsConfig(corpus=str(corpus), tokens=20)
+    tried = holdout_rows(em, stats, TEXT_ROWS, cache, Silent())
+    rows, used = unseen_rows(em, stats, cache, Silent())
+    assert not used and len(rows) == len(tried) == TEXT_ROWS
+    assert not {tuple(row) for row in rows} & {tuple(row) for row in tried}
+    # a text that ends before has no more than what the edit was tried on
+    corpus.write_text("\n\n".join(lines[:60]))
+    tried = holdout_rows(em, stats, TEXT_ROWS, cache, Silent())
+    assert unseen_rows(em, stats, cache, Silent()) == (tried, True)
 
 
 def test_a_trace_is_recorded_and_drawn(editable: Editable, tmp_path: Path) -> None:

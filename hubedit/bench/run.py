@@ -17,8 +17,8 @@ from hubedit.bench.results import Results, Row
 from hubedit.bench.row import edit_told, flat, made, patch_identity
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
-from hubedit.edit.compute import TEXT_ROWS, Edit, compute
-from hubedit.edit.corpus import holdout_rows
+from hubedit.edit.compute import Edit, compute
+from hubedit.edit.stages import unseen_rows
 from hubedit.errors import ConfigError, HubEditError, ModelError
 from hubedit.evaluate import harness
 from hubedit.evaluate.measure import Settings, measure
@@ -235,7 +235,7 @@ class _Bed:
     ) -> tuple[dict[str, Any], list[str]]:
         wanted = self.bench.measure
         text = StatsConfig(corpus=wanted.text, seed=cell.seed) if wanted.text else cell.config.stats
-        rows = holdout_rows(em, text, TEXT_ROWS, self._cache, Silent()) if wanted.text != "none" else []
+        rows = unseen_rows(em, text, self._cache, Silent())[0] if wanted.text != "none" else []
         tasks = harness.unique(wanted.tasks)
         settings = Settings(wanted.fluency, tasks, self.machine.task_path, wanted.task_limit, cell.seed)
         base, side = Side(em), Side(em, edit.factors, patch_identity(edit))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from hubedit import folder
 from hubedit.checkpoint.carry import CARD, carry, keep, write_config
 from hubedit.checkpoint.delta import Change
 from hubedit.checkpoint.header import TensorEntry
@@ -18,11 +19,11 @@ from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touche
 from hubedit.checkpoint.stack import Member, factors
 from hubedit.checkpoint.write import Written, copy_tensors, kept_at, other_files, same_files
 from hubedit.errors import CheckpointError
-from hubedit.facts import Fact
 from hubedit.progress import Progress
 
-Card = Callable[[Mapping[str, Any], Sequence[Fact]], str]
-"""Makes a merged model's README.md from its hubedit.json and the facts of its patches."""
+Card = Callable[[Path], str]
+"""Makes a merged model's README.md from the folder with everything else in it: its record, its patches and
+what these say of themselves."""
 
 DTYPES: Mapping[str, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _SCRATCH = ".base"
@@ -63,23 +64,28 @@ class Assembly:
         if self.record is not None and self.record.originals:
             wanted |= self.record.tensors
         base = self.origin.find(wanted, scratch, progress)
-        written = self._weights(part, base, progress)
-        self._check_restored(written)
-        done = Done(files=written.files, left_out=self._others(part))
-        if self.record is not None:
-            done.record = self._realised(self.record, written)
-            self._patches(part)
-            data = done.record.to_json()
-            (part / RECORD).write_text(to_text(data), encoding="utf-8")
-            if self.card is not None:
-                text = self.card(data, [fact for each in self.members for fact in each.patch.facts])
-                (part / CARD).write_text(text, encoding="utf-8")
-        elif (self.source.folder / ORIGINALS / CARD).is_file():
-            shutil.copyfile(self.source.folder / ORIGINALS / CARD, part / CARD)
+        with self._weights(part, base, progress) as written:
+            self._check_restored(written)
+            done = Done(files=written.files, left_out=self._others(part))
+            if self.record is not None:
+                done.record = self._realised(self.record, written)
+                self._patches(part)
+                (part / RECORD).write_text(to_text(done.record.to_json()), encoding="utf-8")
+                if self.card is not None:
+                    (part / CARD).write_text(self.card(part), encoding="utf-8")
+            elif (self.source.folder / ORIGINALS / CARD).is_file():
+                shutil.copyfile(self.source.folder / ORIGINALS / CARD, part / CARD)
         shutil.rmtree(scratch, ignore_errors=True)
+        progress.start("waiting for the disk")
+        for name, way in written.files.items():
+            if way != "linked":
+                folder.sync_file(part / name)
+        progress.finish()
         return done
 
-    def _weights(self, part: Path, base: Mapping[str, TensorEntry], progress: Progress) -> Written:
+    @contextmanager
+    def _weights(self, part: Path, base: Mapping[str, TensorEntry], progress: Progress) -> Iterator[Written]:
+        """Inside the `with` block the changed tensors are written, after it all weights."""
         kept = self._originals(part, base)
         changes: dict[str, Change] = {}
         for name, touched in self.changes.items():
@@ -93,11 +99,12 @@ class Assembly:
         total = sum(header.file.stat().st_size for header in self.source.headers.values())
         progress.start("writing weights", total // 1_000_000, "MB")
         if self.dtype is None and self.max_shard_size is None:
-            written = same_files(
+            with same_files(
                 self.source, part, changes, link=self.link, hard=self.hard, progress=progress
-            )
+            ) as written:
+                yield written
         else:
-            written = other_files(
+            yield other_files(
                 self.source,
                 part,
                 changes,
@@ -106,7 +113,6 @@ class Assembly:
                 progress=progress,
             )
         progress.finish(f"{len(changes)} tensors changed")
-        return written
 
     def _check_restored(self, written: Written) -> None:
         """What shall be the base's again was verified where it was found, and here as it was written."""

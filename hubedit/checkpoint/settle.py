@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from hubedit.checkpoint.stack import Member
 from hubedit.errors import PatchError
-from hubedit.patch.compose import OnConflict, refuse_contradictions
-from hubedit.patch.conflicts import Conflict, conflicts, losers
+from hubedit.patch.compose import OnConflict, decide
+from hubedit.patch.conflicts import Conflict, conflicts
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import as_record, owners, without
 from hubedit.patch.pair import Factors
@@ -27,17 +27,13 @@ class Settled:
 def settle(members: Sequence[Member], old: int, on_conflict: OnConflict) -> Settled:
     """Looks for conflicts between new patches and all others; the first `old` members were settled before.
 
-    "stop" raises ConflictError for two targets of one prompt; "first" and "last" take the rows of the
-    other fact out of its patch, where every row belongs to one fact. The patch then has another id.
+    "stop" raises ConflictError for a prompt that two patches edit; "first" and "last" take the rows of the
+    other fact out of its patch, which then has another id, and raise it where rows do not belong to facts.
     """
     names = [each.name or each.id for each in members]
     found = [c for c in conflicts([each.patch for each in members]) if c.second >= old]
     notices = _overlaps(found, names)
-    if on_conflict == "stop":
-        refuse_contradictions(found, names)
-        return Settled(tuple(members), tuple(notices))
-    fixed = {n for n, each in enumerate(members) if owners(each.patch) is None}
-    gone = losers(found, on_conflict, fixed)
+    gone = decide(found, [each.patch for each in members], names, on_conflict)
     kept: list[Member] = []
     for number, each in enumerate(members):
         facts = gone.get(number, set())
@@ -45,19 +41,16 @@ def settle(members: Sequence[Member], old: int, on_conflict: OnConflict) -> Sett
         if cut is None:
             notices.append(f"{names[number]} is left out: all its facts give way to others")
             continue
-        if cut is each and facts:
-            notices.append(f"{names[number]} keeps facts that should give way: its rows are not kept by fact")
-        elif facts:
+        if facts:
             notices.append(f"{len(facts)} of the facts of {names[number]} give way to others")
         kept.append(cut)
     return Settled(tuple(kept), tuple(notices))
 
 
 def _without(each: Member, gone: set[int]) -> Member | None:
-    """A patch without some of its facts; None without all of them, itself where they cannot be taken out."""
+    """A patch whose rows belong to facts without some of them; None without all of them."""
     patch, rows = each.patch, owners(each.patch)
-    if rows is None:
-        return each
+    assert rows is not None  # else none of its facts gives way
     kept = [n for n in range(len(patch.facts)) if n not in gone]
     if not kept:
         return None
@@ -79,6 +72,6 @@ def _without(each: Member, gone: set[int]) -> Member | None:
 
 def _overlaps(found: Sequence[Conflict], names: Sequence[str]) -> list[str]:
     """What is worth a warning, but stops nothing."""
-    lines = [c.describe(names) for c in found if c.kind != "contradiction"]
+    lines = [f"{c.describe(names)}; {c.stronger(names)}" for c in found if c.kind == "overlap"]
     more = [f"and {len(lines) - _SHOWN} more such pairs"] if len(lines) > _SHOWN else []
     return [*lines[:_SHOWN], *more]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hubedit import folder
 from hubedit.checkpoint.delta import FLOATS, Change, Realised, convert
 from hubedit.checkpoint.header import Header, TensorEntry, header_bytes, nbytes
 from hubedit.checkpoint.place import Link, clone, copy_range, place, write_at, writing
@@ -28,6 +28,7 @@ class Written:
     files: dict[str, str] = field(default_factory=dict)
 
 
+@contextmanager
 def same_files(
     source: Checkpoint,
     target: Path,
@@ -36,67 +37,57 @@ def same_files(
     link: Link,
     hard: bool,
     progress: Progress,
-) -> Written:
+) -> Iterator[Written]:
     """Writes the same files with the same headers; only the bytes of changed tensors differ.
 
-    `hard`: files without changes may share their bytes with the source's. Raises OSError, CheckpointError.
+    Inside the `with` block all changed tensors are written, and what is known of them can be used while the
+    rest is still copied; after it everything is. `hard`: files without changes may share their bytes with
+    the source's. Raises OSError, CheckpointError.
     """
     done, bar = Written(), _Bar(progress)
     with _Threads() as threads:
-        files: list[_File] = []
+        copies: dict[Future[str], tuple[str, int]] = {}
+        rewritten: dict[Future[tuple[str, Realised]], int] = {}
         for name, header in source.headers.items():
+            size = header.file.stat().st_size
             inside = [header.tensors[tensor] for tensor in changes if tensor in header.tensors]
             if not inside:
                 job = partial(place, header.file, target / name, link, hard=hard)
-                files.append(_File(target / name, threads.copier.submit(job), []))
+                copies[threads.copier.submit(job)] = (name, size)
                 continue
             cloned = link == "auto" and clone(header.file.resolve(strict=True), target / name)
             if not cloned:
                 (target / name).open("xb").close()
             rest = partial(_copy_rest, header, target / name, inside, cloned)
-            new = [threads.computer.submit(_rewrite, target / name, changes[e.name], e) for e in inside]
-            files.append(_File(target / name, threads.copier.submit(rest), new))
-        for file in files:
-            done.files[file.path.name] = file.copy.result()
-            done.realised |= dict(change.result() for change in file.changes)
-            if done.files[file.path.name] != "linked":
-                threads.sync(file.path)
-            bar.advance(file.path.stat().st_size)
-    if SINGLE not in source.headers:
-        place(source.folder / INDEX, target / INDEX, "copy", hard=False)
-    return done
-
-
-@dataclass(frozen=True)
-class _File:
-    """One new file, and what is done for it meanwhile. The jobs write different bytes of it."""
-
-    path: Path
-    copy: Future[str]
-    changes: list[Future[tuple[str, Realised]]]
+            copies[threads.copier.submit(rest)] = (name, size - sum(entry.nbytes for entry in inside))
+            for entry in inside:
+                new = threads.computer.submit(_rewrite, target / name, changes[entry.name], entry)
+                rewritten[new] = entry.nbytes
+        if SINGLE not in source.headers:
+            place(source.folder / INDEX, target / INDEX, "copy", hard=False)
+        for change in as_completed(rewritten):
+            tensor, found = change.result()
+            done.realised[tensor] = found
+            bar.advance(rewritten[change])
+        yield done
+        for copy in as_completed(copies):
+            name, count = copies[copy]
+            done.files[name] = copy.result()
+            bar.advance(count)
 
 
 class _Threads:
-    """Copying and syncing happen inside the kernel, so they go on while changed tensors are computed."""
+    """Copying happens inside the kernel, so it goes on while changed tensors are computed."""
 
     def __init__(self) -> None:
         self.copier, self.computer = ThreadPoolExecutor(1), ThreadPoolExecutor(max(1, workers() - 1))
-        self._syncer = ThreadPoolExecutor(1)
-        self._synced: list[Future[None]] = []
-
-    def sync(self, file: Path) -> None:
-        """Puts a complete file on the disk while others are written."""
-        self._synced.append(self._syncer.submit(folder.sync_file, file))
 
     def __enter__(self) -> _Threads:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        for pool in (self.copier, self.computer, self._syncer):
+        for pool in (self.copier, self.computer):
             pool.shutdown(cancel_futures=kind is not None)
-        if kind is None:
-            for each in self._synced:
-                each.result()
 
 
 def _copy_rest(header: Header, target: Path, changed: list[TensorEntry], cloned: bool) -> str:

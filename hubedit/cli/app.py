@@ -25,6 +25,7 @@ VERBS = (
     "ask",
     "eval",
     "bench",
+    "tune",
     "report",
     "merge",
     "revert",

@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
+from hubedit.cli.evaluated import summary
 from hubedit.cli.output import Output, mark, table
 from hubedit.cli.progress import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hubedit.evaluate import EditReport, Outcome
+    from hubedit.evaluate import Outcome
     from hubedit.pipeline import Applied
 
 _FOLD, _FIRST, _MOST = 40, 20, 40
 _LONG = 44
-METRICS = {
-    "success": "edited facts answered",
-    "generalisation": "rephrasings answered",
-    "portability": "what follows answered",
-    "locality": "same subject unchanged",
-    "neighbourhood": "other subjects unchanged",
-}
 
 
 def show(sink: Output, applied: Applied) -> None:
@@ -58,18 +52,6 @@ def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
         title=title,
         right=("rank",),
     )
-
-
-def metrics_rows(report: EditReport) -> list[tuple[str, str]]:
-    """The metrics that were measured, each with the number of prompts."""
-    rows = [
-        (name, f"{100 * report.metrics[metric]:.1f} % of {report.counts[metric]:,}")
-        for metric, name in METRICS.items()
-        if metric in report.metrics
-    ]
-    if report.harmonic_mean is not None:
-        rows.append(("harmonic mean", f"{100 * report.harmonic_mean:.1f} %"))
-    return rows
 
 
 def table_of(rows: Iterable[tuple[str, str]]) -> Table:
@@ -105,7 +87,7 @@ def _tables(applied: Applied) -> list[Any]:
     parts: list[Any] = [facts_table(shown), Text()]
     if note:
         parts[1:1] = [Text(note, style="dim")]
-    return [*parts, table_of(summary_rows(applied))]
+    return [*parts, summary(applied.told), Text(), table_of(summary_rows(applied))]
 
 
 def summary_rows(applied: Applied) -> list[tuple[str, str]]:
@@ -120,8 +102,6 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
         *([("method", record["method"])] if record.get("method", "intattn") != "intattn" else []),
         ("layers", f"{layers} ({record['layers_from']})"),
         *([("alpha", f"{alpha} ({record['alpha_from']})")] if shares else []),
-        *metrics_rows(applied.report),
-        ("perplexity", f"{record['perplexity']['before']:.4g} -> {record['perplexity']['after']:.4g}"),
         ("patch", f"{size(patch.size)}, rank {patch.rank}, {len(patch.factors)} weights"),
     ]
     if "truncation" in record:
@@ -155,7 +135,7 @@ def _value(applied: Applied) -> dict[str, Any]:
         "rank": patch.rank,
         "size": patch.size,
         "energy": record.get("truncation", {}).get("energy"),
-        **applied.report.to_json(),
+        **applied.told,
         "failed": len(applied.report.failed),
     }
 

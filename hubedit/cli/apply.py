@@ -27,6 +27,14 @@ class Method(StrEnum):
     lora = "lora"
 
 
+class Prefer(StrEnum):
+    """Which end of the frontier between success and locality."""
+
+    success = "success"
+    balanced = "balanced"
+    locality = "locality"
+
+
 class Order(StrEnum):
     """How a layer's two sites share the change."""
 
@@ -50,7 +58,15 @@ def apply(
     ] = Method.intattn,
     preset: Annotated[
         str | None,
-        Option("--preset", help="A paper's settings: qwen2.5-7b, mistral-7b or llama-3-8b."),
+        Option(
+            "--preset",
+            metavar="NAME|FILE|REPO",
+            help="A paper's settings (qwen2.5-7b, mistral-7b, llama-3-8b), or those of hubedit tune.",
+        ),
+    ] = None,
+    prefer: Annotated[
+        Prefer | None,
+        Option("--prefer", help="What weighs more when budgets are compared.  [default: balanced]"),
     ] = None,
     layers: Annotated[
         str | None, Option("--layers", help="auto (from causal tracing), 4-8 or 4,6,8.  [default: auto]")
@@ -147,9 +163,10 @@ def apply(
         str,
         Option(
             "--stats-repo",
-            metavar="REPO",
+            metavar="REPO|PATCH|auto",
             envvar="HUBEDIT_STATS_REPO",
-            help="Take statistics and traces from this repository where it has them.",
+            help="Take statistics and traces from this repository, or the one that a patch was made with "
+            "(auto: that of --on), where it has them.",
         ),
     ] = "",
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
@@ -164,6 +181,7 @@ def apply(
         alpha=alpha,
         order=order.value if order else None,
         search=search,
+        prefer=prefer.value if prefer else None,
         drift_mlp=drift_mlp,
         drift_attention=drift_attention,
         lam=lam,
@@ -208,7 +226,7 @@ def apply(
     older = Patch.load(patch_folder(on)) if on else None
     # a login that may not write, or a repository that is not there, is told before the long work
     place = destination(push) if push else None
-    store = shared(stats_repo, cache) if stats_repo else Cache(cache)
+    store = shared(sink, stats_repo, cache, older) if stats_repo else Cache(cache)
     with sink.progress() as progress:
         progress.start("loading the model")
         em = hold(

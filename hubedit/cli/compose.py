@@ -25,7 +25,7 @@ def compose(
     out: Annotated[Path, Option("--out", "-o", help="The new patch's folder.")],
     on_conflict: Annotated[
         Conflict,
-        Option("--on-conflict", help="Two targets for one prompt: stop, or the last or first counts."),
+        Option("--on-conflict", help="A fact that two patches edit: stop, or the last or first counts."),
     ] = Conflict.stop,
     rank: Annotated[int, Option("--rank", min=0, help="Truncate the sum to this rank; 0 is exact.")] = 0,
     no_facts: Annotated[
@@ -63,16 +63,9 @@ def compose(
 
 
 def _warn(sink: Output, found: Composed, names: list[str], silent: list[str]) -> None:
-    for conflict in found.unresolved[:_SHOWN]:
-        what = "both changes are in the sum; which target wins shows only a test (hubedit ask)"
-        if conflict.kind == "repetition":
-            what = "its change is in the sum twice (--on-conflict last takes the first out)"
-        sink.warn(f"{conflict.describe(names)}: {what}")
-    if len(found.unresolved) > _SHOWN:
-        sink.warn(f"{len(found.unresolved) - _SHOWN} more facts are in the sum twice")
     overlaps = [c for c in found.conflicts if c.kind == "overlap"]
     for conflict in overlaps[:_SHOWN]:
-        sink.warn(f"{conflict.describe(names)}; each may change what the other gives")
+        sink.warn(f"{conflict.describe(names)}; {conflict.stronger(names)}; test both with hubedit eval")
     if len(overlaps) > _SHOWN:
         sink.warn(f"{len(overlaps) - _SHOWN} more pairs answer to the same input")
     for name in silent:
@@ -100,7 +93,6 @@ def _value(found: Composed, out: Path, names: list[str]) -> dict[str, Any]:
                 "targets": [fact.target for fact in c.facts],
                 "similarity": c.similarity,
                 "module": c.module,
-                "both_stay": c in found.unresolved,
             }
             for c in found.conflicts
         ],

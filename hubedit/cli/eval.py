@@ -127,16 +127,18 @@ def eval(
             progress.finish(f"{other.num_layers} layers on {other.device}")
             edited["merged"] = Side(other)
         usable, left_out = fitting(em, asked)
+        rows, told = _rows(em, text, seed, store, progress)
         report = evaluate(
             base,
             usable,
             edited=edited,
-            rows=_rows(em, text, seed, store, progress),
+            rows=rows,
             parts=_parts(edit, em),
             settings=settings,
             cache=store,
             progress=progress,
         )
+    report["text"] = told if told.get("rows") else {}
     # a quiet reader of report.json must learn of every record that is not in the numbers
     report["notes"] = [*remarks, *left_out, *report.get("notes", [])]
     report["evaluated"] = _evaluated(em, edit, where, other, words(context))
@@ -180,16 +182,21 @@ def _parts(edit: Patch | None, em: EditableModel) -> Parts | None:
     return Parts(edit.facts, {site: tuple(rows[module]) for module, site in edit.sites(em).items()})
 
 
-def _rows(em: EditableModel, text: str, seed: int, cache: Cache, progress: Progress) -> list[list[int]]:
-    """The unrelated text, as tokens: what the perplexity of an edit is measured on as well."""
+def _rows(
+    em: EditableModel, text: str, seed: int, cache: Cache, progress: Progress
+) -> tuple[list[list[int]], dict[str, Any]]:
+    """The unrelated text as tokens, the same as in the report of `hubedit apply`; and what it is."""
     if text == "none":
-        return []
+        return [], {}
 
     from hubedit.config import StatsConfig
-    from hubedit.edit.compute import TEXT_ROWS
-    from hubedit.edit.corpus import holdout_rows
+    from hubedit.edit.record import portable
+    from hubedit.edit.stages import unseen_rows
 
-    return holdout_rows(em, StatsConfig(corpus=text, seed=seed), TEXT_ROWS, cache, progress)
+    rows, used = unseen_rows(em, StatsConfig(corpus=text, seed=seed), cache, progress)
+    told: dict[str, Any] = {"corpus": portable(text), "rows": sum(1 for row in rows if len(row) > 1)}
+    # of a corpus, an edit may have used more than it does by default
+    return rows, told | ({"used": used} if text == "self" else {})
 
 
 def _evaluated(

@@ -1,4 +1,4 @@
-"""How an evaluation is shown: one line a number."""
+"""How an evaluation is shown, that of `hubedit apply` too: one line a number."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def _lines(report: Mapping[str, Any]) -> list[tuple[object, ...]]:
         if name in old or name in new:
             interval = _percents(between.get(name))
             rows.append((name, _percent(old.get(name)), _percent(new.get(name)), interval, counts.get(name)))
+    if (mean := report.get("harmonic_mean")) is not None:
+        rows.append(("harmonic mean", "", _percent(mean), _percents(between.get("harmonic_mean")), None))
     blocks = ("exactly", "exact_match"), ("teacher-forced", "teacher_forced"), ("CounterFact", "counterfact")
     for title, key in blocks:
         rows += _block(title, report.get(key, {}), alone)
@@ -45,7 +47,9 @@ def _lines(report: Mapping[str, Any]) -> list[tuple[object, ...]]:
         rows.append(("fluency", _number(text.get("before")), _number(text.get("after")), interval, text["n"]))
     sides = [_number(report.get(f"perplexity_{side}")) for side in ("before", "after")]
     if any(sides):
-        rows.append(("perplexity", *sides, "", None))
+        told = report.get("perplexity", {})
+        interval = _pair(told.get("interval_before" if alone else "interval"))
+        rows.append(("perplexity", *sides, interval, told.get("n")))
     if kl := report.get("kl"):
         rows.append(
             ("divergence (nats a token)", "", f"{kl['mean']:.3g}", _pair(kl.get("interval")), kl["n"])
@@ -53,7 +57,8 @@ def _lines(report: Mapping[str, Any]) -> list[tuple[object, ...]]:
     for task, metrics in report.get("tasks", {}).items():
         for metric, value in metrics.items():
             cells = [_with_error(value, side) for side in ("before", "after")]
-            rows.append((f"{task} {metric}", *cells, "", value["n"]))
+            interval = _pair(value.get("interval_before" if alone else "interval"))
+            rows.append((f"{task} {metric}", *cells, interval, value["n"]))
     return rows
 
 

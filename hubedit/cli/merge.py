@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from hubedit.checkpoint.merge import MergePlan, MergeResult
     from hubedit.checkpoint.record import Record
-    from hubedit.facts import Fact
     from hubedit.patch import Patch
 
 
@@ -71,7 +70,7 @@ def merge(
     ] = None,
     on_conflict: Annotated[
         Conflict,
-        Option("--on-conflict", help="Two targets for one prompt: stop, or the first or last counts."),
+        Option("--on-conflict", help="A fact that two patches edit: stop, or the first or last counts."),
     ] = Conflict.stop,
     push: Annotated[
         str, Option("--push", metavar="REPO", help="Push the model to the Hub, private if new.")
@@ -120,7 +119,7 @@ def merge(
                 for ref, folder in zip(patches, folders, strict=True)
             ],
             licence=licence_of(base.folder),
-            card=lambda record, facts: card(record, facts, out.name),
+            card=lambda folder: card(folder, out.name),
         )
         progress.finish(f"{len(made.assembly.changes)} tensors to change")
         done = None if dry_run else made.write(progress)
@@ -147,12 +146,13 @@ def alone_in_a_thread() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def card(record: Mapping[str, Any], facts: Sequence[Fact], name: str) -> str:
+def card(folder: Path, name: str) -> str:
     """README.md of a merged model."""
-    from hubedit.facts.dump import to_record
-    from hubedit.report.card import merged_card
+    from dataclasses import replace
 
-    return merged_card(record, name=name, facts=[to_record(fact) for fact in facts])
+    from hubedit.report.files import read_source
+
+    return replace(read_source(folder), name=name).card(())
 
 
 def realised(record: Record) -> Table:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hubedit.cache import Cache
     from hubedit.hub.push import Pushed, Target
+    from hubedit.patch import Patch
 
 
 def push(
@@ -132,11 +133,21 @@ def send(sink: Output, folder: Path, target: Target, *, with_facts: bool = True)
         sink.warn(note)
 
 
-def shared(repo: str, root: Path | None) -> Cache:
-    """The cache, backed by a repository of statistics. Raises HubError."""
-    from hubedit.hub.share import SharedCache
+def shared(sink: Output, ref: str, root: Path | None, on: Patch | None = None) -> Cache:
+    """The cache, backed by the repository of statistics that `ref` means. Raises HubError.
 
-    return SharedCache(repo, root)
+    `ref`, `on`: as for `hubedit.hub.share.repository`.
+    """
+    from hubedit.cache import Cache
+    from hubedit.hub.share import SharedCache, repository
+
+    repo = repository(ref, on)
+    if repo:
+        sink.note(f"statistics: {repo}, where it has them")
+        return SharedCache(repo, root)
+    why = "there is no --on PATCH" if on is None else "the patch of --on names none"
+    sink.note(f"statistics: no repository to take them from ({why}), so they are computed")
+    return Cache(root)
 
 
 def silence(wanted: bool) -> None:

@@ -63,7 +63,7 @@ def revert(
         patch=patch,
         everything=everything,
         base=source,
-        card=lambda record, facts: card(record, facts, made.path.name),
+        card=lambda place: card(place, made.path.name),
     )
     if not yes:
         names = ", ".join(f"{each.id} ({each.name})" if each.name else each.id for each in made.removed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from hubedit.cache import Cache
-from hubedit.config import EditConfig, TargetConfig, to_dict
+from hubedit.config import EditConfig, StatsConfig, TargetConfig, to_dict
 from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
 from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.depth import last_layer, window
@@ -95,6 +95,21 @@ def measure(
     clean = read_text(em, text)
     clock.lap("statistics")
     return Ground(traced, layers, alpha, moments, text, corpus, clean)
+
+
+def unseen_rows(
+    em: EditableModel, stats: StatsConfig, cache: Cache, progress: Progress
+) -> tuple[list[list[int]], bool]:
+    """Token rows to measure perplexity and divergence on, and whether an edit with this text used them.
+
+    They stand behind the rows that an edit is searched and polished on; a corpus that ends before gives
+    those instead.
+    """
+    tried = holdout_rows(em, stats, TEXT_ROWS, cache, progress)
+    more = holdout_rows(em, stats, 2 * TEXT_ROWS, cache, progress)
+    if len(more) == 2 * TEXT_ROWS and more[:TEXT_ROWS] == tried:
+        return more[TEXT_ROWS:], False
+    return tried, True
 
 
 def locate_sites(

@@ -10,6 +10,7 @@ import torch
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import run
+from hubedit.model.memory import TokenBudget
 from hubedit.model.tokens import decode, encode, pad
 
 
@@ -36,17 +37,23 @@ def ask(
 ) -> tuple[Answer, ...]:
     """One answer a prompt, in order. Call it inside `applied` to ask the edited model."""
     texts = greedy(em, prompts, max_new_tokens)
-    answers = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        ids = encode(em.tokenizer, prompt).ids
-        last = em.num_layers - 1
-        hidden = run(em, pad([ids], em.pad_id, em.device), hidden=[last]).hidden[last]
-        likely = em.head_logits(hidden[0, -1]).float().softmax(-1).topk(top)
-        tokens = tuple(
-            NextToken(
-                decode(em.tokenizer, [int(i)]) or str(em.tokenizer.convert_ids_to_tokens(int(i))), float(p)
+    ids = [encode(em.tokenizer, prompt).ids for prompt in prompts]
+    last, budget = em.num_layers - 1, TokenBudget(em.device)
+    answers: list[Answer] = []
+    while len(answers) < len(ids):
+        at = len(answers)
+        part = ids[at : budget.take([len(row) for row in ids], at)]
+        hidden = run(em, pad(part, em.pad_id, em.device), hidden=[last]).hidden[last]
+        end = torch.tensor([len(row) - 1 for row in part], device=em.device)
+        states = hidden[torch.arange(len(part), device=em.device), end]
+        likely = em.head_logits(states).float().softmax(-1).topk(top)
+        for row, (values, indices) in enumerate(zip(likely.values, likely.indices, strict=True), at):
+            tokens = tuple(
+                NextToken(_shown(em, int(i)), float(p)) for p, i in zip(values, indices, strict=True)
             )
-            for p, i in zip(likely.values, likely.indices, strict=True)
-        )
-        answers.append(Answer(prompt, text, tokens))
+            answers.append(Answer(prompts[row], texts[row], tokens))
     return tuple(answers)
+
+
+def _shown(em: EditableModel, token: int) -> str:
+    return decode(em.tokenizer, [token]) or str(em.tokenizer.convert_ids_to_tokens(token))

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hubedit.evaluate import bootstrap
 from hubedit.evaluate.forced import Forced, Pair
 from hubedit.evaluate.knowedit import Values
 from hubedit.facts import Fact, Probe
@@ -80,7 +81,4 @@ def harmonic(scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64] |
     """The harmonic mean of the three scores, element by element; None unless all three are there."""
     if any(name not in scores for name in SCORES):
         return None
-    rows = np.stack([scores[name] for name in SCORES])
-    with np.errstate(divide="ignore"):
-        mean = len(SCORES) / (1 / rows).sum(0)
-    return np.asarray(np.where((rows > 0).all(0), mean, np.where(np.isnan(rows).any(0), np.nan, 0.0)))
+    return bootstrap.harmonic(np.stack([scores[name] for name in SCORES]))

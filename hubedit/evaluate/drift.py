@@ -18,6 +18,7 @@ from hubedit.model.memory import TokenBudget, release
 from hubedit.model.tokens import Batch, pad
 
 _POSITIONS = 512
+_LARGEST = 700  # nats a token: exp of more is no float
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,28 @@ class Drift:
             "perplexity_before": self.perplexity_before,
             "perplexity_after": self.perplexity_after,
         }
-        count = sum(self.tokens)
+        count, between = sum(self.tokens), self._intervals(seed)
+        if data["perplexity_before"] is not None:
+            data["perplexity"] = {"n": count}
+            for key, name in (("before", "interval_before"), ("after", "interval")):
+                if (pair := between.get(key)) and pair[1] < _LARGEST:
+                    # the percentiles of exp(x) are exp of those of x
+                    data["perplexity"][name] = [exp(end) for end in pair]
         if self.kl and isfinite(sum(self.kl)):
             data["kl"] = {"mean": sum(self.kl) / count, "n": count}
-            between = self._interval(seed)
-            if between:
-                data["kl"]["interval"] = list(between)
+            if pair := between.get("kl"):
+                data["kl"]["interval"] = list(pair)
         return {key: value for key, value in data.items() if value is not None}
 
-    def _interval(self, seed: int) -> Interval | None:
-        """Rows are drawn again; each counts by its tokens."""
-        rows = [[kl / n] * n for kl, n in zip(self.kl, self.tokens, strict=True)]
-        return intervals({"kl": rows}, seed=seed).get("kl")
+    def _intervals(self, seed: int) -> dict[str, Interval]:
+        """Of the three means a token. Rows are drawn again; each counts by its tokens."""
+        sums = {"before": self.nll_before, "after": self.nll_after, "kl": self.kl}
+        rows = {
+            name: [[total / n] * n for total, n in zip(values, self.tokens, strict=True)]
+            for name, values in sums.items()
+            if values and isfinite(sum(values))
+        }
+        return intervals(rows, seed=seed)
 
 
 @torch.no_grad()
@@ -132,4 +143,4 @@ def _perplexity(nll: Sequence[float], tokens: Sequence[int]) -> float | None:
     if not nll or not sum(tokens):
         return None
     mean = sum(nll) / sum(tokens)
-    return exp(mean) if isfinite(mean) and mean < 700 else None
+    return exp(mean) if isfinite(mean) and mean < _LARGEST else None

@@ -5,7 +5,7 @@ Metrics (names as in KnowEdit and in CounterFact; greedy text that begins with t
 target), generalisation (rephrasings give it), locality (other prompts about the same subject are
 unchanged), neighbourhood (prompts about other subjects are unchanged), portability (what follows from
 the edit is answered). A metric without a prompt that tests it is absent, never zero. Each has a 95 %
-interval (`hubedit.evaluate.bootstrap`).
+interval (`hubedit.evaluate.bootstrap`), and so have their harmonic mean and the target's mean probability.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
-from hubedit.evaluate.bootstrap import Interval, intervals
+from hubedit.evaluate.bootstrap import Interval, harmonic_interval, intervals
 from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import clip, gives, mentions, says, unchanged
 from hubedit.model.editable import EditableModel
@@ -73,8 +73,8 @@ class Case:
 
 @dataclass(frozen=True)
 class EditReport:
-    """`metrics`: share 0..1 by name, over `counts[name]` prompts; `intervals`: 95 % bootstrap intervals of
-    those that two facts or more have prompts for; `cases`: every prompt that counts against a metric."""
+    """`metrics`: share 0..1 by name, over `counts[name]` prompts; `intervals`: 95 % by name, also of
+    "harmonic_mean" and of the target's "probability"; `cases`: every prompt that counts against a metric."""
 
     outcomes: tuple[Outcome, ...]
     metrics: dict[str, float]
@@ -105,10 +105,14 @@ class EditReport:
 
     @property
     def damage(self) -> dict[str, list[dict[str, Any]]]:
-        """Neighbours whose answer the edit changed, where neighbours were asked at all."""
-        if "neighbourhood" not in self.metrics:
-            return {}
-        return {"flipped_neighbours": [c.to_json() for c in self.cases if c.kind == "neighbourhood"]}
+        """Answers that should have stayed and did not, about the same subject and about others, where such
+        prompts were asked at all."""
+        kinds = {"flipped_same_subject": "locality", "flipped_neighbours": "neighbourhood"}
+        return {
+            name: [c.to_json() for c in self.cases if c.kind == kind]
+            for name, kind in kinds.items()
+            if kind in self.metrics
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As stored in `report.json`."""
@@ -213,7 +217,11 @@ def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int
                 note("portability", number, probe.prompt, probe.answers, good)
     counts = {name: sum(map(len, m)) for name, m in marks.items() if any(m)}
     metrics = {name: sum(map(sum, marks[name])) / count for name, count in counts.items()}
-    between = intervals({name: marks[name] for name in counts}, seed=seed)
+    asked = {name: marks[name] for name in counts}
+    between = intervals(asked, shares=asked, seed=seed)
+    between |= intervals({"probability": [[o.probability_after] for o in outcomes]}, seed=seed)
+    if len(asked) > 1 and (pair := harmonic_interval(asked, seed=seed)):
+        between["harmonic_mean"] = pair
     return EditReport(tuple(outcomes), metrics, counts, between, tuple(cases))
 
 
@@ -224,11 +232,12 @@ def answered(facts: Sequence[Fact], reading: Reading, *, seed: int = 0) -> EditR
     """
     whole = compare(facts, reading, reading, seed=seed)
     own = [name for name in ANSWERED if name in whole.metrics]
+    kept = [*own, "probability"]
     return EditReport(
         whole.outcomes,
         {name: whole.metrics[name] for name in own},
         {name: whole.counts[name] for name in own},
-        {name: whole.intervals[name] for name in own if name in whole.intervals},
+        {name: whole.intervals[name] for name in kept if name in whole.intervals},
     )
 
 

@@ -21,10 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.errors import ConfigError
+from hubedit.evaluate.bootstrap import wilson
 from hubedit.evaluate.side import Side
 
 SHOTS = {"gsm8k": 2}
+_SHARES = ("acc", "acc_norm", "exact_match")
 _FILE = re.compile(r"(.+\.ya?ml)(:\d+)?")
+_DEFINITIONS = (".yaml", ".yml", ".py")
+# a name of a file may be at most so long
+_WORD = re.compile(r"(?<![^\s\"'\[\]{},])[^\s\"'\[\]{},]{1,200}(?![^\s\"'\[\]{},])")
+_DATA = re.compile(r"\b(?:dataset_path|data_dir):[ \t]*[\"']?([^\s\"',}]{1,200})")
 _INSTALL = "pip install 'hubedit[eval]'"
 
 
@@ -67,8 +73,9 @@ def release() -> dict[str, str]:
 
 
 def task_key(task: Task, folder: Path | None, limit: int) -> dict[str, Any]:
-    """What a task's result depends on, apart from the model."""
-    files = sorted(f for f in folder.rglob("*") if f.is_file()) if folder is not None else []
+    """What a task's result depends on, apart from the model. `folder`: with definitions of one's own; of them
+    and of the data that they name the content counts, of nothing else that lies there."""
+    files = _sources(folder) if folder is not None else []
     content = hashlib.sha256()
     for file in files:
         content.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
@@ -79,6 +86,20 @@ def task_key(task: Task, folder: Path | None, limit: int) -> dict[str, Any]:
         **release(),
         "files": content.hexdigest() if files else "",
     }
+
+
+def _sources(folder: Path) -> list[Path]:
+    """The definitions in a folder, then the files and folders of data that their text names."""
+    definitions = sorted(f for f in folder.rglob("*") if f.suffix in _DEFINITIONS and f.is_file())
+    found = list(definitions)
+    for file in definitions:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        # the harness looks for data from where it runs; people write it beside the definition
+        named = [place / word for word in _WORD.findall(text) for place in (Path(), folder)]
+        found += [path for path in named if path.is_file()]
+        folders = [place / word for word in _DATA.findall(text) for place in (Path(), folder)]
+        found += [f for path in folders if path.is_dir() for f in sorted(path.rglob("*")) if f.is_file()]
+    return list(dict.fromkeys(found))
 
 
 def run_task(
@@ -163,14 +184,20 @@ def _scores(found: Mapping[str, Any], name: str) -> dict[str, Score]:
 def tasks_json(
     before: Mapping[str, Mapping[str, Score]], after: Mapping[str, Mapping[str, Score]]
 ) -> dict[str, Any]:
-    """`tasks` of report.json: by task and metric the value before and after, with standard errors and n."""
-    table: dict[str, dict[str, dict[str, float | int]]] = {}
+    """`tasks` of report.json: by task and metric the value before and after, with standard errors and n.
+
+    Where every answer is right, or every one wrong, the harness's error is 0: Wilson's interval stands there.
+    """
+    table: dict[str, dict[str, dict[str, Any]]] = {}
     for side, results in (("before", before), ("after", after)):
         for task, metrics in results.items():
             for metric, score in metrics.items():
                 entry = table.setdefault(task, {}).setdefault(metric, {})
                 entry |= {side: score.value, "n": score.n}
-                if score.error is not None:
+                if score.error == 0 and score.value in (0, 1) and metric.partition(",")[0] in _SHARES:
+                    name = "interval" if side == "after" else "interval_before"
+                    entry[name] = list(wilson(score.value, score.n))
+                elif score.error is not None:
                     entry[f"stderr_{side}"] = score.error
     return table
 

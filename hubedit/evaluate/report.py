@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hubedit.evaluate.bootstrap import intervals, mean, percentiles, resampled
+from hubedit.evaluate.bootstrap import harmonic_interval, intervals, mean, method
 from hubedit.evaluate.counterfact import SCORES, counterfact, harmonic
-from hubedit.evaluate.edits import answered, compare, exact
+from hubedit.evaluate.edits import EditReport, Reading, answered, compare, exact
 from hubedit.evaluate.harness import tasks_json
 from hubedit.evaluate.knowedit import Values, knowedit
 from hubedit.evaluate.measure import Measured
@@ -24,18 +24,14 @@ def report(
 ) -> dict[str, Any]:
     """Content of report.json for the model alone, or for it and one edited side. Pure; `seed`: of the
     bootstrap. Damage that needs the model is added by `hubedit.evaluate.damage`."""
-    own = answered(facts, before.reading, seed=seed)
-    data: dict[str, Any] = {
-        "metrics_before": own.metrics,
-        "intervals_before": {name: list(pair) for name, pair in own.intervals.items()},
-    }
     if after is None:
-        data |= {"counts": own.counts, "facts": [_alone(o) for o in own.to_json()["facts"]]}
+        own = answered(facts, before.reading, seed=seed)
+        data = _before(own) | {"counts": own.counts}
+        data |= {"facts": [_alone(o) for o in own.to_json()["facts"]]}
+        data["exact_match"] = _table(exact(facts, before.reading), None, seed)
     else:
-        data |= compare(facts, before.reading, after.reading, seed=seed).to_json()
-    data["exact_match"] = _table(
-        exact(facts, before.reading), exact(facts, after.reading) if after is not None else None, seed
-    )
+        whole = compare(facts, before.reading, after.reading, seed=seed)
+        data = generated(facts, before.reading, after.reading, whole, seed=seed)
     old, new = before.forced, after.forced if after is not None else None
     data["teacher_forced"] = _table(
         knowedit(facts, old), knowedit(facts, new, old) if new is not None else None, seed
@@ -47,23 +43,45 @@ def report(
     last = after or before
     if last.drift is not None:
         data |= last.drift.to_json(seed)
+    data["interval_method"] = method(seed)
     data["tasks"] = tasks_json(before.tasks, after.tasks if after is not None else {})
     data["notes"] = notes(facts, data)
     return {key: value for key, value in data.items() if value not in ({}, [], None)}
 
 
-def notes(facts: Sequence[Fact], data: Mapping[str, Any]) -> list[str]:
-    """For each metric that fewer records count for than there are: how many, and what the others lack."""
-    total = len(facts)
-    lacking = {
+def generated(
+    facts: Sequence[Fact], before: Reading, after: Reading, whole: EditReport, *, seed: int = 0
+) -> dict[str, Any]:
+    """The part of report.json that greedy generation fills. `whole`: `compare` of the two readings."""
+    own = answered(facts, before, seed=seed)
+    table = _table(exact(facts, before), exact(facts, after), seed)
+    told = {"exact_match": table, "interval_method": method(seed), "notes": lacking(facts)}
+    return {**_before(own), **whole.to_json(), **told}
+
+
+def _before(own: EditReport) -> dict[str, Any]:
+    between = {name: list(pair) for name, pair in own.intervals.items()}
+    return {"metrics_before": own.metrics, "intervals_before": between}
+
+
+def lacking(facts: Sequence[Fact]) -> list[str]:
+    """For each metric of generation that fewer records count for than there are: how many, and what the
+    others lack."""
+    without = {
         "rephrasings": sum(1 for f in facts if not f.rephrase),
-        "old answer (ground_truth)": sum(1 for f in facts if not f.ground_truth),
         "locality prompts": sum(1 for f in facts if not f.locality),
         "portability prompts with an answer": sum(
             1 for f in facts if not any(p.answers for p in f.portability)
         ),
     }
-    found = [f"{n} of {total} records have no {what}" for what, n in lacking.items() if n > 0]
+    return [f"{n} of {len(facts)} records have no {what}" for what, n in without.items() if n > 0]
+
+
+def notes(facts: Sequence[Fact], data: Mapping[str, Any]) -> list[str]:
+    """`lacking` for every metric, and of how many records the fluency is."""
+    total, found = len(facts), lacking(facts)
+    if old := sum(1 for f in facts if not f.ground_truth):
+        found.append(f"{old} of {total} records have no old answer (ground_truth)")
     unanswered = sum(1 for f in facts for p in f.locality if not p.answers)
     if unanswered:
         found.append(
@@ -89,7 +107,9 @@ def _table(before: Values, after: Values | None, seed: int) -> dict[str, Any]:
         means = {
             name: m for name, groups in values.items() if (m := mean(groups)) is not None and isfinite(m)
         }
-        between = {name: list(pair) for name, pair in intervals(values, seed=seed).items() if name in means}
+        shares = [name for name in values if not name.endswith("_magnitude")]
+        pairs = intervals(values, shares=shares, seed=seed)
+        between = {name: list(pair) for name, pair in pairs.items() if name in means}
         score, pair = _score(values, means, seed)
         if score is not None:
             means["score"] = score
@@ -109,9 +129,8 @@ def _score(values: Values, means: Mapping[str, float], seed: int) -> tuple[float
     if any(name not in means for name in SCORES):
         return None, None
     whole = harmonic({name: np.array([means[name]]) for name in SCORES})
-    draws = harmonic(resampled({name: values[name] for name in SCORES}, seed=seed))
-    assert whole is not None and draws is not None
-    pair = percentiles(draws) if all(sum(map(len, values[name])) > 1 for name in SCORES) else None
+    assert whole is not None
+    pair = harmonic_interval({name: values[name] for name in SCORES}, seed=seed)
     return float(whole[0]), list(pair) if pair is not None else None
 
 

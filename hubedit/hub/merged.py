@@ -30,6 +30,7 @@ from hubedit.hub.push import Pushed, Target, find_base, put
 from hubedit.hub.shards import Shards, rewrite, sent
 from hubedit.hub.stacked import beside, older, stack_at
 from hubedit.hub.stale import model_stale
+from hubedit.patch.compose import ConflictError
 from hubedit.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def push_merged(
             new = [each for each in new if each.id not in known]
         members = (*stack.members, *new)
         _check_once(members)
-        notices = settle(members, len(stack.members), "stop").notices
+        notices = _settled(members, len(stack.members))
         changed = {name for each in new for name in each.modules}
         touched = sorted({layout.entry(name).file.name for name in changed})
         progress.finish(f"{len(changed)} weights in {len(touched)} files")
@@ -165,6 +166,15 @@ def _patches(
             )
         made.append(each)
     return made
+
+
+def _settled(members: Sequence[Member], old: int) -> tuple[str, ...]:
+    """What is worth a note. Raises ConflictError for a fact that two patches edit."""
+    try:
+        return settle(members, old, "stop").notices
+    except ConflictError as error:
+        hint = "make one patch of them first: hubedit compose P1 P2 --on-conflict last --out P"
+        raise ConflictError(error.message, hint, error.problems) from error
 
 
 def _check_once(members: Sequence[Member]) -> None:

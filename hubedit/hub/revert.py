@@ -69,7 +69,7 @@ def revert_repo(
             )
         removed = choose(stack, last, patch, everything)
         left = tuple(each for each in stack.members if each not in removed)
-        progress.finish(f"{len(stack.members)} patches")
+        progress.finish(f"{len(stack.members)} patch{'' if len(stack.members) == 1 else 'es'}")
         base = Base(record.base, record.commit)
         origin = Shards(api, base, read_tree(api, base.repo, base.commit), Path(work))
         if left:

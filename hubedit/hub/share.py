@@ -14,17 +14,25 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubedit.cache import Cache, Entry, digest, read_entry
 from hubedit.errors import HubError
 from hubedit.hub.account import client, patiently
 from hubedit.hub.changes import Content, Remote, Upload, read_tree, resolve
+from hubedit.hub.contents import RECORD, kind_of
 from hubedit.hub.private import without_paths
+from hubedit.hub.pull import patch_folder
 from hubedit.hub.push import Pushed, Target, put
+from hubedit.model.fetch import is_path
+from hubedit.patch.adapter import read_json
 from hubedit.progress import Progress, Silent
 
+if TYPE_CHECKING:
+    from hubedit.patch import Patch
+
 KINDS = ("stats", "trace")
+AUTO = "auto"
 _LOG = logging.getLogger(__name__)
 _CARD = """---
 tags:
@@ -73,6 +81,38 @@ class SharedCache(Cache):
             _LOG.warning("%s: it is computed instead", error.message)
             return None
         return super().load(kind, key)
+
+
+def repository(ref: str, on: Patch | None = None) -> str:
+    """The repository of statistics that a user means, "" where there is none.
+
+    `ref`: the repository itself; a patch, as a folder or at the Hub, for the one that its record names; or
+    "auto" for the one that `on`, the patch that is edited on top of, names. Raises HubError for a patch that
+    names none, and for what is no repository.
+    """
+    if ref == AUTO:
+        return _named(on.record) if on is not None else ""
+    patch = (Path(ref).expanduser() / RECORD).is_file()
+    if not patch:
+        repo, _, revision = ref.partition("@")
+        api = client()
+        patch = kind_of(read_tree(api, repo, resolve(api, repo, revision or "main"))) == "patch"
+    if not patch:
+        return ref
+    found = _named(read_json(patch_folder(ref) / RECORD))
+    if not found:
+        raise HubError(
+            f"{ref} is a patch whose record names no repository of statistics",
+            "give the repository itself: --stats-repo OWNER/NAME",
+        )
+    return found
+
+
+def _named(record: Mapping[str, Any]) -> str:
+    """The repository that a patch's statistics came from, "" for none."""
+    statistics = record.get("statistics")
+    found = statistics.get("repo") if isinstance(statistics, Mapping) else None
+    return found if isinstance(found, str) and not is_path(found) else ""
 
 
 def push_stats(

@@ -46,10 +46,10 @@ def beside(
     from hubedit.report.card import merged_card
 
     reports = [_report(each) for each in patches]
-    told = reports[0] if len(patches) == 1 else {}
     known = [to_record(fact) for each in patches for fact in each.patch.facts] if with_facts else []
-    shown = {**record, "reports": reports} if len(patches) > 1 else record
-    card = merged_card(shown, told, repo, with_facts=with_facts, facts=known)
+    # the patches' figures are shown as theirs: nobody has measured the merged model
+    shown = {**record, "reports": reports}
+    card = merged_card(shown, None, repo, with_facts=with_facts, facts=known)
     return {
         **{
             f"{PATCHES}/{number}/{name}": content

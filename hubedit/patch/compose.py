@@ -17,7 +17,6 @@ from hubedit.patch.same_base import merged_base
 from hubedit.patch.value import Patch
 
 OnConflict = Literal["stop", "last", "first"]
-_SHOWN = 3
 # what of a part's record is worth keeping; the rest is in the part itself
 _SHORT = (
     "method",
@@ -33,21 +32,18 @@ _SHORT = (
 
 
 class ConflictError(PatchError):
-    """Facts of two patches that contradict each other; `problems` lists every pair, one line each."""
+    """Facts that two patches both edit, and of which none gives way; `problems`: one line for each pair."""
 
 
 @dataclass(frozen=True)
 class Composed:
     """`conflicts`: everything found between the patches, whatever became of it. `dropped`: facts taken
-    out because another patch won; `unresolved`: contradictions and repetitions whose loser could not be
-    taken out, so that both changes are in the sum and only a test shows which target wins. `energy`: by
-    module, when it was truncated.
+    out because another patch won. `energy`: by module, when it was truncated.
     """
 
     patch: Patch
     conflicts: tuple[Conflict, ...]
     dropped: tuple[Fact, ...]
-    unresolved: tuple[Conflict, ...]
     energy: Mapping[str, float]
 
 
@@ -66,12 +62,12 @@ def composed(
     """The sum of patches of one base: factors side by side, in the given order; facts likewise.
 
     `rank`: more than 0 truncates each module's sum to it (Eckart-Young). `on_conflict`: what happens
-    when two patches give one prompt different targets. "stop" raises ConflictError. "last" and "first"
-    take the loser's rows out of its factors where every row belongs to one fact; the other facts keep
-    theirs. Of a truncated or foreign patch no fact can be taken out, and both stay in the sum. A fact
-    that two patches both edit is taken out of one of them too, but stops nothing. `names`: of the
-    patches, for messages. Raises PatchError for patches of different bases, ConfigError for options and
-    for the same patch twice.
+    when two patches edit the same prompt, to different targets or to the same one (the sum would hold its
+    change twice). "stop" raises ConflictError. "last" and "first" take the loser's rows out of its factors
+    where every row belongs to one fact; the other facts keep theirs. Of a truncated or foreign patch no fact
+    can be taken out: where one of its facts would have to give way, ConflictError is raised too. `names`: of
+    the patches, for messages. Raises PatchError for patches of different bases, ConfigError for options
+    and for the same patch twice.
     """
     if not patches:
         raise ConfigError("no patch to compose", "give at least one")
@@ -85,10 +81,7 @@ def composed(
     base = merged_base(patches, names)
     _refuse_repeated(patches, names)
     found = conflicts(patches)
-    if on_conflict == "stop":
-        refuse_contradictions(found, names)
-    fixed = {n for n, patch in enumerate(patches) if owners(patch) is None}
-    gone = losers(found, on_conflict, fixed) if on_conflict != "stop" else {}
+    gone = decide(found, patches, names, on_conflict)
     parts = [_without(patch, gone.get(n, set())) for n, patch in enumerate(patches)]
     record: dict[str, Any] = {
         "base": base.record,
@@ -107,21 +100,40 @@ def composed(
     energy: Mapping[str, float] = {}
     if 0 < rank < max(pair.rank for pair in whole.pairs.values()):
         whole, energy = whole.truncate(rank)
-    unresolved = [c for c in found if c.kind != "overlap" and _both_stay(c, gone)]
     dropped = [patches[n].facts[f] for n in sorted(gone) for f in sorted(gone[n])]
-    return Composed(whole, tuple(found), tuple(dropped), tuple(unresolved), energy)
+    return Composed(whole, tuple(found), tuple(dropped), energy)
 
 
-def refuse_contradictions(found: Iterable[Conflict], names: Sequence[str]) -> None:
-    """Raises ConflictError where two patches give one prompt different targets."""
-    lines = [c.describe(names) for c in found if c.kind == "contradiction"]
-    if lines:
-        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise ConflictError(
-            f"the patches contradict each other: {lines[0]}{more}",
-            "--on-conflict last or first says which of two facts counts",
-            lines,
+def decide(
+    found: Iterable[Conflict], patches: Sequence[Patch], names: Sequence[str], on_conflict: OnConflict
+) -> dict[int, set[int]]:
+    """Patch -> its facts that give way, so that every prompt is edited once.
+
+    Raises ConflictError where nothing says which of two facts counts ("stop"), and where the one that would
+    have to give way cannot be taken out of its patch.
+    """
+    same = [c for c in found if c.kind != "overlap"]
+    if not same:
+        return {}
+    if on_conflict == "stop":
+        what = "contradict each other" if same[0].kind == "contradiction" else "edit the same facts"
+        raise _refused(f"the patches {what}", same, names, "--on-conflict last or first says which counts")
+    fixed = {n for n, patch in enumerate(patches) if owners(patch) is None}
+    gone = losers(same, on_conflict, fixed)
+    if stuck := [c for c in same if _both_stay(c, gone)]:
+        raise _refused(
+            "a fact would have to give way, but its patch is truncated or foreign and cannot lose one",
+            stuck,
+            names,
+            "edit the later facts on top of the earlier patch: hubedit apply --on PATCH",
         )
+    return gone
+
+
+def _refused(what: str, found: Sequence[Conflict], names: Sequence[str], hint: str) -> ConflictError:
+    lines = [c.describe(names) for c in found]
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return ConflictError(f"{what}: {lines[0]}{more}", hint, lines)
 
 
 def weight_norms(patches: Iterable[Patch]) -> dict[str, dict[str, Any]]:

@@ -33,13 +33,15 @@ PARALLEL = 0.95
 _ENERGY = 0.9
 # where random subspaces of these sizes come as close as this, a small angle says nothing
 _CHANCE = 0.85
+_ALIKE = 1.25
 
 
 @dataclass(frozen=True)
 class Conflict:
     """Two patches, by their positions; where facts are meant, those and their positions in the patches.
 
-    `similarity`: of an overlap, the largest cosine and `module`, where it is; else 1.0 and "".
+    `similarity`: of an overlap, the largest cosine and `module`, where it is; else 1.0 and "". `sizes`: of
+    an overlap, the Frobenius norms of the two changes there.
     """
 
     kind: Kind
@@ -50,6 +52,16 @@ class Conflict:
     facts: tuple[Fact, ...] = ()
     similarity: float = 1.0
     module: str = ""
+    sizes: tuple[float, float] = (1.0, 1.0)
+
+    def stronger(self, names: Sequence[str]) -> str:
+        """What becomes of an overlap: both changes are added, so the larger one decides more."""
+        one, two = self.sizes
+        small, large = sorted(self.sizes)
+        if large <= _ALIKE * small:
+            return "both changes are added, and neither is much larger"
+        name, times = names[self.first if one > two else self.second], large / small if small else math.inf
+        return f"both changes are added, and that of {name} is {times:.2g} times as large"
 
     def describe(self, names: Sequence[str]) -> str:
         """One line for a person; `names` of the patches."""
@@ -115,17 +127,24 @@ def _overlaps(patches: Sequence[Patch], rows: Sequence[Owners | None], one: int,
         module = max(angles, key=lambda m: angles[m], default="")
         if not module or angles[module] <= PARALLEL:
             return []
-        return [Conflict("overlap", one, two, similarity=angles[module], module=module)]
-    best: dict[tuple[int, int], tuple[float, str]] = {}
+        sizes = first.pairs[module].norm(), second.pairs[module].norm()
+        return [Conflict("overlap", one, two, similarity=angles[module], module=module, sizes=sizes)]
+    best: dict[tuple[int, int], tuple[float, str, tuple[float, float]]] = {}
     for module in shared:
         cosines = np.abs(_unit(first.pairs[module].A) @ _unit(second.pairs[module].A).T)
         for i, j in np.argwhere(cosines > PARALLEL).tolist():
             pair, cosine = (mine[module][i], theirs[module][j]), float(cosines[i, j])
-            best[pair] = max(best.get(pair, (0.0, "")), (min(cosine, 1.0), module))
+            sizes = _size(first.pairs[module], i), _size(second.pairs[module], j)
+            best[pair] = max(best.get(pair, (0.0, "", sizes)), (min(cosine, 1.0), module, sizes))
     return [
-        Conflict("overlap", one, two, a, b, (first.facts[a], second.facts[b]), cosine, module)
-        for (a, b), (cosine, module) in sorted(best.items())
+        Conflict("overlap", one, two, a, b, (first.facts[a], second.facts[b]), cosine, module, sizes)
+        for (a, b), (cosine, module, sizes) in sorted(best.items())
     ]
+
+
+def _size(pair: Pair, row: int) -> float:
+    """Frobenius norm of what one row of A and its column of B change."""
+    return float(np.linalg.norm(pair.B[:, row]) * np.linalg.norm(pair.A[row]))
 
 
 def _unit(rows: Array) -> Array:

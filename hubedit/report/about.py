@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubedit.presets import METHODS
-from hubedit.report.markup import is_hub, last, line, number, percent, without_paths
+from hubedit.report.markup import is_hub, last, line, number, percent, plural, without_paths
 from hubedit.report.measures import Json
 
 _FROM = {
@@ -52,6 +52,11 @@ def made(record: Json) -> list[tuple[str, str]]:
     rows["Attention's share (alpha)"] = _with_source(_alpha(record.get("alpha")), record, "alpha")
     rows["Edited weights"] = ", ".join(adapter.get("sites") or record.get("sites") or ())
     rows["Rank"] = adapter.get("rank")
+    relative, sizes = norms(record)
+    if relative and sizes:
+        ends = sorted(norm for _, _, norm in sizes)
+        spread = f"{ends[0]:.2g} to {ends[-1]:.2g}" if len(ends) > 1 else f"{ends[0]:.2g}"
+        rows["Size of the changes"] = f"{spread} times the weight's own norm (Frobenius)"
     if kept := (record.get("truncation") or {}).get("energy"):
         rows["Energy kept by truncation"] = f"at least {percent(min(kept.values()))} a weight"
     statistics: Json = record.get("statistics") or {}
@@ -68,6 +73,36 @@ def made(record: Json) -> list[tuple[str, str]]:
     versions: Json = record.get("packages") or {}
     rows["Versions"] = ", ".join(f"{package} {versions[package]}" for package in sorted(versions))
     return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
+
+
+def way(record: Json) -> str:
+    """In plain words how the changes of the weights came about; "" where the record does not say."""
+    method, config = str(record.get("method") or ""), record.get("config") or {}
+    if method not in METHODS:
+        return ""
+    told = []
+    if record.get("alpha"):
+        told.append(
+            "Alpha is the share of each requested change that attention's output projection was asked to "
+            "write; the MLP's down projection got the rest."
+        )
+    if method == "lora":
+        told.append("The factors were trained by gradient descent on the edited prompts.")
+        return " ".join(told)
+    told.append(
+        "What an edited weight should write for each fact was found by gradient descent on activations; the "
+        "change that makes it write that, and keeps what it writes for other inputs, was solved for in "
+        "closed form."
+    )
+    if polish := number(config.get("polish")):
+        told.append(
+            f"Then up to {plural(int(polish), 'step')} of gradient descent on one factor of each change, "
+            "through the whole model, were kept if hubedit's own trial prompts came out better."
+        )
+    if repaired := number(record.get("repaired")):
+        was = "was" if repaired == 1 else "were"
+        told.append(f"{plural(int(repaired), 'fact')} that still failed {was} solved for again.")
+    return " ".join(told)
 
 
 def configuration(record: Json) -> str:
@@ -118,6 +153,7 @@ def evaluation(report: Json, record: Json) -> list[tuple[str, str]]:
         rows["Versions"] = ", ".join(f"{package} {versions[package]}" for package in sorted(versions))
     if told.get("command"):
         rows["Command"] = command_line(told["command"], record)
+    rows["Intervals"] = report.get("interval_method")
     return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
 
 
@@ -140,6 +176,11 @@ def notes(report: Json, record: Json) -> list[str]:
                 f"of the {kept.get('facts')} facts of the older patch, {percent(shares[0])} were answered "
                 f"before the edit and {percent(shares[1])} after it"
             )
+    if report.get("interval_method") and not report.get("evaluated"):
+        found.append(
+            "measured by hubedit apply when it wrote the patch; rephrasings, locality and portability "
+            "prompts of the facts file were not used to make the edit"
+        )
     if not_asked := (report.get("damage") or {}).get("not_asked"):
         found.append(not_asked)
     return [without_paths(note) for note in found]

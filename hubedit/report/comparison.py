@@ -33,10 +33,10 @@ class Compared:
         return ("Measure", *self.names)
 
     def cells(self) -> list[tuple[str, ...]]:
-        """The table's rows: after the edit, with n where the reports differ in it."""
+        """The table's rows: after the edit, with n where the reports differ in it or there is only one."""
         made = []
         for row in self.rows:
-            differ = len({m.n for m in row if m is not None}) > 1
+            differ = len(row) == 1 or len({m.n for m in row if m is not None}) > 1
             made.append((_name(row), *("" if m is None else _text(m, differ) for m in row)))
         return made
 
@@ -120,7 +120,8 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _name(row: Sequence[Measure | None]) -> str:
     measure = next(m for m in row if m is not None)
-    prefix = {"teacher-forced": "teacher-forced, ", "counterfact": "CounterFact, "}.get(measure.group, "")
+    named = {"exact": "exact match, ", "teacher-forced": "teacher-forced, ", "counterfact": "CounterFact, "}
+    prefix = named.get(measure.group, "")
     return prefix + measure.name.partition(": ")[0] if measure.group == "answers" else prefix + measure.name
 
 

@@ -9,13 +9,17 @@ from hubedit.report import about, evidence
 from hubedit.report.comparison import Compared, compare
 from hubedit.report.licence import licence_metadata
 from hubedit.report.markup import is_hub, last, number, percent, plural, quoted
-from hubedit.report.measures import Json, measures, outcomes, tables, variant
+from hubedit.report.measures import Json, measures, outcomes, variant
+from hubedit.report.tables import tables
 
 USE = (
     "For research on editing knowledge, and for correcting facts that a model has wrong or that have "
     "changed, where the figures above are good enough for the purpose. Not for putting false statements "
     "into a model that others will trust."
 )
+
+# of several patches in one model, what is told of each
+_OF_EACH = ("Method", "Layers", "Attention's share (alpha)", "Rank", "Size of the changes", "Statistics from")
 
 
 def patch_contents(
@@ -39,6 +43,8 @@ def patch_contents(
         "damage": evidence.damage(report, with_facts=with_facts),
         "notes": about.notes(report, record),
         "made": about.made(record),
+        "way": about.way(record),
+        "large": [remark] if (remark := _large(record)) else [],
         "configuration": about.configuration(record),
         "evaluation": about.evaluation(report, record),
         "command": about.reproduction(record),
@@ -54,7 +60,7 @@ def merged_contents(
 ) -> dict[str, Any]:
     """The values of a merged model's templates. `report`: of which only the merged model's figures count."""
     own = variant(report, "merged")
-    patches = _patches(record)
+    patches = patches_of(record)
     reports = [r if isinstance(r, Mapping) else {} for r in record.get("reports") or ()]
     if not facts:
         keys = ("prompt", "subject", "target")
@@ -71,7 +77,32 @@ def merged_contents(
     values["realised"] = realised(record)
     values["converted"] = str(record.get("converted") or "")
     values["of_patches"] = None if measures(own) else _of_patches(patches, reports)
-    return values
+    return values | _made(record)
+
+
+def _made(record: Json) -> dict[str, Any]:
+    """How a merged model's patches were made, as their own records say."""
+    records = [r for r in record.get("records") or () if isinstance(r, Mapping)]
+    merged = [("Merged with" if name == "Versions" else name, told) for name, told in about.made(record)]
+    if len(records) == 1:
+        (one,) = records
+        found = {"configuration": about.configuration(one), "command": about.reproduction(one)}
+        rows = about.made(one)
+    else:
+        found = {"configuration": about.configuration(record), "command": about.reproduction(record)}
+        rows = [
+            (f"Patch {n}: {name}", told)
+            for n, one in enumerate(records, 1)
+            for name, told in about.made(one)
+            if name in _OF_EACH
+        ]
+    ways = dict.fromkeys(about.way(one) for one in records)
+    return {
+        **found,
+        "made": rows + merged,
+        "way": next(iter(ways)) if len(ways) == 1 else "",
+        "large": list(dict.fromkeys(remark for one in records if (remark := _large(one)))),
+    }
 
 
 def loading(base: Mapping[str, str], name: str, commit: str, *, merged: bool) -> str:
@@ -99,7 +130,7 @@ def limits(values: Mapping[str, Any], *, merged: bool) -> list[str]:
     told = [
         f"The adapter fits this base model only{pinned}. Loaded on another model of the same shape it gives "
         "no warning and wrong answers.",
-        "Keep the adapter in float32: in bfloat16 small edits vanish.",
+        "Keep the adapter in float32: in bfloat16 small edits can vanish.",
     ]
     if merged:
         told = ["Do not load the patches on top of this model: they are in it already."]
@@ -108,11 +139,25 @@ def limits(values: Mapping[str, Any], *, merged: bool) -> list[str]:
         "change with it.",
         "Prompts of other forms, other languages and long conversations may still give the old answer.",
     ]
+    told += values["large"]
     if values["failed"]:
         told.append(f"{plural(values['failed'], 'fact')} of the {values['asked']:,} did not change as asked.")
     if not values["tables"]:
         told.append(f"The {'merged model' if merged else 'patch'} was not evaluated.")
     return told
+
+
+def _large(record: Json) -> str:
+    """A remark on changes that are larger than the weight they are added to; "" for none."""
+    relative, sizes = about.norms(record)
+    above = [norm for _, _, norm in sizes if norm > 1] if relative else []
+    if not above:
+        return ""
+    which = "the edited weight" if len(sizes) == 1 else f"{len(above)} of the {len(sizes)} edited weights"
+    return (
+        f"The change of {which} is larger than the weight itself (up to {max(above):.2g} times its norm): "
+        "what the model makes of inputs unlike those measured above may have changed."
+    )
 
 
 def place(name: str) -> str:
@@ -123,7 +168,7 @@ def place(name: str) -> str:
 def lineage(record: Json) -> list[tuple[str, str]]:
     """(patch, what is known of it) for every patch of a merged model, in the order of merging."""
     rows = []
-    for place, patch in enumerate(_patches(record), start=1):
+    for place, patch in enumerate(patches_of(record), start=1):
         told = [f"id {patch['id']}"] if patch.get("id") else []
         if amount := _facts(patch):
             told.append(f"{amount:,} {'fact' if amount == 1 else 'facts'}")
@@ -148,7 +193,8 @@ def realised(record: Json) -> list[tuple[str, str]]:
     return rows
 
 
-def _patches(record: Json) -> list[Json]:
+def patches_of(record: Json) -> list[Json]:
+    """The patches of a merged model's record, in the order of merging."""
     found = record.get("patches") or record.get("lineage") or ()
     return [p if isinstance(p, Mapping) else {"name": last(str(p))} for p in found]
 

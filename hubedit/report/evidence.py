@@ -20,6 +20,20 @@ _TEXT = 240
 _ROW = 150
 
 
+_LOSS = (
+    "Loss, in nats a token: by how much less likely the right answer has become, or how unlikely a new "
+    "answer still is."
+)
+_FLIPPED = (
+    (
+        "flipped_same_subject",
+        "Other facts about an edited subject that changed",
+        "No other fact about an edited subject changed.",
+    ),
+    ("flipped_neighbours", "Neighbours that flipped", "No neighbour changed its answer."),
+)
+
+
 @dataclass(frozen=True)
 class Edits:
     """`rows`: prompt, target and, where `measured`, before, after and told ("yes", "no", "not measured").
@@ -39,13 +53,15 @@ class Edits:
 
 @dataclass(frozen=True)
 class Damage:
-    """One kind of damage. `count`: how often; `rows`: the cases that are quoted, cells of `columns`."""
+    """One kind of damage. `count`: how often; `rows`: the cases that are quoted, cells of `columns`; `note`:
+    what must be known to read them."""
 
     title: str
     none: str
     count: int
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str = ""
 
     @property
     def left(self) -> int:
@@ -105,9 +121,9 @@ def damage(report: Json, *, with_facts: bool) -> tuple[Damage, ...]:
         if not any(row[3] for row in rows):
             told, rows = told[:3], tuple(row[:3] for row in rows)
         made.append(Damage(title, none, len(cases), told, rows))
-    if (cases := broken.get("flipped_neighbours")) is not None:
-        title, none = "Neighbours that flipped", "No neighbour changed its answer."
-        made.append(Damage(title, none, len(cases), columns, _rows(cases, keys, with_facts)))
+    for key, title, none in _FLIPPED:
+        if (cases := broken.get(key)) is not None:
+            made.append(Damage(title, none, len(cases), columns, _rows(cases, keys, with_facts)))
     if with_facts and (cases := broken.get("worst")):
         rows = tuple(
             (
@@ -117,7 +133,7 @@ def damage(report: Json, *, with_facts: bool) -> tuple[Damage, ...]:
             )
             for case in cases[:WORST]
         )
-        made.append(Damage("The worst cases", "", len(rows), ("Kind", *columns, "Loss"), rows))
+        made.append(Damage("The worst cases", "", len(rows), ("Kind", *columns, "Loss"), rows, _LOSS))
     return tuple(made)
 
 

@@ -6,7 +6,7 @@ README.md, report.html, plots/*.png and .eval_results/*.yaml; all of them can be
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from hubedit.errors import HubEditError
 from hubedit.folder import write_file
 from hubedit.report.card import merged_card, patch_card
+from hubedit.report.contents import patches_of
 from hubedit.report.draw import png
 from hubedit.report.markup import number
 from hubedit.report.measures import Json, measures, variant
@@ -26,7 +27,8 @@ CARD, PAGE, RECORD, REPORT, FACTS = "README.md", "report.html", "hubedit.json", 
 _LARGEST = 1_000_000
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("metrics", "metrics_before", "counts", "intervals", "intervals_before"), dict),
-    **dict.fromkeys(("teacher_forced", "counterfact", "fluency", "kl", "tasks", "damage", "relations"), dict),
+    **dict.fromkeys(("exact_match", "teacher_forced", "counterfact", "fluency", "perplexity", "kl"), dict),
+    **dict.fromkeys(("tasks", "damage", "relations", "text"), dict),
     **dict.fromkeys(("facts", "probability_shift"), list),
     "evaluated": dict,
 }
@@ -98,13 +100,13 @@ def read_source(folder: str | Path) -> Source:
         known = (place / FACTS).is_file() or not record
         count = number((record.get("facts") or {}).get("count"))
         return Source(record, report, name, _lines(place / FACTS), known or count in (None, 0))
-    inside = [
-        place / str(p.get("folder") or "") for p in record.get("patches") or () if isinstance(p, Mapping)
-    ]
+    inside = [place / str(p.get("folder") or "") for p in patches_of(record)]
     reports = [_report(p / REPORT) if (p / REPORT).is_file() else None for p in inside]
+    records = [_json(p / RECORD) if (p / RECORD).is_file() else None for p in inside]
     facts = [fact for p in inside for fact in _lines(p / FACTS)]
     quoted = bool(inside) and all((p / FACTS).is_file() for p in inside)
-    return Source({**record, "reports": reports}, report, name, facts, quoted, merged=True)
+    whole = {**record, "reports": reports, "records": records}
+    return Source(whole, report, name, facts, quoted, merged=True)
 
 
 def shown_files(source: Source, *, page: bool = True) -> dict[str, bytes]:

@@ -24,24 +24,24 @@ GROUPS = {
     "answers": (
         "Answers",
         "Greedy generations: the text must begin with the whole answer, or one of its aliases; what follows "
-        "is not looked at.",
+        "is not looked at. n counts prompts.",
     ),
     "exact": (
         "Answers and nothing else",
         "The same generations up to where the model stops: the first sentence must be the answer, or one of "
         "its aliases, and nothing else. Base models often go on in the same sentence, which fails here.",
     ),
-    "text": ("Unrelated text", ""),
+    "text": ("Held-out text", ""),
     "teacher-forced": (
         "As published tables count it (KnowEdit)",
         "Teacher-forced: the model is shown the answer's earlier tokens, and with them its length. "
-        "For comparison with published tables only.",
+        "For comparison with published tables only. n counts facts.",
     ),
     "counterfact": (
         "As published tables count it (CounterFact)",
-        "Probability of the new answer against the old.",
+        "Probability of the new answer against the old. n counts facts.",
     ),
-    "tasks": ("General abilities", "After ± one standard error, by lm-eval."),
+    "tasks": ("General abilities", "± one standard error, by lm-eval. n counts questions."),
 }
 _COUNTERFACT = {
     "efficacy_score": "Efficacy score",
@@ -97,16 +97,6 @@ class Measure:
         return shown if value.error is None else f"{shown} ± {format(value.error, '.2g')}"
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells are text; the first column holds names, the others values."""
-
-    title: str
-    note: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def measures(report: Json) -> tuple[Measure, ...]:
     """Everything that one report (or one variant of it) measured."""
     found = (
@@ -128,35 +118,7 @@ def variant(report: Json, name: str) -> Json:
     found = report.get("variants", {}).get(name)
     if not isinstance(found, Mapping):
         return {} if name == "merged" and report.get("variants") else report
-    return {**{key: report[key] for key in ("notes", "evaluated") if key in report}, **found}
-
-
-def tables(report: Json) -> tuple[Table, ...]:
-    """Before and after, a table a group; with another column for the merged model where both were read."""
-    both = isinstance(report.get("variants", {}).get("merged"), Mapping)
-    own = measures(report)
-    merged = {(m.group, m.key): m for m in measures(variant(report, "merged"))} if both else {}
-    names = {(m.group, m.key): m for m in own}
-    names |= {key: m for key, m in merged.items() if key not in names}
-    made = []
-    for group, (title, note) in GROUPS.items():
-        rows: list[tuple[str, ...]] = []
-        ranges = False
-        for key, measure in names.items():
-            if key[0] != group:
-                continue
-            other = merged.get(key)
-            shown = measure if measure in own else None
-            ranges |= any(v is not None and v.low is not None for v in (measure.after, measure.before))
-            cells = [measure.name, measure.text("before"), shown.text("after") if shown else ""]
-            cells += [other.text("after") if other else ""] if both else []
-            rows.append((*cells, "" if measure.n is None else f"{measure.n:,}"))
-        if rows:
-            after = ("After, adapter", "After, merged") if both else ("After",)
-            columns = ("Measure", "Before", *after, "n")
-            told = " ".join([note, *(["In brackets: 95 % bootstrap intervals."] if ranges else [])])
-            made.append(_full(Table(title, told.strip(), columns, tuple(rows))))
-    return tuple(made)
+    return {**{key: report[key] for key in ("notes", "evaluated", "text") if key in report}, **found}
 
 
 def outcomes(report: Json) -> Sequence[Json]:
@@ -191,9 +153,10 @@ def _answers(report: Json) -> Iterator[Measure]:
     yield Measure("answers", "harmonic_mean", name, "share", None, after)
     pairs = shifts(report)
     if pairs:
-        means = [Value(sum(column) / len(pairs)) for column in zip(*pairs, strict=True)]
-        name = "Mean probability of the target"
-        yield Measure("answers", "probability", name, "", means[0], means[1], len(pairs), ".3g")
+        means = [sum(column) / len(pairs) for column in zip(*pairs, strict=True)]
+        before, after = _value(means[0], old.get("probability")), _value(means[1], new.get("probability"))
+        name = "Mean probability of the target (geometric mean over its tokens)"
+        yield Measure("answers", "probability", name, "", before, after, len(pairs), ".3g")
 
 
 def _exact(report: Json) -> Iterator[Measure]:
@@ -202,19 +165,19 @@ def _exact(report: Json) -> Iterator[Measure]:
 
 
 def _text(report: Json) -> Iterator[Measure]:
-    old, new = report.get("intervals_before", {}), report.get("intervals", {})
-    before = _value(report.get("perplexity_before"), old.get("perplexity"))
-    after = _value(report.get("perplexity_after"), new.get("perplexity"))
-    yield Measure("text", "perplexity", "Perplexity", "", before, after)
+    told = report.get("perplexity") or {}
+    before = _value(report.get("perplexity_before"), told.get("interval_before"))
+    after = _value(report.get("perplexity_after"), told.get("interval"))
+    yield Measure("text", "perplexity", "Perplexity", "", before, after, _count(told.get("n")))
     kl = report.get("kl") or {}
-    after = _value(kl.get("mean"), kl.get("interval", new.get("kl")))
+    after = _value(kl.get("mean"), kl.get("interval"))
     yield Measure(
-        "text", "kl", "KL divergence from the base, nats a token", "", None, after, _count(kl.get("n"))
+        "text", "kl", "KL(before || after), nats a token", "", None, after, _count(kl.get("n")), ".3g"
     )
     fluency = report.get("fluency") or {}
-    before = _value(fluency.get("before"), fluency.get("interval_before", old.get("fluency")))
-    after = _value(fluency.get("after"), fluency.get("interval", new.get("fluency")))
-    name = "Fluency: entropy of generated 2- and 3-grams, bits"
+    before = _value(fluency.get("before"), fluency.get("interval_before"))
+    after = _value(fluency.get("after"), fluency.get("interval"))
+    name = "Fluency: entropy of the 2- and 3-grams of texts that begin with the edited prompts, bits"
     yield Measure("text", "fluency", name, "", before, after, _count(fluency.get("n")))
 
 
@@ -249,8 +212,8 @@ def _sides(table: Json) -> Iterator[tuple[str, Value | None, Value | None, int |
 def _tasks(report: Json) -> Iterator[Measure]:
     for task, metrics in (report.get("tasks") or {}).items():
         for metric, found in metrics.items():
-            old = _value(found.get("before"), error=found.get("stderr_before"))
-            new = _value(found.get("after"), error=found.get("stderr_after"))
+            old = _value(found.get("before"), found.get("interval_before"), found.get("stderr_before"))
+            new = _value(found.get("after"), found.get("interval"), found.get("stderr_after"))
             n = _count(found.get("n"))
             yield Measure("tasks", f"{task}/{metric}", f"{task}, {metric}", "", old, new, n)
 
@@ -277,10 +240,3 @@ def _flat(side: Json) -> dict[str, Any]:
             {f"{key}/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
         )
     return flat
-
-
-def _full(table: Table) -> Table:
-    """The table without the columns in which nothing stands."""
-    keep = [n for n, _ in enumerate(table.columns) if n == 0 or any(row[n] for row in table.rows)]
-    rows = tuple(tuple(row[n] for n in keep) for row in table.rows)
-    return Table(table.title, table.note, tuple(table.columns[n] for n in keep), rows)

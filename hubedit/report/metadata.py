@@ -28,7 +28,7 @@ _TYPES = {
 _DATA = {
     "answers": ("edited-facts", "The edited facts and their probes (greedy generation)"),
     "exact": ("edited-facts-exact", "The edited facts and their probes (greedy generation, exact match)"),
-    "text": ("held-out-text", "Text the edits say nothing about"),
+    "text": ("held-out-text", "Held-out text"),
     "teacher-forced": ("edited-facts-teacher-forced", "The edited facts and their probes (teacher-forced)"),
     "counterfact": ("edited-facts-counterfact", "The edited facts and their probes (CounterFact)"),
 }

@@ -4,7 +4,8 @@
 bfloat16 weights with the shapes of Qwen2.5-0.5B (up to 2 GB) or Qwen2.5-7B (above; 15 GB are its 28
 layers) and a patch of five layers, merges it, and removes everything again. hubedit syncs what it
 writes, so it is compared with a `cp -r` that is synced too. `--no-peft` leaves PEFT out, which needs
-the model in memory.
+the model in memory; it is stopped after `--peft-limit` minutes, and told as not finished when it runs out
+of memory.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,10 @@ SMALL = {"hidden": 896, "inner": 4864, "layers": 24, "heads": 14, "kv": 2, "voca
 LARGE = {"hidden": 3584, "inner": 18944, "layers": 28, "heads": 28, "kv": 4, "vocab": 152064}
 
 PEFT = """
-import sys, torch
+import pathlib, sys
+score = pathlib.Path("/proc/self/oom_score_adj")
+if score.exists():
+    score.write_text("1000")  # where memory runs out, this process ends, and no other
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 base, patch, out = sys.argv[1:]
@@ -134,15 +140,23 @@ def make(folder: Path, gigabytes: float) -> None:
     Patch(factors, record, str(base)).save(folder / "patch")
 
 
-def measure(command: list[str]) -> dict[str, float]:
-    """Seconds, seconds of processor time and peak memory (bytes) of one process."""
+def measure(command: list[str], most: float | None = None) -> dict[str, float] | None:
+    """Seconds, seconds of processor time and peak memory (bytes) of one process.
+
+    None where it was killed, as it is after `most` seconds. Raises SystemExit where it failed.
+    """
     os.sync()
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
+    stop = threading.Timer(most or threading.TIMEOUT_MAX, process.kill)
+    stop.start()
     said = process.stderr.read().decode()
     _, status, used = os.wait4(process.pid, 0)
+    stop.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode == -signal.SIGKILL:
+        return None
     if process.returncode:
         raise SystemExit(f"{' '.join(command)[:200]} failed:\n{said}")
     scale = 1 if sys.platform == "darwin" else 1024
@@ -156,6 +170,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="where the checkpoints are written")
     parser.add_argument("--no-peft", action="store_true")
+    parser.add_argument("--peft-limit", type=float, default=20.0, help="minutes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--make", type=Path, default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -166,12 +181,15 @@ def main() -> None:
         folder = Path(name)
         itself = [sys.executable, "-m", "tests.benchmarks.merge"]
         subprocess.run([*itself, "--make", name, "--size", str(given.size)], check=True, cwd=ROOT)
-        found = compare(folder, given.repeat, peft=not given.no_peft)
+        found = compare(folder, given.repeat, peft=0.0 if given.no_peft else 60 * given.peft_limit)
     print(json.dumps(found, indent=2) if given.json else table(found))
 
 
-def compare(folder: Path, repeat: int, *, peft: bool) -> dict[str, Any]:
-    """The median of `repeat` runs of each way; what a run wrote is removed before the next."""
+def compare(folder: Path, repeat: int, *, peft: float) -> dict[str, Any]:
+    """The median of `repeat` runs of each way; what a run wrote is removed before the next.
+
+    `peft`: seconds that PEFT may take, 0 to leave it out; it is run once.
+    """
     base, patch, out = (str(folder / name) for name in ("base", "patch", "out"))
     merge = [sys.executable, "-m", "hubedit", "merge", patch, "--model", base, "--out", out, "--quiet"]
     ways = {
@@ -182,17 +200,20 @@ def compare(folder: Path, repeat: int, *, peft: bool) -> dict[str, Any]:
         "merge --link auto": merge,
         "of it, imports": [sys.executable, "-c", IMPORT],
     }
+    rounds = [ways] * repeat
     if peft:
-        ways["PEFT"] = [sys.executable, "-c", PEFT, base, patch, out]
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-    for _ in range(repeat):
-        for name, command in ways.items():
+        rounds.append({"PEFT": [sys.executable, "-c", PEFT, base, patch, out]})
+    runs: dict[str, list[dict[str, float]]] = {name: [] for each in rounds for name in each}
+    for each in rounds:
+        for name, command in each.items():
             subprocess.run(["sh", "-c", 'cat "$0"/*.safetensors > /dev/null', base], check=True)
-            runs[name].append(measure(command))
+            run = measure(command, peft if name == "PEFT" else None)
+            runs[name] += [run] if run else []
             shutil.rmtree(out, ignore_errors=True)
     results = {
         name: {key: statistics.median(run[key] for run in each) for key in ("seconds", "processor", "peak")}
         for name, each in runs.items()
+        if each
     }
     size, tensors = sum(file.stat().st_size for file in (folder / "base").iterdir()), _sizes(folder / "base")
     return {
@@ -201,6 +222,7 @@ def compare(folder: Path, repeat: int, *, peft: bool) -> dict[str, Any]:
         "limit": 6 * max(tensors) + 300e6,
         "repeat": repeat,
         "results": results,
+        "killed": [name for name, each in runs.items() if not each],
     }
 
 
@@ -218,6 +240,7 @@ def table(found: dict[str, Any]) -> str:
         seconds, processor = run["seconds"], f"({run['processor']:.2f} s of processor)"
         ratios = f"{seconds / plain:6.2f} x cp {seconds / synced:6.2f} x synced"
         lines.append(f"{name:40} {seconds:8.2f} s {processor:25} {ratios} {run['peak'] / 1e6:8.0f} MB")
+    lines += [f"{name:40} was killed: out of memory, or of time" for name in found["killed"]]
     return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ def test_apply_writes_a_patch_and_shows_it(
     out = tmp_path / "patch"
     assert run([*words, "--out", str(out)]) == 0
     said = capsys.readouterr()
-    for text in ("The capital of France is", "Rome", "->", "edited facts answered", "rephrasings answered"):
+    for text in ("The capital of France is", "Rome", "->", "success", "generalisation", "exactly: "):
         assert text in said.out
     for text in ("layers", "alpha", "0.3 (given)", "1, 2 (given)", "rank 8", "time", "peak memory", str(out)):
         assert text in said.out
@@ -212,6 +212,7 @@ def test_many_facts_are_folded() -> None:
         report=EditReport(outcomes, {"success": 0.9}, {"success": 100}),
         patch=SimpleNamespace(record=record, size=12_300_000, rank=128, factors={"a": 1}),
         path=Path("patch"),
+        told={"metrics": {"success": 0.9}, "counts": {"success": 100}},
     )
     console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(Group(*shown._tables(made)))

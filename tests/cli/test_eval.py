@@ -135,7 +135,9 @@ def test_a_model_alone_on_a_data_set(
 def test_text_that_the_model_writes_and_nothing_else(
     em: EditableModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert set(evaluated(em.path, capsys=capsys)) == {"perplexity_before", "evaluated"}
+    data = evaluated(em.path, capsys=capsys)
+    assert set(data) == {"perplexity_before", "perplexity", "text", "interval_method", "evaluated"}
+    assert data["text"]["corpus"] == "self" and data["text"]["rows"] > 1
 
 
 @pytest.mark.parametrize(

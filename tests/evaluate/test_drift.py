@@ -56,15 +56,32 @@ def test_the_same_model_does_not_diverge(editable: Editable) -> None:
 
 def test_a_model_alone_has_a_perplexity_only(editable: Editable) -> None:
     em = editable()
-    assert drift(Side(em), None, rows_of(em)).to_json().keys() == {"perplexity_before"}
+    data = drift(Side(em), None, rows_of(em)).to_json()
+    assert data.keys() == {"perplexity_before", "perplexity"}
+    assert data["perplexity"].keys() == {"n", "interval_before"}
     assert drift(Side(em), None, [[3]]).to_json() == {}
 
 
 def test_what_is_not_finite_is_absent() -> None:
     nan = float("nan")
     assert Drift((2, 2), (1.0, 1.0), (nan, 1.0), (nan, 0.0)).to_json() == {
-        "perplexity_before": pytest.approx(exp(0.5))
+        "perplexity_before": pytest.approx(exp(0.5)),
+        "perplexity": {"n": 4, "interval_before": pytest.approx([exp(0.5)] * 2)},
     }
+    # nats that are finite, and whose exponential is not
+    far = Drift((2, 2), (1.0, 1.0), (3000.0, 1.0), (3000.0, 0.0)).to_json()
+    assert "perplexity_after" not in far and "interval" not in far["perplexity"] and far["kl"]["n"] == 4
+
+
+def test_perplexity_has_an_interval_and_the_number_of_tokens() -> None:
+    data = Drift((10, 10, 20), (10.0, 20.0, 30.0), (11.0, 24.0, 30.0), (0.1, 0.2, 0.1)).to_json()
+    told = data["perplexity"]
+    assert told["n"] == data["kl"]["n"] == 40
+    for side, name in (("before", "interval_before"), ("after", "interval")):
+        low, high = told[name]
+        assert low < data[f"perplexity_{side}"] < high
+    # rows are drawn with all their tokens: no draw lies outside the rows
+    assert told["interval_before"] == pytest.approx([exp(1), exp(2)])
 
 
 def test_a_side_with_factors_needs_their_hash(editable: Editable) -> None:

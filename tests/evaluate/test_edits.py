@@ -9,7 +9,7 @@ from math import exp, log
 
 import pytest
 
-from hubedit.evaluate import Reading, answered, compare, read
+from hubedit.evaluate import EditReport, Reading, answered, compare, read
 from hubedit.evaluate import edits as module
 from hubedit.evaluate.edits import exact
 from hubedit.facts import Fact, Probe
@@ -193,7 +193,12 @@ def test_intervals_relations_and_flipped_neighbours() -> None:
     report = compare(facts, Reading(before, (OLD,) * 3), Reading(after, (NEW,) * 3))
     assert report.intervals["success"] == (0.0, 1.0)
     assert report.intervals["generalisation"] == (0.5, 0.5)
-    assert compare(facts[:1], Reading(before, (OLD,)), Reading(after, (NEW,))).intervals == {}
+    # no neighbour of the three facts stayed as it was: Wilson's interval, over facts
+    assert report.intervals["neighbourhood"] == pytest.approx((0, 0.5615), abs=1e-4)
+    assert report.intervals["probability"] == pytest.approx((0.9, 0.9))
+    one = compare(facts[:1], Reading(before, (OLD,)), Reading(after, (NEW,))).intervals
+    assert one["success"] == pytest.approx((0.2065, 1), abs=1e-4)
+    assert "generalisation" not in one, "one fact, whose two rephrasings differ"
     data = report.to_json()
     assert data["relations"] == {
         "The capital of {} is": {"success": 1.0, "n": 2},
@@ -208,12 +213,22 @@ def test_intervals_relations_and_flipped_neighbours() -> None:
     assert data["probability_shift"] == [pytest.approx([0.01, 0.9])] * 3
 
 
+def test_the_harmonic_mean_has_an_interval() -> None:
+    facts = [replace(FACT, id=str(n), prompt=f"{n} The capital of France is") for n in range(9)]
+    said = {fact.prompt: " Rome" if n % 3 else " Paris" for n, fact in enumerate(facts)}
+    report = compare(facts, Reading({**BEFORE, **said}, (OLD,) * 9), Reading({**AFTER, **said}, (NEW,) * 9))
+    kept = EditReport((), {k: v for k, v in report.metrics.items() if k != "neighbourhood"}, {})
+    # a share of 0 pulls the mean down to 0, and its upper end holds it up
+    assert report.harmonic_mean == 0 and report.intervals["harmonic_mean"][0] == 0
+    assert 0 < report.intervals["harmonic_mean"][1] < (kept.harmonic_mean or 0)
+
+
 def test_damage_and_intervals_that_were_not_measured_are_absent() -> None:
     bare = Fact(FACT.prompt, FACT.subject, FACT.target)
     data = compared(bare).to_json()
-    assert "damage" not in data and "intervals" not in data
+    assert "damage" not in data and set(data["intervals"]) == {"success"}
     kept = compared(changes={"The capital of Japan is": "Tokyo"}).to_json()
-    assert kept["damage"] == {"flipped_neighbours": []}, "asked, and none flipped"
+    assert kept["damage"] == {"flipped_same_subject": [], "flipped_neighbours": []}, "asked, and none flipped"
 
 
 def test_a_model_alone_is_not_compared_with_itself() -> None:

@@ -178,6 +178,25 @@ def test_the_files_of_a_task_are_part_of_its_key(tasks: Path) -> None:
     assert task_key(task, None, 0)["files"] == ""
 
 
+def test_only_definitions_and_the_data_they_name_are_part_of_a_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("task: mine\ndataset_kwargs: {data_files: {test: data/own.jsonl}}\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "own.jsonl").write_text("{}\n")
+    keys = [task_key(Task("mine"), tmp_path, 0)]
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "data" / "other.jsonl").write_text("{}\n")
+    assert task_key(Task("mine"), tmp_path, 0) == keys[0], "what is written beside it changes nothing"
+    (tmp_path / "data" / "own.jsonl").write_text('{"question": "a"}\n')
+    keys.append(task_key(Task("mine"), tmp_path, 0))
+    (tmp_path / "more.py").write_text("def answer(doc): return doc\n")
+    keys.append(task_key(Task("mine"), tmp_path, 0))
+    (tmp_path / "mine.yaml").write_text("task: mine\ndataset_path: data\n")
+    keys.append(task_key(Task("mine"), tmp_path, 0))
+    (tmp_path / "data" / "other.jsonl").write_text('{"question": "b"}\n')
+    keys.append(task_key(Task("mine"), tmp_path, 0))
+    assert len({key["files"] for key in keys}) == len(keys)
+
+
 def test_scores_are_read_from_the_harness_result() -> None:
     results = {
         "alias": "gsm8k",
@@ -200,3 +219,9 @@ def test_tasks_in_the_report() -> None:
     old, new = {"t": {"acc": Score(0.5, 0.1, 4)}}, {"t": {"acc": Score(0.4, None, 4)}}
     assert tasks_json(old, new) == {"t": {"acc": {"before": 0.5, "stderr_before": 0.1, "after": 0.4, "n": 4}}}
     assert tasks_json({}, {}) == {}
+    # nothing right: an error of 0 would mean certainty
+    none = {"t": {"exact_match,strict": Score(0.0, 0.0, 20), "bleu": Score(0.0, 0.0, 20)}}
+    found = tasks_json(none, none)["t"]
+    assert found["exact_match,strict"]["interval"] == pytest.approx([0, 0.1611], abs=1e-4)
+    assert found["exact_match,strict"]["interval"] == found["exact_match,strict"]["interval_before"]
+    assert "stderr_after" not in found["exact_match,strict"] and found["bleu"]["stderr_after"] == 0

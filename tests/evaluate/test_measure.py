@@ -78,7 +78,7 @@ def test_a_model_alone_says_only_what_it_answers(editable: Editable) -> None:
     data = evaluate(Side(em), FACTS, rows=text_of(em), settings=SETTINGS)
     assert set(data) == {
         "metrics_before", "intervals_before", "counts", "facts", "exact_match", "teacher_forced",
-        "counterfact", "fluency", "perplexity_before", "notes",
+        "counterfact", "fluency", "perplexity_before", "perplexity", "interval_method", "notes",
     }  # fmt: skip
     assert set(data["metrics_before"]) == {"success", "generalisation", "portability"}
     assert data["counts"] == {"success": 3, "generalisation": 1, "portability": 1}
@@ -96,9 +96,14 @@ def test_a_model_alone_says_only_what_it_answers(editable: Editable) -> None:
         "neighbourhood_score": 1,
         "neighbourhood_magnitude": 1,
     }
-    # one record has neighbours and one rephrasings: no interval can be told for the score of the three
-    assert "score" in data["counterfact"]["before"]
-    assert set(data["counterfact"]["intervals_before"]) == {"efficacy_score", "efficacy_magnitude"}
+    # one record has neighbours and one rephrasings: no interval can be told for the magnitudes of those, and
+    # that of a share which is 0 or 1 is wide
+    between = data["counterfact"]["intervals_before"]
+    own = data["counterfact"]["before"]
+    assert "efficacy_magnitude" in between and "paraphrase_magnitude" not in between
+    for name in ("paraphrase_score", "neighbourhood_score"):
+        assert own[name] in (0, 1) and between[name][1] - between[name][0] == pytest.approx(0.793, abs=1e-3)
+    assert between["score"][0] < between["score"][1]
     assert data["fluency"].keys() == {"before", "n", "interval_before"}
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
@@ -108,9 +113,9 @@ def test_records_that_lack_a_field_are_noted(editable: Editable) -> None:
     notes = evaluate(Side(em), FACTS, settings=SETTINGS)["notes"]
     assert notes == [
         "2 of 3 records have no rephrasings",
-        "1 of 3 records have no old answer (ground_truth)",
         "2 of 3 records have no locality prompts",
         "2 of 3 records have no portability prompts with an answer",
+        "1 of 3 records have no old answer (ground_truth)",
         "locality prompts without a known answer: 1; they count in locality and neighbourhood, "
         "not in the teacher-forced metrics",
         "fluency is that of the first 2 records",
@@ -136,8 +141,9 @@ def test_before_and_after_as_adapter_and_merged(editable: Editable, tmp_path: Pa
     assert other["perplexity_after"] == pytest.approx(adapter["perplexity_after"], rel=1e-3)
     assert other["counterfact"]["after"] == pytest.approx(adapter["counterfact"]["after"], abs=1e-4)
     assert "facts" not in adapter and len(data["facts"]) == 3
-    assert set(data["damage"]) == {"flipped_neighbours", "worst", "broken_by_batch"}
-    assert set(other["damage"]) == {"flipped_neighbours", "worst"}, "a merged model has no parts"
+    shown = {"flipped_same_subject", "flipped_neighbours", "worst"}
+    assert set(data["damage"]) == shown | {"broken_by_batch"}
+    assert set(other["damage"]) == shown, "a merged model has no parts"
     assert set(data["teacher_forced"]["after"]["locality"]) == {"same_subject", "neighborhood"}
     assert data["kl"]["n"] == sum(len(row) - 1 for row in text_of(em))
     assert json.loads(json.dumps(data, allow_nan=False)) == data

@@ -162,7 +162,8 @@ def test_what_does_not_go_together_is_refused(
     facts = (Fact(FACTS[0].prompt, FACTS[0].subject, " Rome"),)
     against = write_patch(editable(), tmp_path / "against", BASE, hub.head(BASE), seed=3, facts=facts)
     ran = client("push", two[0], against, "loose", "--merged")
-    assert ran.code != 0 and FACTS[0].prompt in ran.err and "Traceback" not in ran.err
+    assert ran.code == 1 and FACTS[0].prompt in ran.err and "Traceback" not in ran.err
+    assert "hint: make one patch of them first: hubedit compose" in ran.err
     stranger = write_patch(editable(), tmp_path / "stranger", "lab/pico", "a" * 40, seed=4)
     ran = client("push", two[0], stranger, "loose", "--merged")
     assert ran.code == 1 and "was made for lab/pico@aaaaaaaa" in ran.err and "--base" in ran.err

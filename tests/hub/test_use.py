@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,50 @@ def test_apply_pushes_and_shares(hub: Hub, client: Client, tmp_path: Path, base:
     assert found is not None and found["private"]
     record = json.loads((tmp_path / "b" / "hubedit.json").read_text())
     assert record["statistics"]["repo"] == "ada/applied-stats"
+    assert "statistics: ada/applied-stats" not in again.err  # quiet
+
+    # a fresh edit of the same base, with the statistics that a patch was made with
+    assert client("push", tmp_path / "b", "ada/applied").code == 0
+    for patch in (tmp_path / "b", "ada/applied"):
+        hub.clear()
+        more = client(*words[:-1], "--stats-repo", patch, "--out", tmp_path / "c", "--force",
+                      "--cache", tmp_path / "c3")  # fmt: skip
+        assert more.code == 0 and "statistics: ada/applied-stats" in more.err, more.err
+        assert fetched(hub) and len(list((tmp_path / "c3" / "stats").glob("*.safetensors"))) == fetched(hub)
+        shutil.rmtree(tmp_path / "c3")
+
+    # on top of a patch other statistics are wanted: of the model with the patch in it
+    other = tmp_path / "other.jsonl"
+    other.write_text(
+        json.dumps({"prompt": "The capital of France is", "subject": "France", "target": "Rome"}) + "\n"
+    )
+    top = ("apply", other, "--on", tmp_path / "b", *words[2:-1])
+    assert client(*top, "--out", tmp_path / "d", "--cache", tmp_path / "c4").code == 0
+    assert client("stats", "push", "applied-stats", "--cache", tmp_path / "c4").code == 0
+    hub.clear()
+    auto = client(*top, "--stats-repo", "auto", "--out", tmp_path / "e", "--cache", tmp_path / "c5")
+    assert auto.code == 0 and fetched(hub), auto.err
+    assert json.loads((tmp_path / "e" / "hubedit.json").read_text())["statistics"]["repo"]
+    weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "de"]
+    assert weights[0] == weights[1]
+
+
+def fetched(hub: Hub) -> int:
+    """How many statistics were downloaded."""
+    paths = {line["path"] for line in hub.log() if line["method"] == "GET" and line["status"] == 200}
+    return len([path for path in paths if "resolve" in path and "/stats/" in path])
+
+
+def test_what_names_no_statistics(hub: Hub, client: Client, patch: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text(json.dumps({"prompt": "Italy is", "subject": "Italy", "target": "Paris"}) + "\n")
+    words = ("apply", facts, "--model", "lab/pico", "--out", tmp_path / "a", "--device", "cpu")
+    none = client(*words, "--stats-repo", patch)
+    assert none.code == 1 and "names no repository of statistics" in none.err and "OWNER/NAME" in none.err
+    away = client(*words, "--stats-repo", "lab/none")
+    assert away.code == 1 and "no repository lab/none" in away.err
+    path = client(*words, "--stats-repo", "./none")
+    assert path.code == 1 and "is not a repository name" in path.err
 
 
 def test_a_push_of_a_local_base_names_no_folder_in_a_merged_model(

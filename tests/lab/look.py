@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-WIDTHS = {"desk": 1100, "phone": 375}
+WIDTHS = {"desk": 1100, "phone": 390}
 SCHEMES = {"dark": 0, "light": 1}
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # a window cannot be as narrow as a phone, a frame can; the report allows no script of its own

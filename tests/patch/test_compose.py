@@ -188,9 +188,7 @@ def test_the_loser_is_taken_out_and_nothing_else(keep: Literal["first", "last"],
     one = edited([("France", "Lyon"), ("Italy", "Turin")], 0)
     two = edited([("Japan", "Kyoto"), ("France", "Nice")], 1)
     found = composed([one, two], on_conflict=keep)
-    assert not found.unresolved and [f.target for f in found.dropped] == [
-        "Nice" if keep == "first" else "Lyon"
-    ]
+    assert [f.target for f in found.dropped] == ["Nice" if keep == "first" else "Lyon"]
     survivors = [(one, 0), (one, 1), (two, 0)] if keep == "first" else [(one, 1), (two, 0), (two, 1)]
     assert list(found.patch.facts) == [patch.facts[n] for patch, n in survivors]
     for module, factor in found.patch.factors.items():
@@ -205,22 +203,23 @@ def test_the_loser_is_taken_out_and_nothing_else(keep: Literal["first", "last"],
 
 
 @pytest.mark.parametrize("change", [{"truncation": {}}, {"foreign": {}}, {"rows": {DOWN: [[0, 9]]}}])
-def test_what_cannot_be_taken_out_is_said(change: dict[str, Any]) -> None:
+def test_what_cannot_be_taken_out_is_refused(change: dict[str, Any]) -> None:
     one, two = edited([("France", "Lyon")], 0, **change), edited([("France", "Nice")], 1)
     if "foreign" in change:
         one = replace(one, record={k: v for k, v in one.record.items() if k != "method"})
-    found = composed([one, two], on_conflict="last")
-    assert [c.kind for c in found.unresolved] == ["contradiction"] and not found.dropped
-    assert len(found.patch.facts) == 2
+    with pytest.raises(ConflictError, match=r"cannot lose one: .*Lyon.*Nice") as raised:
+        composed([one, two], on_conflict="last")
+    assert "--on" in raised.value.hint
     # the other way round the loser can be taken out
-    assert not composed([one, two], on_conflict="first").unresolved
+    assert [f.target for f in composed([one, two], on_conflict="first").patch.facts] == ["Lyon"]
 
 
 def test_a_fact_edited_twice_is_said_and_settled() -> None:
     one, two = edited([("France", "Lyon")], 0), edited([("France", "lyon")], 1)
-    assert [c.kind for c in composed([one, two]).unresolved] == ["repetition"]
+    with pytest.raises(ConflictError, match="edit the same facts: patch 1 and patch 2 both make"):
+        composed([one, two])
     found = composed([one, two], on_conflict="last")
-    assert not found.unresolved and len(found.patch.facts) == 1
+    assert [c.kind for c in found.conflicts] == ["repetition"] and len(found.patch.facts) == 1
     assert torch.equal(found.patch.factors[DOWN].A, two.factors[DOWN].A)
 
 
@@ -236,13 +235,14 @@ def test_a_fact_gives_way_only_to_one_that_stays(keep: Literal["first", "last"])
     two = made((1, 1), 1, [fact("France", "Nice", rephrase=(ask,))], method="intattn")
     three = made((1, 1), 2, [Fact(ask, "France", "Metz")], method="intattn")
     found = composed([one, two, three], on_conflict=keep)
-    assert [f.target for f in found.patch.facts] == ["Lyon", "Metz"] and not found.unresolved
-    # what cannot be taken out stays, so what it contradicts gives way to it
+    assert [f.target for f in found.patch.facts] == ["Lyon", "Metz"]
+    # it has to give way to one of them, and cannot
     stuck = replace(two, record={**two.record, "truncation": {}})
-    found = composed([one, stuck, three], on_conflict=keep)
+    with pytest.raises(ConflictError) as raised:
+        composed([one, stuck, three], on_conflict=keep)
     winner = "Lyon" if keep == "first" else "Metz"
-    assert {f.target for f in found.patch.facts} == {winner, "Nice"}
-    assert [{f.target for f in c.facts} for c in found.unresolved] == [{winner, "Nice"}]
+    (line,) = raised.value.problems
+    assert winner in line and "Nice" in line
 
 
 def test_parallel_detectors_are_found_and_chance_is_not() -> None:
@@ -254,6 +254,12 @@ def test_parallel_detectors_are_found_and_chance_is_not() -> None:
     (found,) = conflicts([one, near])
     assert (found.kind, found.first_fact, found.second_fact, found.module) == ("overlap", 1, 0, DOWN)
     assert found.similarity > 0.95 and "cosine" in found.describe(["a", "b"])
+    sizes = [
+        float(patch.factors[DOWN].B[:, row].norm() * patch.factors[DOWN].A[row].norm())
+        for patch, row in ((one, 1), (near, 0))
+    ]
+    assert found.sizes == pytest.approx(sizes) and "that of b is" in found.stronger(["a", "b"])
+    assert "neither" in replace(found, sizes=(1.0, 1.2)).stronger(["a", "b"])
     # without rows by fact, the subspaces are compared
     blind = [replace(patch, record={"base": patch.record["base"]}, facts=()) for patch in (one, two, near)]
     assert conflicts(blind[:2]) == []

@@ -114,11 +114,11 @@ def merged_record(**more: Any) -> dict[str, Any]:
     return {
         "kind": "merged",
         "base": {"ref": "Qwen/Qwen2.5-7B", "commit": COMMIT},
-        "patches": [
+        "lineage": [
             {"id": "0" * 12, "base": "Qwen/Qwen2.5-7B", "commit": COMMIT, "facts": 2, "folder": "patches/1"},
             {"id": "1" * 12, "base": "Qwen/Qwen2.5-7B", "commit": COMMIT, "facts": 1, "folder": "patches/2"},
         ],
-        "tensors": {"model.layers.4.mlp.down_proj.weight": tensor},
+        "realised": {"model.layers.4.mlp.down_proj.weight": tensor},
         "converted": "",
         "packages": {"hubedit": "0.1.0"},
         **more,

@@ -9,6 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from hubedit.report.card import merged_card, patch_card
+from hubedit.report.page import html_report
 from hubedit.report.plots import plots
 from tests.report.examples import COMMIT, NASTY, full_report, merged_record, outcome, record, report
 
@@ -41,7 +42,7 @@ def test_what_was_measured_is_there_and_what_was_not_is_absent() -> None:
     for line in (
         "| Success: the prompt gives the new answer |  | 100.0 % | 2 |",
         "| Locality: other prompts about the same subject are unchanged |  | 87.5 % | 8 |",
-        "| Mean probability of the target | 0.25 | 0.75 | 2 |",
+        "| Mean probability of the target (geometric mean over its tokens) | 0.25 | 0.75 | 2 |",
         "| Perplexity | 10 | 10.5 |",
         "| Layers | 4, 5 (from the causal trace) |",
         "The base is licensed under `apache-2.0`; the same terms hold here.",
@@ -202,7 +203,7 @@ def test_figures_of_the_patches_are_not_passed_off_as_the_merged_models() -> Non
     card = merged_card({**merged_record(), "reports": reports})
     assert "The merged model was not evaluated." in card
     assert "the merged model itself was not evaluated" in card
-    assert "| Measure | Patch 1 |" in card and "| Success | 75.0 % |" in card
+    assert "| Measure | Patch 1 |" in card and "| Success | 75.0 % (n = 2) |" in card
     assert "And 1 fact more, not published." in card and "Alpha is" not in card
     assert "| The capital of Land0 is | Lyon |" in card  # what was edited, not what the adapter said
     assert "model-index" not in card
@@ -226,3 +227,49 @@ def test_a_patch_on_top_says_what_before_means() -> None:
     # `hubedit eval` asks the base itself
     assert "older patch (" not in patch_card(own, report(evaluated={"model": "m"}))
     assert "older patch" not in patch_card(record(), report())
+
+
+def test_a_change_larger_than_its_weight_is_remarked_on() -> None:
+    def sized(*sizes: float) -> dict[str, Any]:
+        sites = {f"m.{n}.down": {"layer": n, "kind": "mlp", "relative_norm": s} for n, s in enumerate(sizes)}
+        return record(sites=sites)
+
+    card = patch_card(sized(0.5, 6.81, 1.2), report())
+    assert "| Size of the changes | 0.5 to 6.8 times the weight's own norm (Frobenius) |" in card
+    assert "The change of 2 of the 3 edited weights is larger than the weight itself (up to 6.8" in card
+    assert "The change of the edited weight is larger" in patch_card(sized(1.5), report())
+    small = patch_card(sized(0.02, 0.9), report())
+    assert "0.02 to 0.9 times" in small and "larger than the weight" not in small
+    assert "larger than the weight" in html_report(sized(1.5), report())
+
+
+def test_the_card_says_no_more_of_the_method_than_is_so() -> None:
+    polished = patch_card(record(config={"polish": 16}, repaired=1), report())
+    assert "up to 16 steps of gradient descent" in polished and "1 fact that still failed was" in polished
+    plain = patch_card(record(config={"polish": 0}, repaired=0, method="memit", alpha={}), report())
+    assert "closed form" in plain and "Alpha is" not in plain
+    assert "factor of each change" not in plain and "still failed" not in plain
+    tuned = patch_card(record(config={}, method="lora", alpha={}), report())
+    assert "trained by gradient descent" in tuned and "closed form" not in tuned
+    assert "closed form" not in patch_card({**BARE, "method": "unheard of"})
+
+
+def test_a_report_of_apply_says_how_it_was_measured() -> None:
+    made = report(interval_method="95 % percentiles", perplexity_after=3.0)
+    text = {"corpus": "self", "rows": 48, "used": False}
+    card = patch_card(record(), {**made, "text": text})
+    assert "measured by hubedit apply when it wrote the patch" in card
+    assert "| Intervals | 95 % percentiles |" in card
+    assert "48 rows that the base model wrote itself; n counts their tokens." in card
+    assert "The edit was not made or chosen on them." in card
+    seen = patch_card(record(), {**made, "text": {**text, "corpus": "/home/me/wiki.txt", "used": True}})
+    assert "48 rows of wiki.txt;" in seen and "chosen on the same rows, so they flatter it." in seen
+    evaluated = patch_card(record(), {**made, "evaluated": {"date": "2026-11-21"}})
+    assert "measured by hubedit apply" not in evaluated
+
+
+def test_other_facts_about_an_edited_subject_that_changed_are_quoted() -> None:
+    case = {"fact": "f0", "prompt": "Land0 speaks", "before": "French", "after": "Dutch"}
+    card = patch_card(record(), report(damage={"flipped_same_subject": [case], "flipped_neighbours": []}))
+    assert "### Other facts about an edited subject that changed: 1" in card
+    assert "| Land0 speaks | French | Dutch |" in card and "No neighbour changed its answer." in card

@@ -54,3 +54,10 @@ def test_the_plot() -> None:
     assert image is not None and image[:4] == b"\x89PNG"
     assert compare([("a", {}, {"perplexity_after": 3.0}), ("b", {}, {})]).png() is None
     assert compare([("a", {}, {}), ("b", {}, {})]).markdown().startswith("| Measure | a | b |")
+
+
+def test_one_report_alone_shows_its_n_and_exact_match_its_name() -> None:
+    table = {"after": {"success": 0.5}, "n": {"success": 8}}
+    text = compare([("Patch 1", {}, report(exact_match=table))]).markdown()
+    assert "| Success | 100.0 % (n = 2) |" in text
+    assert "| exact match, The prompt | 50.0 % (n = 8) |" in text

@@ -91,6 +91,28 @@ def test_a_merged_model_reads_its_patches(tmp_path: Path) -> None:
     assert "A b is" not in text and "are not published" in text
 
 
+def test_a_merged_card_says_how_its_patches_were_made(tmp_path: Path) -> None:
+    place = folder_of(tmp_path / "model", merged_record(), None, facts=False)
+    folder_of(place / "patches/1", record(), report())
+    large = record(sites={"m.1.down": {"layer": 1, "kind": "mlp", "relative_norm": 22.4}}, method="memit")
+    folder_of(place / "patches/2", large, None)
+    rebuild(place)
+    text = (place / "README.md").read_text(encoding="utf-8")
+    assert "| Patch 1: Attention's share (alpha) | 0.25 (measured" in text
+    assert "| Patch 2: Method | MEMIT" in text and "| Patch 2: Size of the changes | 22 times" in text
+    assert "larger than the weight itself (up to 22 times its norm)" in text
+    assert "hubedit apply" not in text, "one command does not make both again"
+    one = merged_record()
+    one["lineage"] = one["lineage"][:1]
+    place = folder_of(tmp_path / "one", one, None, facts=False)
+    folder_of(place / "patches/1", record(), report())
+    rebuild(place)
+    text = (place / "README.md").read_text(encoding="utf-8")
+    assert "| Layers | 4, 5 (from the causal trace) |" in text and "Patch 1:" not in text
+    assert "hubedit apply facts.jsonl" in text and "Alpha is the share" in text
+    assert "| Merged with | hubedit 0.1.0 |" in text and "are not published" not in text
+
+
 def test_a_page_is_never_larger_than_a_megabyte(tmp_path: Path) -> None:
     made = report() | {"facts": [outcome(n, prompt=f"{n} " + "x" * 900) for n in range(3000)]}
     files = shown_files(read_source(folder_of(tmp_path / "p", PLAIN, made)))

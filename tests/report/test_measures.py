@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hubedit.report.measures import Measure, measures, tables, variant
+from hubedit.report.measures import Measure, measures, variant
+from hubedit.report.tables import tables
 from tests.report.examples import full_report, report
 
 

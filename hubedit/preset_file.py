@@ -1,0 +1,132 @@
+"""A preset as a file that can be shared: TOML with the settings of one method, found on one model.
+
+    format = 1
+    method = "intattn"
+    [model]             # where it was found; for people
+    [settings]          # fields of EditConfig
+    [settings.targets]  # fields of TargetConfig
+    [prefer.success]    # what differs with --prefer success; the same with locality
+    [measured], [[front]], [tuned]  # how well it did; not read back
+
+A Hub repository shares one as its file `preset.toml`. Settings that say where data comes from or that turn
+a guard off are not taken from a file that anybody may have written.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hubedit.config import EditConfig, from_dict
+from hubedit.errors import ConfigError
+from hubedit.remote import told
+
+FORMAT = 1
+NAME = "preset.toml"
+_TABLES = ("format", "method", "model", "settings", "prefer", "measured", "front", "tuned")
+NOT_SHARED = frozenset({"method", "seed", "collapse", "trace", "stats"})
+
+
+@dataclass(frozen=True)
+class PresetFile:
+    """`settings`: as in EditConfig; `prefer`: what differs, by preference; `source`: for messages."""
+
+    method: str
+    settings: Mapping[str, Any]
+    prefer: Mapping[str, Mapping[str, Any]]
+    source: str
+
+    def onto(self, base: EditConfig, prefer: str = "balanced") -> EditConfig:
+        """`base` with the settings of this file."""
+        config = overlaid(base, self.settings)
+        return overlaid(config, self.prefer.get(prefer, {}))
+
+
+def is_preset_file(name: str) -> bool:
+    """Whether a preset's name means a file, a folder or a repository, and not a built-in one."""
+    text = name.strip()
+    return text.endswith(".toml") or "/" in text or Path(text).expanduser().is_dir()
+
+
+def load_preset(ref: str) -> PresetFile:
+    """The preset of a TOML file, of a folder that holds `preset.toml`, or of `owner/name[@revision]`.
+
+    Raises ConfigError for a file that is no preset, and where the Hub has none.
+    """
+    path = Path(ref.strip()).expanduser()
+    if path.is_dir():
+        path = path / NAME
+    if path.is_file():
+        return read_preset(path, ref)
+    repo, _, revision = ref.strip().partition("@")
+    if path.suffix != ".toml" and re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        return read_preset(_fetch(repo, revision), ref)
+    raise ConfigError(f"there is no preset {path}", "give a TOML file that hubedit tune wrote, or owner/name")
+
+
+def read_preset(path: Path, source: str = "") -> PresetFile:
+    """Reads and checks one file. Raises ConfigError, which names the file and the first fault."""
+    source = source or str(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{source} is no preset: {error}") from error
+    if data.get("format") != FORMAT or not isinstance(data.get("settings"), dict):
+        raise ConfigError(
+            f"{source} is no preset of this version: it needs format = {FORMAT} and a table [settings]",
+            "make one with hubedit tune",
+        )
+    if unknown := sorted(set(data) - set(_TABLES)):
+        raise ConfigError(f"{source}: unknown table {unknown[0]!r}", f"known: {', '.join(_TABLES)}")
+    prefer = data.get("prefer", {})
+    if not isinstance(prefer, dict):
+        raise ConfigError(f"{source}: prefer is no table")
+    found = PresetFile(str(data.get("method", "intattn")), data["settings"], prefer, source)
+    for name, part in {"settings": found.settings, **prefer}.items():
+        if not isinstance(part, dict):
+            raise ConfigError(f"{source}: {name} is no table")
+        try:
+            _check(EditConfig(), part)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error.message}", error.hint) from error
+    return found
+
+
+def overlaid(base: EditConfig, data: Mapping[str, Any]) -> EditConfig:
+    """`base` with other values of some fields, nested as in JSON. Raises ConfigError on an unknown key."""
+    from_dict(EditConfig, data)
+    nested = {k: replace(getattr(base, k), **v) if isinstance(v, Mapping) else v for k, v in data.items()}
+    return replace(base, **nested)
+
+
+def _check(default: Any, data: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a field that does not exist, is not shared, or has another type."""
+    shared = {f.name for f in fields(default)} - NOT_SHARED
+    for name, value in data.items():
+        if name not in shared:
+            raise ConfigError(f"{name!r} is no setting of a preset", f"known: {', '.join(sorted(shared))}")
+        own = getattr(default, name)
+        if is_dataclass(own):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name} is no table")
+            _check(own, value)
+        elif not (type(value) is type(own) or (type(own) is float and type(value) is int)):
+            raise ConfigError(f"{name} must be {_KINDS[type(own)]}, and is {value!r}")
+
+
+_KINDS: dict[type, str] = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
+
+
+def _fetch(repo: str, revision: str) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    with told(repo, revision or None, kind=ConfigError, doing="download"):
+        return Path(
+            hf_hub_download(
+                repo, NAME, revision=revision or None, local_files_only=bool(constants.HF_HUB_OFFLINE)
+            )
+        )

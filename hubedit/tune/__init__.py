@@ -1,0 +1,23 @@
+"""Finding the settings for a model that nobody has a preset for, by trial edits of facts that it knows."""
+
+from hubedit.tune.bank import Candidate, bank, candidates
+from hubedit.tune.budget import parse_budget
+from hubedit.tune.cases import Cases, prepare_cases
+from hubedit.tune.space import Point, Space
+from hubedit.tune.study import Tuned, tune
+from hubedit.tune.write import check_out, write
+
+__all__ = [
+    "Candidate",
+    "Cases",
+    "Point",
+    "Space",
+    "Tuned",
+    "bank",
+    "candidates",
+    "check_out",
+    "parse_budget",
+    "prepare_cases",
+    "tune",
+    "write",
+]

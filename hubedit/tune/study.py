@@ -1,0 +1,285 @@
+"""The search: trials one after another until the time is up, kept in a journal, success against locality.
+
+Optuna's sampler for several objectives (a tree-structured Parzen estimator, Bergstra et al. 2011; Ozaki et
+al. 2020) proposes the points. It is seeded by the trial's number, so that a run that was cut off goes on as
+it would have gone on. Trace and statistics of all layers in question are made once, before the first trial.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubedit.cache import Cache, digest
+from hubedit.config import EditConfig, to_dict
+from hubedit.edit.depth import candidates as last_layers
+from hubedit.edit.probes import PREFER
+from hubedit.edit.stats import second_moments
+from hubedit.edit.trace import trace
+from hubedit.errors import ConfigError, HubEditError
+from hubedit.evaluate import Reading, read
+from hubedit.facts import Fact, to_record
+from hubedit.model.editable import EditableModel
+from hubedit.model.sites import Site
+from hubedit.progress import Progress, Silent
+from hubedit.tune.cases import Cases
+from hubedit.tune.space import Point, Space, all_layers
+from hubedit.tune.trial import Score, attempt
+
+if TYPE_CHECKING:
+    from optuna.samplers import TPESampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+STARTUP = 8
+"""Trials at random before the sampler learns from those that are there."""
+_FORMAT = 1  # goes up when a change here makes old trials another thing than new ones
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One finished trial."""
+
+    number: int
+    point: Point
+    score: Score
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """`trials`: all that are in the journal; `front`: those no other trial beats in both objectives, the
+    most successful first; `chosen`: one of them for each preference; `default`: what hubedit does by itself
+    on the same facts; `check`: on facts that no trial saw, by preference and as "default"."""
+
+    cases: Cases
+    base: EditConfig
+    trials: tuple[Tried, ...]
+    front: tuple[Tried, ...]
+    chosen: Mapping[str, Tried]
+    default: Score
+    check: Mapping[str, Score]
+
+    @property
+    def better(self) -> bool:
+        """Whether the balanced point is at least as good as the default on facts that no trial saw."""
+        return self.check["balanced"].mean() >= self.check["default"].mean()
+
+
+def require_optuna() -> None:
+    """Raises HubEditError with the command that installs Optuna, where it is missing."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise HubEditError("tuning needs Optuna", 'pip install "hubedit[tune]"') from error
+    # its own words would stand between the lines of ours
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def tune(
+    em: EditableModel,
+    cases: Cases,
+    *,
+    budget: float,
+    storage: Path,
+    base: EditConfig | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Trials for `budget` seconds, the final check of what was chosen included.
+
+    `storage`: the journal; trials of the same model, facts and seed that it holds are gone on from. At
+    least one trial is made where there is none. `base`: the settings that are not tuned, and the seed.
+    Raises HubEditError without Optuna, and where every edit of these facts collapses.
+    """
+    require_optuna()
+    start = time.monotonic()
+    cache, progress = cache or Cache(), progress or Silent()
+    base = base or EditConfig()
+    space = prepare(em, cases.trial, base, cache, progress)
+    study = open_study(storage, study_name(em, cases, base, space))
+    before = read(em, cases.trial)
+    default = _default(em, study, cases.trial, space, base, cache, progress)
+
+    # after the next trial there is the check: the default, and up to three points
+    while not finished(study) or time.monotonic() - start + (2 + len(PREFER)) * _pace(study) < budget:
+        _trial(em, study, cases.trial, before, space, base, cache, progress)
+
+    trials = tuple(Tried(t.number, space.point(t.params), _score(t)) for t in finished(study))
+    front = pareto(trials)
+    if not front or max(t.score.mean() for t in front) <= 0:
+        why = next((t.score.collapsed for t in trials if t.score.collapsed), "no fact could be edited")
+        raise HubEditError(f"none of {len(trials)} trials came to anything: {why}", "run it again for more")
+    chosen = {name: choose(front, weight) for name, weight in PREFER.items()}
+    check = _check(em, cases.check, chosen, base, cache, progress)
+    return Tuned(cases, base, trials, front, chosen, default, check)
+
+
+def prepare(
+    em: EditableModel, facts: Sequence[Fact], base: EditConfig, cache: Cache, progress: Progress
+) -> Space:
+    """The space of a model, by its trace; the statistics of all its sites are in the cache afterwards."""
+    traced = trace(em, facts, replace(base.trace, tokens="subject_last"), cache, progress)
+    last = last_layers(traced.ie_prob["mlp"])
+    space = Space(last[0], last[-1])
+    sites = [Site(layer, kind) for layer in all_layers(space) for kind in ("attention", "mlp")]
+    second_moments(em, sites, base.stats, cache, progress)
+    return space
+
+
+def study_name(em: EditableModel, cases: Cases, base: EditConfig, space: Space) -> str:
+    """One for everything that a trial's score depends on beside its point."""
+    parts = {
+        "format": _FORMAT,
+        "model": em.identity,
+        "dtype": str(em.dtype),
+        "facts": [to_record(fact) for fact in (*cases.trial, *cases.check)],
+        "base": to_dict(base),
+        "space": asdict(space),
+    }
+    return f"hubedit-{digest(parts)[:16]}"
+
+
+def open_study(storage: Path, name: str) -> Study:
+    """The study of that name in the journal, made where it is not there.
+
+    Raises ConfigError for a file that is no journal.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
+
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(storage))),
+            study_name=name,
+            directions=["maximize", "maximize"],
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{storage} is no journal of trials", "name another file with --storage") from error
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        # of a run that was killed
+        study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """The trials that have a score, in order."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def sampler(seed: int, study: Study) -> TPESampler:
+    """The sampler of the study's next trial."""
+    from optuna.samplers import TPESampler
+
+    number = len(study.get_trials(deepcopy=False))
+    return TPESampler(seed=seed * 100_003 + number, n_startup_trials=STARTUP)
+
+
+def _pace(study: Study) -> float:
+    """Seconds of a trial, on average."""
+    seconds = [t.duration.total_seconds() for t in finished(study) if t.duration is not None]
+    return sum(seconds) / max(len(seconds), 1)
+
+
+def pareto(trials: Sequence[Tried]) -> tuple[Tried, ...]:
+    """The trials that no other one beats or equals in both objectives, the most successful first."""
+    front: list[Tried] = []
+    for tried in sorted(trials, key=lambda t: (-t.score.success, -t.score.locality, t.number)):
+        if not front or tried.score.locality > front[-1].score.locality:
+            front.append(tried)
+    return tuple(front)
+
+
+def choose(front: Sequence[Tried], weight: float) -> Tried:
+    """The best of a front by the harmonic mean in which success counts `weight` times."""
+    return max(front, key=lambda t: (t.score.mean(weight), -t.number))
+
+
+def _default(
+    em: EditableModel,
+    study: Study,
+    facts: Sequence[Fact],
+    space: Space,
+    base: EditConfig,
+    cache: Cache,
+    progress: Progress,
+) -> Score:
+    """What hubedit does by itself on the trials' facts; the first trial begins near it."""
+    stored = study.user_attrs.get("default")
+    if stored is not None:
+        return Score(**stored)
+    progress.start("the default")
+    score, edit = attempt(em, facts, read(em, facts), base, cache)
+    if edit is not None and not study.get_trials(deepcopy=False):
+        study.enqueue_trial(space.of_edit(edit, base))
+    study.set_user_attr("default", score.to_json())
+    progress.finish(_said(score))
+    return score
+
+
+def _trial(
+    em: EditableModel,
+    study: Study,
+    facts: Sequence[Fact],
+    before: Reading,
+    space: Space,
+    base: EditConfig,
+    cache: Cache,
+    progress: Progress,
+) -> None:
+    from optuna.trial import TrialState
+
+    study.sampler = sampler(base.seed, study)
+    trial = study.ask(space.distributions())
+    point = space.point(trial.params)
+    progress.start(f"trial {trial.number + 1}")
+    done = False
+    try:
+        score, _ = attempt(em, facts, before, point.config(base), cache)
+        trial.set_user_attr("score", score.to_json())
+        study.tell(trial, [score.success, score.locality])
+        done = True
+    finally:
+        if not done:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+    progress.finish(f"{_said(score)}: layers {point.layers}, alpha {point.alpha:g}")
+
+
+def _check(
+    em: EditableModel,
+    facts: Sequence[Fact],
+    chosen: Mapping[str, Tried],
+    base: EditConfig,
+    cache: Cache,
+    progress: Progress,
+) -> dict[str, Score]:
+    """The default and the chosen points on facts that no trial saw; one point is measured once."""
+    configs = {"default": base, **{name: tried.point.config(base) for name, tried in chosen.items()}}
+    before = read(em, facts)
+    made: dict[EditConfig, Score] = {}
+    progress.start("checking", len(set(configs.values())), "edits")
+    for config in configs.values():
+        if config not in made:
+            made[config], _ = attempt(em, facts, before, config, cache)
+            progress.advance()
+    found = {name: made[config] for name, config in configs.items()}
+    progress.finish(f"balanced {found['balanced'].mean():.3f}, default {found['default'].mean():.3f}")
+    return found
+
+
+def _score(trial: FrozenTrial) -> Score:
+    return Score(**trial.user_attrs["score"])
+
+
+def _said(score: Score) -> str:
+    if score.collapsed:
+        return "collapsed"
+    return f"success {100 * score.success:.0f} %, locality {100 * score.locality:.0f} %"

@@ -1,0 +1,65 @@
+"""One trial: an edit with given settings, measured by generation, as two numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from hubedit.cache import Cache
+from hubedit.config import EditConfig
+from hubedit.edit.compute import Edit, compute
+from hubedit.errors import CollapseError
+from hubedit.evaluate import Reading, compare, read
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+
+_SUCCESS, _LOCALITY = ("success", "generalisation"), ("locality", "neighbourhood")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The two objectives, 0..1. `success`: mean of success and generalisation; `locality`: mean of locality
+    and neighbourhood, times what is left of the likelihood of a token of ordinary text (perplexity before /
+    after, at most 1). `metrics`: all that was measured; `collapsed`: why it counts as nothing."""
+
+    success: float
+    locality: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    perplexity: float = 1.0
+    collapsed: str = ""
+
+    def mean(self, weight: float = 1.0) -> float:
+        """Harmonic mean of the two, success counted `weight` times; 0 when one of them is 0."""
+        if min(self.success, self.locality) <= 0:
+            return 0.0
+        return (weight + 1) / (weight / self.success + 1 / self.locality)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with the trial."""
+        own = {"success": self.success, "locality": self.locality, "perplexity": self.perplexity}
+        return {**own, "metrics": dict(self.metrics), "collapsed": self.collapsed}
+
+
+def attempt(
+    em: EditableModel, facts: Sequence[Fact], before: Reading, config: EditConfig, cache: Cache
+) -> tuple[Score, Edit | None]:
+    """The score of an edit of `facts`, and the edit; a collapse is the worst score. `before`: of `read`."""
+    try:
+        edit = compute(em, facts, config, cache=cache)
+    except CollapseError as error:
+        return Score(0.0, 0.0, collapsed=error.message), None
+    with applied(em, {site: factor.to(em.device) for site, factor in edit.factors.items()}):
+        after = read(em, facts)
+    metrics = compare(facts, before, after).metrics
+    ratio = edit.perplexity_after / edit.perplexity_before
+    kept = min(1.0, 1 / ratio) if isfinite(ratio) and ratio > 0 else 0.0
+    return Score(_mean(metrics, _SUCCESS), kept * _mean(metrics, _LOCALITY), metrics, ratio), edit
+
+
+def _mean(metrics: Mapping[str, float], names: Sequence[str]) -> float:
+    """Of those that were measured; with none of them there is nothing to lose."""
+    known = [metrics[name] for name in names if name in metrics]
+    return sum(known) / len(known) if known else 1.0

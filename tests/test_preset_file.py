@@ -1,0 +1,131 @@
+"""Preset files: what they set, what they may not set, and how `apply --preset` finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hubedit import preset_file as module
+from hubedit.cli.settings import settings
+from hubedit.config import EditConfig
+from hubedit.errors import ConfigError
+from hubedit.preset_file import load_preset
+from hubedit.presets import PRESETS, preset
+
+TEXT = """
+format = 1
+[model]
+ref = "some/model"
+[settings]
+layers = "1-2"
+alpha = "0.1"
+search = false
+drift_mlp = 1
+[settings.targets]
+kl = 0.5
+[prefer.locality]
+drift_mlp = 0.02
+[prefer.locality.targets]
+kl = 2.0
+"""
+
+
+def written(folder: Path, text: str = TEXT) -> str:
+    path = folder / "preset.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_and_its_folder_give_the_settings(tmp_path: Path) -> None:
+    name = written(tmp_path)
+    config = preset(name)
+    assert (config.layers, config.alpha, config.search, config.drift_mlp) == ("1-2", "0.1", False, 1)
+    assert config.targets.kl == 0.5
+    # what the file does not name is as without it
+    assert (config.polish, config.targets.steps) == (EditConfig().polish, EditConfig().targets.steps)
+    assert preset(str(tmp_path)) == config
+
+
+def test_a_preference_takes_its_own_point(tmp_path: Path) -> None:
+    name = written(tmp_path)
+    config = settings(name, prefer="locality")
+    assert (config.drift_mlp, config.targets.kl, config.layers) == (0.02, 2.0, "1-2")
+    assert config.prefer == "locality"
+    assert settings(name, prefer="success").drift_mlp == 1
+    assert settings(name).prefer == "balanced"
+    # what stands on the command line counts more
+    assert settings(name, layers="3", drift_mlp=0.3).layers == "3"
+    assert settings(name, prefer="locality", drift_mlp=0.3).drift_mlp == 0.3
+
+
+def test_the_hub_is_asked_for_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def fetch(repo: str, revision: str) -> Path:
+        asked.append((repo, revision))
+        return Path(written(tmp_path))
+
+    monkeypatch.setattr(module, "_fetch", fetch)
+    assert preset("me/tuned@v1").layers == "1-2"
+    assert preset("me/tuned").layers == "1-2"
+    assert asked == [("me/tuned", "v1"), ("me/tuned", "")]
+
+
+def test_a_repository_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError) as found:
+        load_preset("nobody/no-such-preset")
+    assert "nobody/no-such-preset" in found.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("format = 1", "a table [settings]"),
+        ("format = 2\n[settings]", "no preset of this version"),
+        ("format = ", "is no preset"),
+        ("format = 1\n[settings]\nlayer = 3", "'layer' is no setting"),
+        ("format = 1\n[settings]\nlayers = 3", "layers must be text, and is 3"),
+        ("format = 1\n[settings]\nsearch = 1", "search must be true or false"),
+        ("format = 1\n[settings]\npolish = true", "polish must be a whole number"),
+        ("format = 1\n[settings]\ndrift_mlp = '1'", "drift_mlp must be a number"),
+        ("format = 1\n[settings]\ntargets = 3", "targets is no table"),
+        ("format = 1\n[settings.targets]\nklm = 3", "'klm' is no setting"),
+        ("format = 1\n[settings.stats]\ncorpus = '/etc/passwd'", "'stats' is no setting"),
+        ("format = 1\n[settings]\ncollapse = 'tell'", "'collapse' is no setting"),
+        ("format = 1\n[settings]\n[prefer.success]\nx = 1", "'x' is no setting"),
+        ("format = 1\nprefer = 3\n[settings]", "prefer is no table"),
+        ("format = 1\n[settings]\n[prefer]\nsuccess = 3", "success is no table"),
+        ("format = 1\n[settings]\n[more]", "unknown table 'more'"),
+        ("format = 1\nmethod = 'magic'\n[settings]", "unknown method 'magic'"),
+        ("format = 1\nmethod = 'memit'\n[settings]", "a preset of --method memit"),
+    ],
+)
+def test_a_file_with_a_fault_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        preset(written(tmp_path, text))
+    assert said in found.value.message
+
+
+def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as found:
+        preset("gpt-5")
+    assert all(name in found.value.hint for name in PRESETS)
+    with pytest.raises(ConfigError, match="there is no preset"):
+        preset(str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match="there is no preset"):
+        preset(str(tmp_path))
+
+
+def test_a_preset_of_another_method(tmp_path: Path) -> None:
+    name = written(tmp_path, "format = 1\nmethod = 'memit'\n[settings]\nlam = 20.0\n")
+    config = preset(name, "memit")
+    assert (config.method, config.lam, config.targets.optimizer) == ("memit", 20.0, "adam")
+
+
+def test_an_unknown_preference_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown preference 'speed'"):
+        settings(None, prefer="speed")
+    with pytest.raises(ConfigError, match="has no --prefer"):
+        settings(None, "memit", prefer="success")
