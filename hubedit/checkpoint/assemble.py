@@ -18,7 +18,7 @@ from hubedit.checkpoint.read import CONFIG, INDEX, SINGLE, Checkpoint
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touched, to_text
 from hubedit.checkpoint.stack import Member, factors
 from hubedit.checkpoint.write import Written, copy_tensors, kept_at, other_files, same_files
-from hubedit.errors import CheckpointError
+from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress
 
 Card = Callable[[Path], str]
@@ -149,7 +149,13 @@ class Assembly:
 
     def _patches(self, part: Path) -> None:
         for number, each in enumerate(self.members, 1):
-            each.patch.save(part / PATCHES / str(number), files=each.files)
+            try:
+                each.patch.save(part / PATCHES / str(number), files=each.files)
+            except HubEditError as error:
+                # whoever writes the whole folder names it, and not this part of it
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None
+                raise
 
     def _originals(self, part: Path, base: Mapping[str, TensorEntry]) -> dict[str, int]:
         """Where in the file of the originals each changed tensor's bytes go when they are read; the others
