@@ -10,6 +10,9 @@ from hubedit.errors import ConfigError
 
 Config = TypeVar("Config")
 
+PREFERENCES = ("success", "balanced", "locality")
+"""From "edits must succeed" to "nothing else may change"."""
+
 
 @dataclass(frozen=True)
 class TraceConfig:

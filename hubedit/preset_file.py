@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hubedit.config import EditConfig, from_dict
+from hubedit.config import PREFERENCES, EditConfig, from_dict
 from hubedit.errors import ConfigError
 from hubedit.remote import told
 
@@ -85,8 +85,11 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
     prefer = data.get("prefer", {})
     if not isinstance(prefer, dict):
         raise ConfigError(f"{source}: prefer is no table")
+    if unknown := sorted(set(prefer) - set(PREFERENCES)):
+        known = ", ".join(PREFERENCES)
+        raise ConfigError(f"{source}: unknown preference {unknown[0]!r}", f"known: {known}")
     found = PresetFile(str(data.get("method", "intattn")), data["settings"], prefer, source)
-    for name, part in {"settings": found.settings, **prefer}.items():
+    for name, part in (("settings", found.settings), *((f"prefer.{n}", p) for n, p in prefer.items())):
         if not isinstance(part, dict):
             raise ConfigError(f"{source}: {name} is no table")
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from hubedit.config import EditConfig, TargetConfig
+from hubedit.config import PREFERENCES, EditConfig, TargetConfig
 from hubedit.errors import ConfigError
 from hubedit.preset_file import is_preset_file, load_preset
 
@@ -35,7 +35,6 @@ _JOINT = frozenset(
 # settings that a method divides by, or means nothing without
 _NEEDED = {"memit": ("lam",), "emmet": ("lam",), "alphaedit": ("null_space", "l2")}
 LORA_RANK = 8
-_PREFERENCES = ("success", "balanced", "locality")
 
 
 @dataclass(frozen=True)
@@ -187,6 +186,11 @@ def preset(name: str, method: str = "intattn", prefer: str = "balanced") -> Edit
     check_method(method)
     found = PRESETS.get(name.strip().lower())
     if found is not None:
+        if prefer != "balanced":
+            raise ConfigError(
+                f"--prefer chooses nothing with the preset {name}: a paper's settings are fixed",
+                "leave one of the two out",
+            )
         return found[method]
     if not is_preset_file(name):
         hint = f"known: {', '.join(PRESETS)}; or a TOML file, or a repository owner/name with a preset.toml"
@@ -225,7 +229,7 @@ def check_settings(config: EditConfig) -> None:
     for name in _NEEDED.get(config.method, ()):
         if not getattr(config, name):
             raise ConfigError(f"{config.method} needs a value of {name.replace('_', ' ')}", hint)
-    if config.prefer not in _PREFERENCES:
-        raise ConfigError(f"unknown preference {config.prefer!r}", f"one of: {', '.join(_PREFERENCES)}")
+    if config.prefer not in PREFERENCES:
+        raise ConfigError(f"unknown preference {config.prefer!r}", f"one of: {', '.join(PREFERENCES)}")
     if config.collapse not in ("stop", "tell"):
         raise ConfigError(f"unknown collapse {config.collapse!r}", "one of: stop, tell")

@@ -21,8 +21,10 @@ def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditC
     from hubedit.presets import preset as preset_of
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    prefer = chosen.get("prefer", "balanced")
-    config = preset_of(preset, method, prefer) if preset is not None else method_defaults(method)
+    if preset is None:
+        config = method_defaults(method)
+    else:
+        config = preset_of(preset, method, chosen.pop("prefer", "balanced"))
     known = METHODS[method].settings | {"corpus", "tokens"}
     if extra := [f"--{name.replace('_', '-')}" for name in chosen if name not in known]:
         options = sorted(f"--{name.replace('_', '-')}" for name in set(given) & known)

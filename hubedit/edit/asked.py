@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hubedit.config import EditConfig
-from hubedit.edit.essence import GENERIC, Belief, Survey, choose, survey
+from hubedit.edit.essence import GENERIC, Belief, Survey, batch_templates, choose, survey
 from hubedit.edit.implied import implied
-from hubedit.edit.others import MOST_SUBJECTS, companions, named, others
+from hubedit.edit.others import companions, named, others
 from hubedit.edit.probes import Probes, preferring
 from hubedit.edit.rows import OTHER, Row, edit_rows, row
 from hubedit.edit.templates import mine, overheard, tell
@@ -80,8 +80,8 @@ def prepare(
     tick()
     mined = mine(em, {"": told_text}, MINED)
     if own_text:
-        phrasings = [f.template for f in facts] + [(t.before, t.after) for t in mined]
-        names = [*subjects, *named(texts, phrasings, subjects)[:MOST_SUBJECTS]]
+        phrasings = [(t.before, t.after) for t in (*batch_templates(facts), *mined)]
+        names = [*subjects, *named(texts, phrasings, subjects)]
         mined += mine(em, overheard(texts, names), BEHIND)
     tick()
     beliefs = survey(em, facts, mined, joined)

@@ -109,7 +109,13 @@ class Survey:
     def paraphrases(self, fact: int) -> list[int]:
         """Other templates of the fact's own relation, by the model's answers."""
         own = self.own[fact]
-        return [t for t in range(len(self.templates)) if own >= 0 and t != own and self.same(own, t)]
+        # another fact of the batch may give the same subject another target there
+        edited = self.edited(fact)
+        return [
+            t
+            for t in range(len(self.templates))
+            if own >= 0 and t not in edited and (not self.fits or self.fits[t][fact]) and self.same(own, t)
+        ]
 
     def same(self, a: int, b: int) -> bool:
         """Whether two templates mostly get the same answer: they ask for the same relation."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from hubedit.edit.essence import CONFIDENT, Belief, Survey, batch_templates
 from hubedit.edit.kinds import alike
 from hubedit.edit.templates import ANSWER_TOKENS
 from hubedit.facts import Fact
-from hubedit.facts.answers import clip, mentions
+from hubedit.facts.answers import clip, mentions, normalise, unspaced
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.score import scores
@@ -36,23 +37,42 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def named(texts: Sequence[str], phrasings: Sequence[tuple[str, str]], known: Sequence[str]) -> list[str]:
-    """Subjects, in order of appearance, that stand between `before` and `after` of a phrasing at the
-    beginning of a sentence; none that shares its name with a `known` one."""
+    """At most `MOST_SUBJECTS` subjects, in order of appearance, that stand between `before` and `after` of a
+    phrasing at the beginning of a sentence; none that shares its name with a `known` one."""
     # the longest phrasing first: " was born in the city of" before " was born in"
     found: dict[str, None] = {}
     ordered = sorted({p for p in phrasings if p[1].strip()}, key=lambda p: (-len(p[0]) - len(p[1]), p))
     for text in texts:
         for sentence in _SENTENCE.split(text):
             for before, after in ordered:
+                if not sentence.startswith(before):
+                    continue
                 end = sentence.find(after, len(before))
-                if end < 0 or not sentence.startswith(before):
+                if end < 0:
                     continue
                 subject = sentence[len(before) : end]
                 short = len(subject) <= MOST_LETTERS
                 if short and subject == subject.strip() and 0 < len(subject.split()) <= MOST_WORDS:
                     found.setdefault(subject)
                     break
-    return [s for s in found if not any(mentions(s, k) or mentions(k, s) for k in known)]
+    # names that share a word are few; only a script without spaces hides one name in another
+    by_word: dict[str, list[str]] = defaultdict(list)
+    whole = [k for k in known if any(map(unspaced, k))]
+    for k in known:
+        for word in _words(k):
+            by_word[word].append(k)
+    kept: list[str] = []
+    for s in found:
+        near = {k for word in _words(s) for k in by_word[word]} | set(whole)
+        if not any(mentions(s, k) or mentions(k, s) for k in near):
+            kept.append(s)
+        if len(kept) == MOST_SUBJECTS:
+            break
+    return kept
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"\w+", normalise(name)))
 
 
 @dataclass(frozen=True)
@@ -84,15 +104,21 @@ def companions(em: EditableModel, facts: Sequence[Fact], texts: Sequence[str], w
     if len(own) >= wide:
         return []
     templates = batch_templates(facts)
-    found = named(texts, [(t.before, t.after) for t in templates], own)[:MOST_SUBJECTS]
+    found = named(texts, [(t.before, t.after) for t in templates], own)
     kinds = alike(em, [t.about for t in templates], found) if found else ()
-    fitting = [s for i, s in enumerate(found) if any(row[i] for row in kinds)]
-    return fitting[: wide - len(own)]
+    fitting: dict[str, str] = {}
+    for i, s in enumerate(found):
+        for t, row in zip(templates, kinds, strict=True):
+            if row[i]:
+                fitting.setdefault(s, t.before + s + t.after)
+    # "He was born in" is no subject: the model is not sure where
+    sure = [b.subject for b in ask(em, [(p, s) for s, p in fitting.items()]) if b.confidence >= CONFIDENT]
+    return sure[: wide - len(own)]
 
 
 def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequence[str]) -> Others:
     """Other subjects of the same kinds that the texts name, at most `MOST_SUBJECTS`."""
-    subjects = named(texts, survey.templates, sorted({f.subject for f in facts}))[:MOST_SUBJECTS]
+    subjects = named(texts, survey.templates, sorted({f.subject for f in facts}))
     if not subjects:
         return Others({})
     about = [

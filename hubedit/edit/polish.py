@@ -86,7 +86,7 @@ def polish(
 
 def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     """The prompts in groups; the mean over a group counts with its weight. What must change weighs more, or
-    less, as the user prefers."""
+    less, as the user prefers; by the root, for the gradient answers to it more sharply than the score."""
     change = math.sqrt(asked.probes.weight)
     bare = {r.fact: r for r in reversed(asked.rows)}
     text = tuple(
@@ -108,7 +108,8 @@ def _part(
     groups: Sequence[tuple[tuple[Row, ...], float]], step: int, losses: Mapping[int, float]
 ) -> list[tuple[Row, float]]:
     """The step's rows with their weights: those that made up `MOST` of the objective when they were last
-    seen, and every `TURNS`-th of the others; of more than a step may hold, a random part."""
+    seen, and every `TURNS`-th of the others; of more than a step may hold, a random part of every group
+    that weighs as much as all of it."""
     each = [(r, weight / len(rows)) for rows, weight in groups for r in rows]
     heavy = sorted((r for r in each if id(r[0]) in losses), key=lambda r: -r[1] * losses[id(r[0])])
     left = MOST * sum(w * losses[id(r)] for r, w in heavy)
@@ -119,11 +120,15 @@ def _part(
         taken.add(id(r))
         left -= w * losses[id(r)]
     some = [item for i, item in enumerate(each) if id(item[0]) in taken or i % TURNS == step % TURNS]
-    size = sum(len(r.ids) for r, _ in some)
-    if size > STEP_TOKENS:
-        count = max(1, round(len(some) * STEP_TOKENS / size))
-        some = random.Random(f"polish/{step}").sample(some, count)
-    return some
+    share = STEP_TOKENS / max(sum(len(r.ids) for r, _ in some), 1)
+    if share >= 1:
+        return some
+    wanted, drawn = {id(r) for r, _ in some}, []
+    for rows, weight in groups:
+        own = [r for r in rows if id(r) in wanted]
+        part = random.Random(f"polish/{step}").sample(own, max(1, round(share * len(own)))) if own else []
+        drawn += [(r, weight / len(rows) * len(own) / len(part)) for r in part]
+    return drawn
 
 
 def _gradients(

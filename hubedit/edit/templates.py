@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hubedit.edit.sample import sample_documents
-from hubedit.facts.answers import clip, normalise
+from hubedit.facts.answers import clip, normalise, unspaced
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.memory import TokenBudget
@@ -32,6 +32,8 @@ STREAMS = 512
 """Continuations sampled at once; fewer when memory runs out."""
 ANSWER_TOKENS = 8
 MOST_WORDS = 12
+MOST_LETTERS = 80
+"""Scripts without spaces have no words to count."""
 LEAST_SUBJECTS = 3
 """Subjects that must share the words, and answers that must differ."""
 CANDIDATES = 160
@@ -43,7 +45,7 @@ SURE = 0.5
 """Least mean probability of an answer's first token, and of all its tokens."""
 
 _WORD = re.compile(r"\s*\S+")
-_STATEMENT = re.compile(r"(?<=[.!])\s+|\n+")
+_STATEMENT = re.compile(r"(?<=[.!])\s+|(?<=[。！])|\n+")
 """Between statements; a question and its answer are one."""
 
 
@@ -80,20 +82,31 @@ def tell(em: EditableModel, subjects: Sequence[str], seed: int) -> dict[str, lis
             # the longest name that it begins with: "Marie Curie", not "Marie"
             size = next((n for n in sizes if text[:n] in texts), 0)
             if size:
-                texts[text[:size]].append(clip(text[size:]))
+                rest = text[size:]
+                # clip takes away the space between the subject and what follows; "'s" and "," have none
+                texts[text[:size]].append(" " * rest[:1].isspace() + clip(rest))
     return texts
 
 
 def overheard(texts: Sequence[str], subjects: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """By the words before a subject, where there are any, and by subject: what follows it in the texts."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    longest_first = sorted(subjects, key=lambda s: (-len(s), s))
-    names = re.compile("|".join(map(re.escape, longest_first))) if subjects else None
-    for statement in (part for text in texts for part in _STATEMENT.split(text)):
+    names = _names(subjects)
+    for statement in (part.lstrip() for text in texts for part in _STATEMENT.split(text)):
         named = names.search(statement) if names else None
-        if named and named.start() > 0 and len(statement[: named.start()].split()) <= MOST_WORDS:
-            found[statement[: named.start()]][named[0]].append(statement[named.end() :])
+        before = statement[: named.start()] if named else ""
+        if named and before and len(before) <= MOST_LETTERS and len(before.split()) <= MOST_WORDS:
+            found[before][named[0]].append(statement[named.end() :])
     return found
+
+
+def _names(subjects: Sequence[str]) -> re.Pattern[str] | None:
+    """Any of the subjects as whole words, a longer name before a shorter one in it."""
+    words = [
+        ("" if unspaced(s[0]) else r"(?<!\w)") + re.escape(s) + ("" if unspaced(s[-1]) else r"(?!\w)")
+        for s in sorted(filter(None, subjects), key=lambda s: (-len(s), s))
+    ]
+    return re.compile("|".join(words)) if words else None
 
 
 def mine(
@@ -114,7 +127,7 @@ def mine(
     kept = []
     for i, (before, words, subjects) in enumerate(tried):
         own = said[i]
-        different = len({normalise(answers[k]) for k in own})
+        different = len({normalise(answers[k]) for k in own if k in found})
         first = sum(found[k].first for k in own if k in found) / len(own)
         whole = sum(math.exp(found[k].logp) for k in own if k in found) / len(own)
         if different >= max(LEAST_SUBJECTS, DIFFERENT * len(own)) and min(first, whole) >= SURE:
@@ -129,7 +142,7 @@ def _shared(told: Mapping[str, Sequence[str]]) -> list[tuple[str, list[str]]]:
     after: dict[str, set[str]] = defaultdict(set)
     for subject, sentences in told.items():
         for sentence in sentences:
-            words = _WORD.findall(f" {sentence.strip()}")[: MOST_WORDS + 1]
+            words = _WORD.findall(sentence.rstrip())[: MOST_WORDS + 1]
             for n in range(1, len(words)):
                 start = "".join(words[:n])
                 heard[start].setdefault(subject)

@@ -120,14 +120,14 @@ def _goes_on(last: str, rest: str) -> bool:
 
 
 def _one_word(a: str, b: str) -> bool:
-    return _in_word(a) and _in_word(b) and not (_unspaced(a) or _unspaced(b))
+    return _in_word(a) and _in_word(b) and not (unspaced(a) or unspaced(b))
 
 
 def _in_word(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
-def _unspaced(character: str) -> bool:
+def unspaced(character: str) -> bool:
     """Whether the script writes no spaces between words."""
     return unicodedata.name(character, "").split(" ")[0] in _UNSPACED
 
@@ -145,7 +145,7 @@ def _abbreviated(before: str, after: str) -> bool:
     if word in _BEFORE_NAMES:
         return True
     last = before[-1]
-    initial = last.isalpha() and (len(word) == 1 or word[-2] == ".") and not _unspaced(last)
+    initial = last.isalpha() and (len(word) == 1 or word[-2] == ".") and not unspaced(last)
     # "vitamin C. The ...", "in the U.S. He ...": an initial, and all the same the end
     opens = after.split()[0].casefold() in _OPENERS and after[0].isupper()
     return initial and (last.isupper() or "." in word) and not opens

@@ -56,7 +56,7 @@ def test_a_run_and_its_preset_in_apply(
     assert (config["layers"], config["search"], config["prefer"]) == (
         data["settings"]["layers"],
         False,
-        "locality",
+        "balanced",
     )
 
 
