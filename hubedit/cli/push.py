@@ -139,12 +139,21 @@ def shared(sink: Output, ref: str, root: Path | None, on: Patch | None = None) -
     `ref`, `on`: as for `hubedit.hub.share.repository`.
     """
     from hubedit.cache import Cache
-    from hubedit.hub.share import SharedCache, repository
+    from hubedit.errors import HubError
+    from hubedit.hub.share import AUTO, SharedCache, repository
 
     repo = repository(ref, on)
     if repo:
+        try:
+            store = SharedCache(repo, root)
+        except HubError as error:
+            if ref != AUTO:
+                raise
+            # the user named no repository, and it would only have saved time
+            sink.warn(f"{error.message}: statistics are computed instead")
+            return Cache(root)
         sink.note(f"statistics: {repo}, where it has them")
-        return SharedCache(repo, root)
+        return store
     why = "there is no --on PATCH" if on is None else "the patch of --on names none"
     sink.note(f"statistics: no repository to take them from ({why}), so they are computed")
     return Cache(root)

@@ -177,6 +177,12 @@ def test_apply_pushes_and_shares(hub: Hub, client: Client, tmp_path: Path, base:
     weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "de"]
     assert weights[0] == weights[1]
 
+    # nobody named the repository, and without it the statistics only take longer
+    hub.fault("GET .*applied-stats", "status", status=404, times=99)
+    gone = client(*top, "--stats-repo", "auto", "--out", tmp_path / "f", "--cache", tmp_path / "c6")
+    assert gone.code == 0 and "statistics are computed instead" in gone.err, gone.err
+    assert (tmp_path / "f" / "adapter_model.safetensors").read_bytes() == weights[0]
+
 
 def fetched(hub: Hub) -> int:
     """How many statistics were downloaded."""
