@@ -46,15 +46,17 @@ def last_layer(
     rows = edit_rows(em, some, ())
     short = replace(config, steps=STEPS, kl=0.0)
     reached: dict[int, float] = {}
+    whole: dict[int, float] = {}
     layers = candidates(mlp)
     progress.start("depth", len(layers), "layers")
     for layer in layers:
-        reached[layer] = float(optimise(em, rows, len(some), layer, short).nll.clamp_max(5).mean())
+        nll = optimise(em, rows, len(some), layer, short).nll
+        reached[layer], whole[layer] = float(nll.clamp_max(5).mean()), float(nll.mean())
         progress.advance()
     limit = min(reached.values()) * 1.25 + 0.05
-    if min(reached.values()) > HOPELESS:  # nothing tells the candidates apart
-        limit = min(reached.values())
     chosen = max(layer for layer, nll in reached.items() if nll <= limit)
+    if min(reached.values()) > HOPELESS:  # the cap makes all alike; what lies beyond it still tells
+        chosen = min(whole, key=lambda layer: whole[layer])
     progress.finish(f"layer {chosen}")
     return chosen, reached
 
