@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from hubedit.config import EditConfig
 from hubedit.edit.essence import GENERIC, Belief, Survey, batch_templates, choose, survey
+from hubedit.edit.hops import Hops, second_hops
 from hubedit.edit.implied import implied
 from hubedit.edit.others import companions, named, others
 from hubedit.edit.probes import Probes, preferring
@@ -24,16 +25,16 @@ from hubedit.model.tokens import decode
 
 CONTEXT_TOKENS = 10
 
-MINED = 40
+MINED = 64
 """At most so many templates are taken from what the model tells."""
-BEHIND = 24
+BEHIND = 40
 """And so many, with words before the subject, from the corpus."""
 HEARD = 200
 """Subjects of the batch that the model is made to speak about."""
 WIDE = 16
 """Subjects that it takes to tell relations apart; a smaller batch is joined by others from the corpus."""
-PARTS = 4
-"""What the model tells, templates in it, beliefs about the batch's subjects, and about others."""
+PARTS = 5
+"""What the model tells, templates in it, beliefs about the batch's subjects, others, and their answers."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,13 @@ def prepare(
     around = others(em, facts, beliefs, texts)
     tick()
     beliefs = replace(beliefs, others=around.answers())
+    hops = second_hops(em, facts, beliefs, around, texts, config.seed) if wanted.implied > 0 else Hops()
+    beliefs = replace(beliefs, bridged=frozenset(hops.bridge))
+    tick()
     rows = tuple(edit_rows(em, facts, contexts))
     told = told_rows(em, facts, beliefs, wanted.told)
     if wanted.implied > 0:
-        told += answer_rows(em, implied(em, facts, beliefs, around, wanted.implied))
+        told += answer_rows(em, implied(em, facts, beliefs, around, hops, wanted.implied))
     preserved = belief_rows(em, choose(beliefs, facts, wanted.essence, config.seed))
     near = other_rows(em, around.sample(config.seed)) + kept_rows(em, kept, contexts)
     probes = preferring(Probes((*rows, *told), preserved, near, tuple(map(tuple, text))), config.prefer)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
-from hubedit.edit.kinds import alike
+from hubedit.edit.kinds import fitting
 from hubedit.edit.templates import ANSWER_TOKENS, Template
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip, normalise
@@ -34,7 +34,11 @@ from hubedit.model.score import scores
 GENERIC = (("", " is a"), ("", " is"), ("", ""))
 """Prompts that fit any subject; only the very next token is preserved."""
 
-MOST_TEMPLATES = 24
+MOST_TEMPLATES = 64
+AGREED = 0.5
+"""How far subjects that agree on one answer must agree on another, from chance (0) to always (1)."""
+LEAST_PAIRS = 5
+"""Pairs of subjects that it takes to see that."""
 CONFIDENT = 0.3
 """Mean token probability from which an answer counts as the model's belief."""
 
@@ -53,15 +57,17 @@ class Belief:
 class Survey:
     """Templates asked of every fact's subject that they fit: `beliefs[t][n]`, an empty answer where they do
     not; `own[n]`: fact n's template, or -1; `fits[t][n]`: whether the template is about subjects of this
-    kind (empty: all are); `others`: answers of other subjects, by relation. The templates of the batch come
-    first. After the facts come companions, subjects that no fact edits, so that a small batch shows too
-    which templates ask the same."""
+    kind (empty: all are); `others`: answers of other subjects, by relation; `bridged`: relations, and the
+    relations that follow from them by what the model says about the answers (`hops.py`). The templates of
+    the batch come first. After the facts come companions, subjects that no fact edits, so that a small
+    batch shows too which templates ask the same."""
 
     templates: tuple[tuple[str, str], ...]
     beliefs: tuple[tuple[Belief, ...], ...]
     own: tuple[int, ...]
     fits: tuple[tuple[bool, ...], ...] = ()
     others: tuple[Mapping[int, str], ...] = ()
+    bridged: frozenset[tuple[int, int]] = frozenset()
 
     @cached_property
     def _edited(self) -> Mapping[str, frozenset[int]]:
@@ -76,8 +82,13 @@ class Survey:
         return self._edited[self.beliefs[0][fact].subject] if self.beliefs else frozenset()
 
     @cached_property
-    def _known(self) -> dict[tuple[str, int, int], bool]:
-        """What `same` and `follows` have found: every fact of a relation asks the same."""
+    def _same(self) -> dict[tuple[int, int], bool]:
+        """What `same` has found: every fact of a relation asks the same."""
+        return {}
+
+    @cached_property
+    def _follows(self) -> dict[tuple[int, int], bool]:
+        """And what `follows` has."""
         return {}
 
     @cached_property
@@ -119,34 +130,34 @@ class Survey:
 
     def same(self, a: int, b: int) -> bool:
         """Whether two templates mostly get the same answer: they ask for the same relation."""
-        key = ("same", a, b)
-        if key not in self._known:
+        key = (a, b)
+        if key not in self._same:
             pairs = self._pairs(a, b)
             equal = sum(x == y and x != "" for x, y in pairs)
-            self._known[key] = equal >= 0.5 * max(len(pairs), 1)
-        return self._known[key]
+            self._same[key] = equal >= 0.5 * max(len(pairs), 1)
+        return self._same[key]
 
     def follows(self, cause: int, effect: int) -> bool:
-        """Whether subjects that agree on `cause` agree on `effect` far more often than any two do."""
-        key = ("follows", cause, effect)
-        if key not in self._known:
-            self._known[key] = self._implies(cause, effect)
-        return self._known[key]
-
-    def _implies(self, cause: int, effect: int) -> bool:
-        groups: dict[str, list[str]] = defaultdict(list)
-        pairs = self._pairs(cause, effect)
+        """Whether the answers to `effect` come from those to `cause`: the model says so of the answers
+        themselves, or subjects that agree on the one agree on the other far more often than any two do."""
         a, b = self.relation[cause], self.relation[effect]
-        pairs += [(normalise(said[a]), normalise(said[b])) for said in self.others if a in said and b in said]
-        for x, y in pairs:
-            groups[x].append(y)
-        within = [x == y for group in groups.values() for x, y in combinations(group[:20], 2)]
-        if len(within) < 5:
-            return False
-        counts = Counter(y for _, y in pairs)
-        total = sum(counts.values())
-        chance = sum(c * (c - 1) for c in counts.values()) / max(total * (total - 1), 1)
-        return sum(within) / len(within) > chance + 0.5 * (1 - chance)
+        if (a, b) in self.bridged:
+            return True
+        if (cause, effect) not in self._follows:
+            pairs = self._pairs(cause, effect)
+            pairs += [(normalise(o[a]), normalise(o[b])) for o in self.others if a in o and b in o]
+            agreed = agreement(pairs)
+            self._follows[cause, effect] = agreed is not None and agreed > AGREED
+        return self._follows[cause, effect]
+
+    def answers(self, relation: int) -> dict[str, str]:
+        """The confident answers by subject, in the first phrasing of the relation that fits."""
+        found: dict[str, str] = {}
+        for t, first in enumerate(self.relation):
+            for n, b in enumerate(self.beliefs[t] if first == relation else ()):
+                if b.answer and b.confidence >= CONFIDENT and (not self.fits or self.fits[t][n]):
+                    found.setdefault(b.subject, b.answer)
+        return found
 
     @cached_property
     def _said(self) -> list[list[str]]:
@@ -159,6 +170,21 @@ class Survey:
             for n, pair in enumerate(zip(self._said[a], self._said[b], strict=True))
             if not self.fits or (self.fits[a][n] and self.fits[b][n])
         ]
+
+
+def agreement(pairs: Sequence[tuple[str, str]]) -> float | None:
+    """How much more those who share the first answer share the second than any two do: from 0 or less, not
+    at all, to 1, always. None where too few share the first to tell."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for x, y in pairs:
+        groups[x].append(y)
+    within = [x == y for group in groups.values() for x, y in combinations(group[:20], 2)]
+    if len(within) < LEAST_PAIRS:
+        return None
+    counts = Counter(y for _, y in pairs)
+    total = sum(counts.values())
+    chance = sum(c * (c - 1) for c in counts.values()) / max(total * (total - 1), 1)
+    return (sum(within) / len(within) - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def survey(
@@ -210,7 +236,7 @@ def _fits(
     """[t][n]: whether template t is about subjects like the n-th."""
     different = list(dict.fromkeys(subjects))
     place = {s: i for i, s in enumerate(different)}
-    kinds = alike(em, [t.about for t in templates], different)
+    kinds = fitting(em, templates, different)
     return tuple(tuple(row[place[s]] for s in subjects) for row in kinds)
 
 

@@ -1,8 +1,9 @@
 """What follows from an edit, by what the model believes about others.
 
 Whoever is said to be born in Lyon should be a French citizen afterwards. Where answers to one template
-follow from the edited one's (`Survey.follows`), other subjects that have the new answer tell what it
-implies: the model is asked, and when most of them agree, the edited subject must answer the same.
+follow from the edited one's (`Survey.follows`), what the model says about the new answer itself tells what
+it implies (`hops.py`), or else other subjects that have it: when most of them agree, the edited subject must
+answer the same.
 Without this a new value is learnt for one relation, and what hangs on it keeps the old one.
 """
 
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hubedit.edit.essence import CONFIDENT, Belief, Survey
+from hubedit.edit.hops import Hops
 from hubedit.edit.others import Others, ask
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
@@ -24,28 +26,27 @@ AGREE = 0.6
 
 
 def implied(
-    em: EditableModel, facts: Sequence[Fact], survey: Survey, others: Others, most: int
+    em: EditableModel, facts: Sequence[Fact], survey: Survey, others: Others, hops: Hops, most: int
 ) -> tuple[tuple[Belief, ...], ...]:
     """For each fact up to `most` prompts with the answers that follow from its target, one of every relation
     before a second of any."""
     natives = [_natives(n, fact, survey, others) for n, fact in enumerate(facts)]
-    effects = [_effects(n, survey) if len(natives[n]) >= 2 else [] for n in range(len(facts))]
-    wanted = dict.fromkeys((t, s) for n in range(len(facts)) for t in effects[n] for s in natives[n])
-    prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for t, s in wanted]
-    said = dict(zip(wanted, ask(em, prompts), strict=True)) if prompts else {}
+    effects = [_effects(n, survey) if survey.own[n] >= 0 else [] for n in range(len(facts))]
+    asked = dict.fromkeys((t, s) for n in range(len(facts)) for t in effects[n] for s in natives[n])
+    prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for t, s in asked]
+    said = dict(zip(asked, ask(em, prompts), strict=True)) if prompts else {}
     result = []
     for n, fact in enumerate(facts):
         found: dict[int, Belief] = {}
         for t in effects[n]:
-            answers = [said[t, s] for s in natives[n] if said[t, s].confidence >= CONFIDENT]
-            counts = Counter(normalise(b.answer) for b in answers)
-            common, count = counts.most_common(1)[0] if counts else ("", 0)
-            if count < 2 or count < AGREE * len(natives[n]):
-                continue
-            if common != normalise(survey.beliefs[t][n].answer) and common != normalise(fact.target):
-                answer = next(b.answer for b in answers if normalise(b.answer) == common)
+            answer = hops.beyond(survey.relation[survey.own[n]], survey.relation[t], fact.target)
+            answer = answer or _common([said[t, s] for s in natives[n]])
+            if answer and normalise(answer) not in (
+                normalise(survey.beliefs[t][n].answer),
+                normalise(fact.target),
+            ):
                 before, after = survey.templates[t]
-                found[t] = Belief(before + fact.subject + after, fact.subject, answer, count / len(answers))
+                found[t] = Belief(before + fact.subject + after, fact.subject, answer, 1.0)
         first: list[int] = []
         for t in found:
             if all(survey.relation[t] != survey.relation[u] for u in first):
@@ -55,15 +56,25 @@ def implied(
     return tuple(result)
 
 
+def _common(said: Sequence[Belief]) -> str:
+    """The answer of most of them; empty where fewer than two, or too few, agree."""
+    sure = [b for b in said if b.confidence >= CONFIDENT]
+    counts = Counter(normalise(b.answer) for b in sure)
+    common, count = counts.most_common(1)[0] if counts else ("", 0)
+    if count < 2 or count < AGREE * len(said):
+        return ""
+    return next(b.answer for b in sure if normalise(b.answer) == common)
+
+
 def _natives(n: int, fact: Fact, survey: Survey, others: Others) -> list[str]:
     """Subjects that already answer the fact's own template with its target."""
-    own, target = survey.own[n], normalise(fact.target)
-    if own < 0:
+    if survey.own[n] < 0:
         return []
+    own, target = survey.relation[survey.own[n]], normalise(fact.target)
     have = [
         s for s, found in others.beliefs.items() if own in found and normalise(found[own].answer) == target
     ]
-    have += [b.subject for b in survey.beliefs[own] if normalise(b.answer) == target]
+    have += [s for s, answer in survey.answers(own).items() if normalise(answer) == target]
     return list(dict.fromkeys(s for s in have if s != fact.subject))[:NATIVES]
 
 

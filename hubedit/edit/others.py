@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hubedit.edit.essence import CONFIDENT, Belief, Survey, batch_templates
-from hubedit.edit.kinds import alike
-from hubedit.edit.templates import ANSWER_TOKENS
+from hubedit.edit.kinds import fitting
+from hubedit.edit.templates import ANSWER_TOKENS, Template
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip, mentions, normalise, unspaced
 from hubedit.model.editable import EditableModel
@@ -77,7 +77,7 @@ def _words(name: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Others:
-    """Confident answers of other subjects: `beliefs[subject][t]`, for the first template of each relation
+    """Confident answers of other subjects: `beliefs[subject][relation]`, in the relation's first phrasing
     that fits; `edited`: the relations that the batch edits."""
 
     beliefs: Mapping[str, Mapping[int, Belief]]
@@ -105,14 +105,14 @@ def companions(em: EditableModel, facts: Sequence[Fact], texts: Sequence[str], w
         return []
     templates = batch_templates(facts)
     found = named(texts, [(t.before, t.after) for t in templates], own)
-    kinds = alike(em, [t.about for t in templates], found) if found else ()
-    fitting: dict[str, str] = {}
+    kinds = fitting(em, templates, found) if found else ()
+    asked: dict[str, str] = {}
     for i, s in enumerate(found):
         for t, row in zip(templates, kinds, strict=True):
             if row[i]:
-                fitting.setdefault(s, t.before + s + t.after)
+                asked.setdefault(s, t.before + s + t.after)
     # "He was born in" is no subject: the model is not sure where
-    sure = [b.subject for b in ask(em, [(p, s) for s, p in fitting.items()]) if b.confidence >= CONFIDENT]
+    sure = [b.subject for b in ask(em, [(p, s) for s, p in asked.items()]) if b.confidence >= CONFIDENT]
     return sure[: wide - len(own)]
 
 
@@ -122,17 +122,22 @@ def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequ
     if not subjects:
         return Others({})
     about = [
-        [b.subject for b, fits in zip(beliefs, row, strict=True) if fits]
+        tuple(b.subject for b, fits in zip(beliefs, row, strict=True) if fits)
         for beliefs, row in zip(survey.beliefs, survey.fits, strict=True)
     ]
-    asked = [t for t in sorted(set(survey.relation)) if about[t]]
-    kinds = alike(em, [about[t] for t in asked], subjects)
-    pairs = [(s, t) for i, s in enumerate(subjects) for k, t in enumerate(asked) if kinds[k][i]]
+    asked = [t for t in range(len(about)) if about[t]]
+    kinds = fitting(em, [Template(*survey.templates[t], about[t]) for t in asked], subjects)
+    # the first phrasing of each relation that is about this kind
+    first: dict[tuple[str, int], int] = {}
+    for t, row in zip(asked, kinds, strict=True):
+        for s, fits in zip(subjects, row, strict=True):
+            if fits:
+                first.setdefault((s, survey.relation[t]), t)
+    prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for (s, _), t in first.items()]
     found: dict[str, dict[int, Belief]] = {}
-    prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for s, t in pairs]
-    for (s, t), belief in zip(pairs, ask(em, prompts), strict=True):
+    for (s, relation), belief in zip(first, ask(em, prompts), strict=True):
         if belief.confidence >= CONFIDENT:
-            found.setdefault(s, {})[t] = belief
+            found.setdefault(s, {})[relation] = belief
     return Others(found, frozenset(survey.relation[t] for t in survey.own if t >= 0))
 
 

@@ -41,6 +41,8 @@ ASKED = 8
 """Subjects that a candidate is asked of."""
 DIFFERENT = 0.3
 """Least share of different answers among them."""
+BEGUN = 0.5
+"""From this share of answers on that are the words of longer templates, one asks nothing of its own."""
 SURE = 0.5
 """Least mean probability of an answer's first token, and of all its tokens."""
 
@@ -125,14 +127,23 @@ def mine(
     for k, (i, _) in enumerate(asked):
         said[i].append(k)
     kept = []
-    for i, (before, words, subjects) in enumerate(tried):
+    for i in range(len(tried)):
         own = said[i]
         different = len({normalise(answers[k]) for k in own if k in found})
         first = sum(found[k].first for k in own if k in found) / len(own)
         whole = sum(math.exp(found[k].logp) for k in own if k in found) / len(own)
         if different >= max(LEAST_SUBJECTS, DIFFERENT * len(own)) and min(first, whole) >= SURE:
-            kept.append(Template(before, words, tuple(subjects)))
-    return tuple(kept[:most])
+            kept.append(i)
+    longer = [tried[i][:2] for i in kept]
+    kept = [i for i in kept if not _begun(*tried[i][:2], [answers[k] for k in said[i]], longer)]
+    return tuple(Template(tried[i][0], tried[i][1], tuple(tried[i][2])) for i in kept[:most])
+
+
+def _begun(before: str, words: str, answers: Sequence[str], templates: Sequence[tuple[str, str]]) -> bool:
+    """Whether a template is only the beginning of longer ones: most of its answers are their words."""
+    longer = tuple(t + " " for b, t in templates if b == before and t.startswith(words + " "))
+    told = [f"{words} {answer} ".startswith(longer) for answer in answers if answer]
+    return bool(longer) and sum(told) >= BEGUN * len(told)
 
 
 def _shared(told: Mapping[str, Sequence[str]]) -> list[tuple[str, list[str]]]:

@@ -9,6 +9,7 @@ import pytest
 
 from hubedit.edit import implied as module
 from hubedit.edit.essence import Belief, Survey
+from hubedit.edit.hops import Hops
 from hubedit.edit.implied import implied
 from hubedit.edit.others import Others
 from hubedit.facts import Fact
@@ -67,21 +68,23 @@ def test_those_who_have_the_new_answer_tell_what_follows(
     natives: Callable[[Mapping[str, str]], list[str]],
 ) -> None:
     asked = natives({})
-    (found,) = implied(EM, facts("Lyon"), surveyed(), OTHERS, 4)
+    (found,) = implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 4)
     assert [(b.prompt, b.answer) for b in found] == [("Ada comes from the country of", "France")]
     assert asked and all(PEOPLE[who][0] == "Lyon" for who in asked)
-    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, 0) == ((),)
+    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 0) == ((),)
 
 
 def test_what_stays_true_or_is_doubtful_or_unknown_is_not_demanded(
     natives: Callable[[Mapping[str, str]], list[str]],
 ) -> None:
     natives({"p0": "Spain", "p4": "Peru"})
-    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, 4) == ((),), "two of four say otherwise"
+    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 4) == ((),), "two of four say otherwise"
     natives(dict.fromkeys(PEOPLE, "Italy"))
-    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, 4) == ((),), "nothing changes"
-    assert implied(EM, facts("Oslo"), surveyed(), OTHERS, 4) == ((),), "nobody is known to be from there"
-    assert implied(EM, facts("Lyon"), replace(surveyed(), own=(-1,)), OTHERS, 4) == ((),)
+    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 4) == ((),), "nothing changes"
+    assert implied(EM, facts("Oslo"), surveyed(), OTHERS, Hops(), 4) == ((),), (
+        "nobody is known to be from there"
+    )
+    assert implied(EM, facts("Lyon"), replace(surveyed(), own=(-1,)), OTHERS, Hops(), 4) == ((),)
 
 
 def test_what_the_batch_itself_says_is_not_guessed(
@@ -91,4 +94,14 @@ def test_what_the_batch_itself_says_is_not_guessed(
     natives({})
     two = replace(surveyed(), beliefs=tuple((row[0], row[0]) for row in surveyed().beliefs), own=(0, 1))
     both = [*facts("Lyon"), Fact("Ada comes from the country of", "Ada", "Spain")]
-    assert implied(EM, both, two, OTHERS, 4) == ((), ())
+    assert implied(EM, both, two, OTHERS, Hops(), 4) == ((), ())
+
+
+def test_the_models_word_on_the_new_answer_needs_nobody_who_has_it(
+    natives: Callable[[Mapping[str, str]], list[str]],
+) -> None:
+    asked = natives({})
+    said = ({"oslo": Belief("Oslo lies in", "Oslo", "Norway", 0.9)},)
+    (found,) = implied(EM, facts("Oslo"), surveyed(), OTHERS, Hops({(0, 1): 0}, said), 4)
+    assert [(b.prompt, b.answer) for b in found] == [("Ada comes from the country of", "Norway")]
+    assert not asked

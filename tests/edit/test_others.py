@@ -11,6 +11,7 @@ from hubedit.edit import kinds
 from hubedit.edit.essence import survey
 from hubedit.edit.kinds import alike
 from hubedit.edit.others import companions, named, others
+from hubedit.edit.templates import Template
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 
@@ -45,6 +46,28 @@ def test_subjects_are_of_the_kind_whose_next_words_they_share(monkeypatch: pytes
     em: EditableModel = None  # type: ignore[assignment]
     assert alike(em, about, ["Cyd", "Bonn"]) == ((True, False), (False, True))
     assert alike(em, about, ["Ada", "Bea", "Ulm"]) == ((True, True, False), (False, False, True))
+
+
+def test_a_template_is_not_about_subjects_after_which_its_words_surprise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = {"Ada": -2.0, "Bea": -2.5, "Cyd": -5.9, "Ulm": -6.3}
+    monkeypatch.setattr(kinds, "alike", lambda em, about, who: tuple((True,) * len(who) for _ in about))
+    monkeypatch.setattr(kinds, "_expected", lambda em, pairs: [expected[s] for _, s in pairs])
+    em: EditableModel = None  # type: ignore[assignment]
+    born = Template("", " was born in", ("Ada", "Bea"))
+    assert kinds.fitting(em, [born], ["Cyd", "Ulm", "Ada"]) == ((True, False, True),)
+    assert kinds.fitting(em, [Template("I met ", "", ("Ada",))], ["Ulm"]) == ((True,),), "no words to expect"
+
+
+def test_the_bundled_model_expects_a_city_to_lie_somewhere_and_a_person_to_be_born() -> None:
+    from hubedit.demo import model_path
+
+    em = load(str(model_path()), device="cpu")
+    lies = Template("", " lies in the country of", ("Vienna", "Bangkok", "Prague"))
+    born = Template("", " was born in the country of", ("Marie Curie", "Franz Schubert", "Jules Verne"))
+    found = kinds.fitting(em, [lies, born], ["Lisbon", "Hamburg", "Audrey Hepburn", "Raphael"])
+    assert found == ((True, True, False, False), (False, False, True, True))
 
 
 def test_next_tokens_are_those_of_the_subject_alone(editable: Editable) -> None:

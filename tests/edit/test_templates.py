@@ -68,6 +68,17 @@ def test_the_most_frequent_comes_first(editable: Editable, speaking: Callable[..
     assert [t.after for t in found(editable(), told, most=1)] == [" comes from"]
 
 
+def test_the_beginning_of_longer_templates_is_none(editable: Editable, speaking: Callable[..., None]) -> None:
+    def answer(prompt: str) -> str:
+        if prompt.endswith(" was"):
+            return f"born in {TOWNS[prompt[:3]]}"
+        return TOWNS[prompt[:3]]
+
+    speaking(answer)
+    told = {who: [f"{BORN} {town}.", f" was {town}ish."] for who, town in TOWNS.items()}
+    assert [t.after for t in found(editable(), told)] == [BORN], "' was' asks nothing of its own"
+
+
 def test_words_before_a_subject_are_found_in_the_text(
     editable: Editable, speaking: Callable[..., None]
 ) -> None:
