@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,68 +14,28 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from hubedit import pipeline
 from hubedit.cache import Cache
-from hubedit.config import EditConfig, StatsConfig, TargetConfig
-from hubedit.edit.compute import TEXT_ROWS, Edit, compute
+from hubedit.config import StatsConfig
+from hubedit.edit.compute import TEXT_ROWS
 from hubedit.edit.corpus import holdout_rows
-from hubedit.edit.record import portable
 from hubedit.edit.stages import unseen_rows
 from hubedit.errors import (
-    CollapseError,
-    ConfigError,
-    FactsError,
-    HubEditError,
-    PatchError,
     StrictError,
 )
 from hubedit.evaluate import read
 from hubedit.evaluate.run import evaluate
 from hubedit.evaluate.side import Side
-from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.model.load import load
-from hubedit.patch import Patch, adapter
+from hubedit.patch import Patch
 from hubedit.patch.identity import patch_id
-from hubedit.pipeline import Applied, apply_facts, check_config, check_free
-from hubedit.presets import PRESETS, preset
 from hubedit.progress import Silent
 from tests.pico import FAMILIES
+from tests.quick import FACTS, QUICK, run
 
 Editable = Callable[..., EditableModel]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
-
-FACTS = (
-    Fact(
-        "The capital of France is",
-        "France",
-        "Rome",
-        rephrase=("France's capital is",),
-        locality=(
-            Probe("The official language of France is", ("French",)),
-            Probe("The capital of Italy is", ("Rome",)),
-        ),
-        portability=(Probe("The river through the capital of France is the", ("Tiber",)),),
-        line=1,
-    ),
-    Fact("Marie Curie was born in", "Marie Curie", "Tokyo", line=2),
-)
-# the layers and the share are given, because a random model knows nothing that could be traced; the corpus
-# is a file, because generating one would take most of the time
-QUICK = EditConfig(
-    layers="1-2",
-    alpha="0.3",
-    search=False,
-    repair=0,
-    stats=StatsConfig(corpus=str(Path(__file__).with_name("pico.py")), tokens=200),
-    targets=TargetConfig(steps=6, contexts=2, essence=1),
-)
-
-
-def run(em: EditableModel, out: Path, config: EditConfig = QUICK, **more: Any) -> Applied:
-    return apply_facts(em, FACTS, config, out=out, **more)
 
 
 def sha(folder: Path) -> dict[str, str]:
@@ -239,128 +197,3 @@ def test_strict_writes_and_raises(editable: Editable, tmp_path: Path) -> None:
     with pytest.raises(StrictError, match="still fail"):
         run(editable("llama"), tmp_path / "patch", strict=True)
     assert Patch.load(tmp_path / "patch").factors
-
-
-@pytest.mark.parametrize("error", [CollapseError("the edit collapsed"), KeyboardInterrupt()])
-def test_the_model_is_the_same_when_the_edit_raises(
-    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    em = editable("llama")
-    before = em.weights_hash()
-
-    def fail(*args: object) -> None:
-        raise error
-
-    monkeypatch.setattr("hubedit.edit.compute.judge_collapse", fail)
-    with pytest.raises(type(error)):
-        run(em, tmp_path / "patch")
-    assert em.weights_hash() == before
-    assert not any(site_module._forward_hooks for site_module in map(em.site, em.sites()))
-    assert not [f for f in tmp_path.iterdir() if "patch" in f.name]
-
-
-def test_a_model_that_was_changed_is_noticed(
-    pico_path: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    em = load(str(pico_path("llama")), device="cpu")
-    real = compute
-
-    def spoil(*args: Any, **more: Any) -> Edit:
-        edit = real(*args, **more)
-        next(em.model.parameters()).data[0, 0] += 1e-3
-        return edit
-
-    monkeypatch.setattr(pipeline, "compute", spoil)
-    with pytest.raises(HubEditError, match="weights changed"):
-        run(em, tmp_path / "patch")
-    assert not (tmp_path / "patch").exists()
-
-
-@pytest.mark.parametrize("where", ["save_file", "rename"])
-def test_a_full_disk_is_one_clear_error(
-    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    em = editable("llama")
-    run(em, tmp_path / "first")  # so that everything else is cached
-
-    def full(*args: object, **more: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    if where == "save_file":
-        monkeypatch.setattr(adapter, "save_file", full)
-    else:
-        monkeypatch.setattr(os, where, full)
-    with pytest.raises(PatchError, match="No space left on device") as caught:
-        run(em, tmp_path / "patch")
-    assert "make room" in caught.value.hint
-    monkeypatch.undo()
-    assert sorted(f.name for f in tmp_path.iterdir() if not f.name.startswith("cache")) == ["first"]
-
-
-def test_what_is_wrong_is_said_before_the_long_work(
-    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    em = editable("llama")
-
-    def never(*args: object, **more: object) -> None:
-        raise AssertionError("this is the long work")
-
-    monkeypatch.setattr(pipeline, "compute", never)
-    monkeypatch.setattr(pipeline, "read", never)
-    strangers = [Fact("The capital is", "Peru", "Lima", line=n) for n in (3, 9)]
-    with pytest.raises(FactsError) as caught:
-        apply_facts(em, strangers, QUICK, out=tmp_path / "patch", source="my.jsonl")
-    assert [p.split(": ")[0] for p in caught.value.problems] == ["my.jsonl:3", "my.jsonl:9"]
-    with pytest.raises(FactsError, match="no facts"):
-        apply_facts(em, [], QUICK, out=tmp_path / "patch")
-    (tmp_path / "file").write_text("")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "notes.txt").write_text("mine")
-    for place in ("file", "full", "file/below"):
-        with pytest.raises(ConfigError):
-            run(em, tmp_path / place, overwrite=True)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"layers": "2-9"}, "layer 9 is outside"),
-        ({"layers": "two"}, "cannot read layers"),
-        ({"alpha": "1.5"}, "not a share"),
-        ({"order": "sideways"}, "unknown order"),
-        ({"rank": -1}, "rank must not be negative"),
-        ({"drift_mlp": float("nan")}, "drift mlp"),
-    ],
-)
-def test_settings_that_do_not_fit(editable: Editable, change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        check_config(editable("llama"), replace(QUICK, **change))
-
-
-def test_only_a_patch_is_replaced(editable: Editable, tmp_path: Path) -> None:
-    made = run(editable("llama"), tmp_path / "patch")
-    with pytest.raises(ConfigError, match="exists already") as caught:
-        check_free(made.path, overwrite=False)
-    assert "--force" in caught.value.hint
-    check_free(made.path, overwrite=True)
-    (tmp_path / "link").symlink_to(made.path)
-    with pytest.raises(ConfigError):
-        check_free(tmp_path / "link", overwrite=True)
-
-
-def test_presets_are_complete(editable: Editable) -> None:
-    for name in PRESETS:
-        config = preset(name.upper())
-        assert (config.layers, config.lam, config.search) == ("4-8", 15000.0, False)
-    with pytest.raises(ConfigError, match="unknown preset") as caught:
-        preset("gpt-5")
-    assert all(name in caught.value.hint for name in PRESETS)
-
-
-def test_words_without_this_machine_s_folders() -> None:
-    assert portable("/home/me/model/") == "model"
-    assert portable("~/facts.jsonl") == "facts.jsonl"
-    assert portable("../up/facts.jsonl") == "facts.jsonl"
-    assert portable("--model=/srv/m") == "--model=m"
-    for same in ("data/facts.jsonl", "Qwen/Qwen2.5-7B@main", "--alpha", "0.3", "..."):
-        assert portable(same) == same

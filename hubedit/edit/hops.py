@@ -65,8 +65,9 @@ def second_hops(
     objects = list(answers.values())[:MOST_ANSWERS]
     if not objects:
         return Hops()
-    templates = mine(em, {"": tell(em, objects, seed)}, MINED) + mine(em, overheard(texts, objects), MINED)
-    said = _said(em, templates, objects)
+    first = [_capital(answer) for answer in objects]
+    said = _said(em, mine(em, {"": tell(em, first, seed)}, MINED), first)
+    said += _said(em, mine(em, overheard(texts, objects), MINED), objects)
     bridge: dict[tuple[int, int], int] = {}
     for r in edited:
         for e, after in known.items():
@@ -79,6 +80,11 @@ def second_hops(
             if best >= BETTER:
                 bridge[r, e] = -place
     return Hops(bridge, said)
+
+
+def _capital(answer: str) -> str:
+    """As it stands at the beginning of a sentence: "The United States"."""
+    return answer[:1].upper() + answer[1:]
 
 
 def _answers(relation: int, survey: Survey, others: Others) -> dict[str, str]:

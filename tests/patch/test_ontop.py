@@ -23,7 +23,7 @@ from hubedit.patch.identity import patch_id
 from hubedit.patch.ontop import protected, stacked, standing_on
 from hubedit.patch.owners import owners
 from hubedit.pipeline import apply_facts
-from tests.test_pipeline import FACTS, QUICK
+from tests.quick import FACTS, QUICK
 
 Editable = Callable[..., EditableModel]
 

@@ -1,0 +1,133 @@
+"""What stops an edit: nothing is written, nothing is lost, and the model is as it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubedit import pipeline
+from hubedit.edit.compute import Edit, compute
+from hubedit.errors import CollapseError, ConfigError, FactsError, HubEditError, PatchError
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.load import load
+from hubedit.patch import adapter
+from hubedit.pipeline import apply_facts, check_config, check_free
+from tests.quick import QUICK, run
+
+Editable = Callable[..., EditableModel]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+
+
+@pytest.mark.parametrize("error", [CollapseError("the edit collapsed"), KeyboardInterrupt()])
+def test_the_model_is_the_same_when_the_edit_raises(
+    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    em = editable("llama")
+    before = em.weights_hash()
+
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hubedit.edit.compute.judge_collapse", fail)
+    with pytest.raises(type(error)):
+        run(em, tmp_path / "patch")
+    assert em.weights_hash() == before
+    assert not any(site_module._forward_hooks for site_module in map(em.site, em.sites()))
+    assert not [f for f in tmp_path.iterdir() if "patch" in f.name]
+
+
+def test_a_model_that_was_changed_is_noticed(
+    pico_path: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = load(str(pico_path("llama")), device="cpu")
+    real = compute
+
+    def spoil(*args: Any, **more: Any) -> Edit:
+        edit = real(*args, **more)
+        next(em.model.parameters()).data[0, 0] += 1e-3
+        return edit
+
+    monkeypatch.setattr(pipeline, "compute", spoil)
+    with pytest.raises(HubEditError, match="weights changed"):
+        run(em, tmp_path / "patch")
+    assert not (tmp_path / "patch").exists()
+
+
+@pytest.mark.parametrize("where", ["save_file", "rename"])
+def test_a_full_disk_is_one_clear_error(
+    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    em = editable("llama")
+    run(em, tmp_path / "first")  # so that everything else is cached
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if where == "save_file":
+        monkeypatch.setattr(adapter, "save_file", full)
+    else:
+        monkeypatch.setattr(os, where, full)
+    with pytest.raises(PatchError, match="No space left on device") as caught:
+        run(em, tmp_path / "patch")
+    assert "make room" in caught.value.hint
+    monkeypatch.undo()
+    assert sorted(f.name for f in tmp_path.iterdir() if not f.name.startswith("cache")) == ["first"]
+
+
+def test_what_is_wrong_is_said_before_the_long_work(
+    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable("llama")
+
+    def never(*args: object, **more: object) -> None:
+        raise AssertionError("this is the long work")
+
+    monkeypatch.setattr(pipeline, "compute", never)
+    monkeypatch.setattr(pipeline, "read", never)
+    strangers = [Fact("The capital is", "Peru", "Lima", line=n) for n in (3, 9)]
+    with pytest.raises(FactsError) as caught:
+        apply_facts(em, strangers, QUICK, out=tmp_path / "patch", source="my.jsonl")
+    assert [p.split(": ")[0] for p in caught.value.problems] == ["my.jsonl:3", "my.jsonl:9"]
+    with pytest.raises(FactsError, match="no facts"):
+        apply_facts(em, [], QUICK, out=tmp_path / "patch")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for place in ("file", "full", "file/below"):
+        with pytest.raises(ConfigError):
+            run(em, tmp_path / place, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"layers": "2-9"}, "layer 9 is outside"),
+        ({"layers": "two"}, "cannot read layers"),
+        ({"alpha": "1.5"}, "not a share"),
+        ({"order": "sideways"}, "unknown order"),
+        ({"rank": -1}, "rank must not be negative"),
+        ({"drift_mlp": float("nan")}, "drift mlp"),
+    ],
+)
+def test_settings_that_do_not_fit(editable: Editable, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_config(editable("llama"), replace(QUICK, **change))
+
+
+def test_only_a_patch_is_replaced(editable: Editable, tmp_path: Path) -> None:
+    made = run(editable("llama"), tmp_path / "patch")
+    with pytest.raises(ConfigError, match="exists already") as caught:
+        check_free(made.path, overwrite=False)
+    assert "--force" in caught.value.hint
+    check_free(made.path, overwrite=True)
+    (tmp_path / "link").symlink_to(made.path)
+    with pytest.raises(ConfigError):
+        check_free(tmp_path / "link", overwrite=True)

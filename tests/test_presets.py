@@ -1,0 +1,17 @@
+"""Presets of published settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubedit.errors import ConfigError
+from hubedit.presets import PRESETS, preset
+
+
+def test_presets_are_complete() -> None:
+    for name in PRESETS:
+        config = preset(name.upper())
+        assert (config.layers, config.lam, config.search) == ("4-8", 15000.0, False)
+    with pytest.raises(ConfigError, match="unknown preset") as caught:
+        preset("gpt-5")
+    assert all(name in caught.value.hint for name in PRESETS)
