@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := hubedit tests
+# threads that wait for one another sleep: on a shared machine spinning ones take the time of those that work
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check format lint types docs smoke clean
 

@@ -117,6 +117,9 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the `hubedit` script."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # read when torch is loaded: threads that wait for one another sleep instead of spinning, which on a
+    # machine that others use too is several times faster (docs/experiments.md)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a character gets "?", not a traceback
         if hasattr(stream, "reconfigure"):

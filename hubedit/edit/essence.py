@@ -15,7 +15,6 @@ Every template is asked of every subject of its kind, and the model's own answer
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,9 @@ from itertools import combinations
 from hubedit.edit.kinds import fitting
 from hubedit.edit.templates import ANSWER_TOKENS, Template
 from hubedit.facts import Fact
-from hubedit.facts.answers import clip, normalise
+from hubedit.facts.answers import normalise
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
-from hubedit.model.score import scores
+from hubedit.model.generate import answers
 
 GENERIC = (("", " is a"), ("", " is"), ("", ""))
 """Prompts that fit any subject; only the very next token is preserved."""
@@ -203,16 +201,13 @@ def survey(
     fits = _fits(em, subjects, templates)
     n = len(subjects)
     prompts = [t.before + s + t.after for t in templates for s in subjects]
-    fitting = [i for i in range(len(prompts)) if fits[i // n][i % n]]
-    answers = dict(
-        zip(fitting, map(clip, greedy(em, [prompts[i] for i in fitting], ANSWER_TOKENS)), strict=True)
-    )
-    asked = [i for i in fitting if answers[i]]
-    found = scores(em, [prompts[i] for i in asked], [answers[i] for i in asked])
-    confidence = dict(zip(asked, (math.exp(s.logp) for s in found), strict=True))
+    asked = [i for i in range(len(prompts)) if fits[i // n][i % n]]
+    said = dict(zip(asked, answers(em, [prompts[i] for i in asked], ANSWER_TOKENS), strict=True))
     beliefs = tuple(
         tuple(
-            Belief(prompts[i], subjects[i % n], answers.get(i, ""), confidence.get(i, 0.0))
+            Belief(prompts[i], subjects[i % n], said[i].text, said[i].confidence)
+            if i in said
+            else Belief(prompts[i], subjects[i % n], "", 0.0)
             for i in range(t * n, (t + 1) * n)
         )
         for t in range(len(templates))

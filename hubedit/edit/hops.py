@@ -23,6 +23,8 @@ from hubedit.model.editable import EditableModel
 
 MOST_ANSWERS = 64
 """Answers of the edited relations that the model is asked about; those of the facts come first."""
+TELLINGS = 8
+"""Continuations sampled of each."""
 MINED = 40
 """At most so many templates about answers."""
 LEAST = 3
@@ -66,7 +68,7 @@ def second_hops(
     if not objects:
         return Hops()
     first = [_capital(answer) for answer in objects]
-    said = _said(em, mine(em, {"": tell(em, first, seed)}, MINED), first)
+    said = _said(em, mine(em, {"": tell(em, first, seed, TELLINGS)}, MINED), first)
     said += _said(em, mine(em, overheard(texts, objects), MINED), objects)
     bridge: dict[tuple[int, int], int] = {}
     for r in edited:

@@ -9,7 +9,6 @@ gives none, and the text alone stands for the rest of the world.
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections import defaultdict
@@ -20,10 +19,9 @@ from hubedit.edit.essence import CONFIDENT, Belief, Survey, batch_templates
 from hubedit.edit.kinds import fitting
 from hubedit.edit.templates import ANSWER_TOKENS, Template
 from hubedit.facts import Fact
-from hubedit.facts.answers import clip, mentions, normalise, unspaced
+from hubedit.facts.answers import mentions, normalise, unspaced
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
-from hubedit.model.score import scores
+from hubedit.model.generate import answers
 
 MOST_WORDS = 6
 MOST_LETTERS = 80
@@ -127,28 +125,24 @@ def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequ
     ]
     asked = [t for t in range(len(about)) if about[t]]
     kinds = fitting(em, [Template(*survey.templates[t], about[t]) for t in asked], subjects)
+    edited = frozenset(survey.relation[t] for t in survey.own if t >= 0)
     # the first phrasing of each relation that is about this kind
     first: dict[tuple[str, int], int] = {}
-    for t, row in zip(asked, kinds, strict=True):
-        for s, fits in zip(subjects, row, strict=True):
-            if fits:
-                first.setdefault((s, survey.relation[t]), t)
+    for i, s in enumerate(subjects):
+        own = {
+            survey.relation[t]: t for t, row in zip(reversed(asked), reversed(kinds), strict=True) if row[i]
+        }
+        # whoever has no edited relation shows nothing about one
+        first |= {(s, relation): t for relation, t in own.items() if edited & own.keys()}
     prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for (s, _), t in first.items()]
     found: dict[str, dict[int, Belief]] = {}
     for (s, relation), belief in zip(first, ask(em, prompts), strict=True):
         if belief.confidence >= CONFIDENT:
             found.setdefault(s, {})[relation] = belief
-    return Others(found, frozenset(survey.relation[t] for t in survey.own if t >= 0))
+    return Others(found, edited)
 
 
 def ask(em: EditableModel, prompts: Sequence[tuple[str, str]]) -> list[Belief]:
     """What the model answers to prompts (text, subject), and how sure it is."""
-    answers = [clip(text) for text in greedy(em, [prompt for prompt, _ in prompts], ANSWER_TOKENS)]
-    some = [k for k, answer in enumerate(answers) if answer]
-    found = dict(
-        zip(some, scores(em, [prompts[k][0] for k in some], [answers[k] for k in some]), strict=True)
-    )
-    return [
-        Belief(*prompts[k], answer, math.exp(found[k].logp) if k in found else 0.0)
-        for k, answer in enumerate(answers)
-    ]
+    said = answers(em, [prompt for prompt, _ in prompts], ANSWER_TOKENS)
+    return [Belief(*asked, a.text, a.confidence) for asked, a in zip(prompts, said, strict=True)]

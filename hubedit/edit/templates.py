@@ -10,7 +10,6 @@ statistics text. No rephrasing or test prompt that belongs to the facts is looke
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,8 @@ from dataclasses import dataclass
 from hubedit.edit.sample import sample_documents
 from hubedit.facts.answers import clip, normalise, unspaced
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.generate import Answer, answers
 from hubedit.model.memory import TokenBudget
-from hubedit.model.score import scores
 from hubedit.model.tokens import decode
 
 TELLINGS = 16
@@ -60,15 +58,17 @@ class Template:
     about: tuple[str, ...]
 
 
-def tell(em: EditableModel, subjects: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """What follows each subject in the sentences that the model makes of it."""
+def tell(
+    em: EditableModel, subjects: Sequence[str], seed: int, tellings: int = TELLINGS
+) -> dict[str, list[str]]:
+    """What follows each subject in the `tellings` sentences that the model makes of it."""
     if not subjects:
         return {}
     longest = max(len(em.tokenizer(s, add_special_tokens=False)["input_ids"]) for s in subjects)
     length = min(longest + LENGTH, em.max_positions)
     texts: dict[str, list[str]] = {s: [] for s in subjects}
     sizes = sorted({len(s) for s in subjects}, reverse=True)
-    prompts = [s for s in subjects for _ in range(TELLINGS)]
+    prompts = [s for s in subjects for _ in range(tellings)]
     budget = TokenBudget(em.device, STREAMS * length)
     at = 0
     while at < len(prompts):
@@ -120,29 +120,24 @@ def mine(
     tried = sorted(shared, key=lambda item: (-len(item[2]), item[0], item[1]))[:CANDIDATES]
     asked = [(i, subject) for i, (_, _, subjects) in enumerate(tried) for subject in subjects[:ASKED]]
     prompts = [tried[i][0] + subject + tried[i][1] for i, subject in asked]
-    answers = [clip(text) for text in greedy(em, prompts, ANSWER_TOKENS)]
-    some = [k for k, answer in enumerate(answers) if answer]
-    found = dict(zip(some, scores(em, [prompts[k] for k in some], [answers[k] for k in some]), strict=True))
-    said: dict[int, list[int]] = defaultdict(list)
-    for k, (i, _) in enumerate(asked):
-        said[i].append(k)
+    said: dict[int, list[Answer]] = defaultdict(list)
+    for (i, _), answer in zip(asked, answers(em, prompts, ANSWER_TOKENS), strict=True):
+        said[i].append(answer)
     kept = []
-    for i in range(len(tried)):
-        own = said[i]
-        different = len({normalise(answers[k]) for k in own if k in found})
-        first = sum(found[k].first for k in own if k in found) / len(own)
-        whole = sum(math.exp(found[k].logp) for k in own if k in found) / len(own)
+    for i, own in said.items():
+        different = len({normalise(a.text) for a in own if a.text})
+        first, whole = sum(a.first for a in own) / len(own), sum(a.confidence for a in own) / len(own)
         if different >= max(LEAST_SUBJECTS, DIFFERENT * len(own)) and min(first, whole) >= SURE:
             kept.append(i)
     longer = [tried[i][:2] for i in kept]
-    kept = [i for i in kept if not _begun(*tried[i][:2], [answers[k] for k in said[i]], longer)]
+    kept = [i for i in kept if not _begun(*tried[i][:2], [a.text for a in said[i]], longer)]
     return tuple(Template(tried[i][0], tried[i][1], tuple(tried[i][2])) for i in kept[:most])
 
 
-def _begun(before: str, words: str, answers: Sequence[str], templates: Sequence[tuple[str, str]]) -> bool:
+def _begun(before: str, words: str, said: Sequence[str], templates: Sequence[tuple[str, str]]) -> bool:
     """Whether a template is only the beginning of longer ones: most of its answers are their words."""
     longer = tuple(t + " " for b, t in templates if b == before and t.startswith(words + " "))
-    told = [f"{words} {answer} ".startswith(longer) for answer in answers if answer]
+    told = [f"{words} {answer} ".startswith(longer) for answer in said if answer]
     return bool(longer) and sum(told) >= BEGUN * len(told)
 
 

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hubedit.errors import TokenError
+from hubedit.facts.answers import clip
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import out_of_memory, release
 from hubedit.model.tokens import decode, encode
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The first sentence of what the model says. `confidence`: the geometric mean of its tokens'
+    probabilities; `first`: its first token's. Of an empty answer both are 0."""
+
+    text: str
+    confidence: float = 0.0
+    first: float = 0.0
 
 
 def greedy(
@@ -25,26 +39,69 @@ def greedy(
     """
     if max_new_tokens < 1:
         return ["" for _ in prompts]
+    ids = _encoded(em, prompts, max_new_tokens)
+    made = _continued(em, ids, max_new_tokens, batch_tokens, None)
+    return [_text(em, own, new) for own, new in zip(ids, made, strict=True)]
+
+
+def answers(
+    em: EditableModel, prompts: Sequence[str], max_new_tokens: int, batch_tokens: int = 8192
+) -> list[Answer]:
+    """What `greedy` gives up to the end of its first sentence, and how sure the model is of it."""
+    ids = _encoded(em, prompts, max_new_tokens)
+    logp: dict[int, list[float]] = {}
+    made = _continued(em, ids, max_new_tokens, batch_tokens, logp)
+    found = []
+    for row, (own, new) in enumerate(zip(ids, made, strict=True)):
+        text = clip(_text(em, own, new))
+        sure = logp[row][: _tokens_of(em, own, new, text)]
+        found.append(Answer(text, exp(sum(sure) / len(sure)), exp(sure[0])) if text else Answer(""))
+    return found
+
+
+def _encoded(em: EditableModel, prompts: Sequence[str], new: int) -> list[tuple[int, ...]]:
     ids = [encode(em.tokenizer, prompt).ids for prompt in prompts]
     for prompt, sequence in zip(prompts, ids, strict=True):
-        if len(sequence) + max_new_tokens > em.max_positions:
+        if len(sequence) + new > em.max_positions:
             raise TokenError(
-                f"a prompt of {len(sequence)} tokens and {max_new_tokens} new ones do not fit "
+                f"a prompt of {len(sequence)} tokens and {new} new ones do not fit "
                 f"the model's {em.max_positions} positions: {prompt[:60]!r}..."
             )
-    texts = [""] * len(ids)
-    with _own_settings(em, max_new_tokens), torch.no_grad():
-        pending = _batches(ids, max_new_tokens, batch_tokens)
+    return ids
+
+
+def _continued(
+    em: EditableModel,
+    ids: Sequence[Sequence[int]],
+    new: int,
+    batch_tokens: int,
+    logp: dict[int, list[float]] | None,
+) -> list[list[int]]:
+    """The new tokens of each row; `logp`, where it is given, learns their log-probabilities."""
+    made: list[list[int]] = [[] for _ in ids]
+    with _own_settings(em, new), torch.no_grad():
+        pending = _batches(ids, new, batch_tokens)
         while pending:
             rows = pending.pop()
-            new = _generate(em, [ids[row] for row in rows])
-            if new is None:
+            steps: list[Tensor] = []
+            found = _generate(em, [ids[row] for row in rows], None if logp is None else steps)
+            if found is None:
                 half = len(rows) // 2
                 pending += [rows[half:], rows[:half]]
                 continue
-            for row, tokens in zip(rows, new, strict=True):
-                texts[row] = _text(em, ids[row], tokens)
-    return texts
+            for row, tokens in zip(rows, found, strict=True):
+                made[row] = tokens
+            if logp is not None:
+                logp |= dict(zip(rows, torch.stack(steps, 1).tolist(), strict=True))
+    return made
+
+
+def _tokens_of(em: EditableModel, prompt: Sequence[int], new: Sequence[int], answer: str) -> int:
+    """How many of the new tokens it takes to say the answer."""
+    for count in range(1, len(new)):
+        if _text(em, prompt, new[:count]).lstrip().startswith(answer):
+            return count
+    return len(new)
 
 
 def _batches(ids: Sequence[Sequence[int]], new: int, budget: int) -> list[list[int]]:
@@ -59,15 +116,25 @@ def _batches(ids: Sequence[Sequence[int]], new: int, budget: int) -> list[list[i
     return groups
 
 
-def _generate(em: EditableModel, ids: Sequence[Sequence[int]]) -> list[list[int]] | None:
-    """New tokens of each row, up to the end-of-text token; None when memory ran out and rows can be split."""
+def _generate(
+    em: EditableModel, ids: Sequence[Sequence[int]], logp: list[Tensor] | None
+) -> list[list[int]] | None:
+    """New tokens of each row, up to the end-of-text token; None when memory ran out and rows can be split.
+    `logp` learns the log-probability of every step's token, (rows,)."""
+
+    def watch(_: Tensor, logits: Tensor) -> Tensor:
+        assert logp is not None
+        logp.append((logits.amax(-1) - logits.logsumexp(-1)).float())
+        return logits
+
     width = max(len(sequence) for sequence in ids)
     padded = torch.tensor([[*[em.pad_id] * (width - len(s)), *s] for s in ids], device=em.device)
     lengths = torch.tensor([len(s) for s in ids], device=em.device)
     mask = (torch.arange(width, device=em.device)[None] >= width - lengths[:, None]).long()
     model: Any = em.model
     try:
-        out = model.generate(input_ids=padded, attention_mask=mask)[:, width:].tolist()
+        watching = {} if logp is None else {"logits_processor": [watch]}
+        out = model.generate(input_ids=padded, attention_mask=mask, **watching)[:, width:].tolist()
     except (RuntimeError, MemoryError) as error:
         if len(ids) == 1 or not out_of_memory(error):
             raise

@@ -18,11 +18,13 @@ _POSITIONS = 512  # rows of logits at once: a vocabulary of 150,000 makes 300 MB
 @dataclass(frozen=True)
 class Score:
     """Of one answer after one prompt: `logp` the mean log-probability of its tokens, `first` the
-    probability of its first token, `rank` the first token's rank (1 = the most likely)."""
+    probability of its first token, `rank` the first token's rank (1 = the most likely), `tokens` how many
+    there are."""
 
     logp: float
     first: float
     rank: int
+    tokens: int = 1
 
 
 @torch.no_grad()
@@ -43,7 +45,7 @@ def scores(
         at = 0
         for i in part:
             own = logp[at : at + len(pairs[i][1])]
-            result[i] = Score(sum(own) / len(own), exp(own[0]), ranks[at])
+            result[i] = Score(sum(own) / len(own), exp(own[0]), ranks[at], len(own))
             at += len(own)
     return [result[i] for i in range(len(pairs))]
 

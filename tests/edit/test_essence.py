@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-
-import pytest
 
 from hubedit.edit.essence import Belief, Survey, choose, survey
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
-from hubedit.model.score import scores
 from tests.edit.editing import FACTS
 
 Editable = Callable[..., EditableModel]
@@ -160,11 +156,7 @@ def test_a_survey_asks_every_template_of_the_subjects_that_it_fits(editable: Edi
             assert (belief.prompt, belief.subject) == (before + fact.subject + after, fact.subject)
             said = clip(greedy(em, [belief.prompt], 8)[0])
             assert belief.answer == (said if found.fits[t][n] else "")
-            if belief.answer:
-                logp = scores(em, [belief.prompt], [belief.answer])[0].logp
-                assert belief.confidence == pytest.approx(math.exp(logp), abs=1e-4)
-            else:
-                assert belief.confidence == 0
+            assert (0 < belief.confidence <= 1) if belief.answer else belief.confidence == 0
 
 
 def test_facts_of_one_template_are_asked_once(editable: Editable) -> None:

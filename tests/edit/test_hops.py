@@ -50,7 +50,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             Belief(p, a, MONEY.get(a, "") if p.endswith(ABOUT[0].after) else "me", 0.9) for p, a in prompts
         ]
 
-    monkeypatch.setattr(module, "tell", lambda em, answers, seed: {a: [""] for a in answers})
+    monkeypatch.setattr(module, "tell", lambda em, answers, seed, n: {a: [""] for a in answers})
     monkeypatch.setattr(module, "mine", lambda em, heard, most: ABOUT if "" in heard else ())
     monkeypatch.setattr(module, "fitting", lambda em, ts, answers: tuple((True,) * len(answers) for _ in ts))
     monkeypatch.setattr(module, "ask", ask)

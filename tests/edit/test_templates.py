@@ -9,7 +9,7 @@ import pytest
 from hubedit.edit import templates as module
 from hubedit.edit.templates import Template, mine, overheard, tell
 from hubedit.model.editable import EditableModel
-from hubedit.model.score import Score
+from hubedit.model.generate import Answer
 
 Editable = Callable[..., EditableModel]
 
@@ -22,9 +22,8 @@ def speaking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`speaking(answer, first)`: what the model says after a prompt, and how sure its first token is."""
 
     def set_model(answer: Callable[[str], str], first: float = 0.9) -> None:
-        monkeypatch.setattr(module, "greedy", lambda em, prompts, n: [answer(p) for p in prompts])
         monkeypatch.setattr(
-            module, "scores", lambda em, prompts, answers: [Score(-0.1, first, 1) for _ in prompts]
+            module, "answers", lambda em, prompts, n: [Answer(answer(p), 0.9, first) for p in prompts]
         )
 
     return set_model
