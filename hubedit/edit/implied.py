@@ -1,9 +1,9 @@
 """What follows from an edit, by what the model believes about others.
 
 Whoever is said to be born in Lyon should be a French citizen afterwards. Where answers to one template
-follow from the edited one's (`Survey.follows`), what the model says about the new answer itself tells what
-it implies (`hops.py`), or else other subjects that have it: when most of them agree, the edited subject must
-answer the same.
+follow from the edited one's (`Survey.follows`), other subjects that have the new answer tell what it
+implies, when most of them agree; where there are none, what the model says about the new answer itself
+(`hops.py`). The edited subject must answer the same.
 Without this a new value is learnt for one relation, and what hangs on it keeps the old one.
 """
 
@@ -39,8 +39,10 @@ def implied(
     for n, fact in enumerate(facts):
         found: dict[int, Belief] = {}
         for t in effects[n]:
-            answer = hops.beyond(survey.relation[survey.own[n]], survey.relation[t], fact.target)
-            answer = answer or _common([said[t, s] for s in natives[n]])
+            # those who have the new answer are asked the very question; the hop is the model's word at large
+            answer = _common([said[t, s] for s in natives[n]]) or hops.beyond(
+                survey.relation[survey.own[n]], survey.relation[t], fact.target
+            )
             if answer and normalise(answer) not in (
                 normalise(survey.beliefs[t][n].answer),
                 normalise(fact.target),
