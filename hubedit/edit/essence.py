@@ -8,8 +8,8 @@ Every template is asked of every subject of its kind, and the model's own answer
 - a template that mostly gets the same answers as the edited one is a paraphrase of it, and must give
   the new answer too;
 - a template whose answer follows from the edited one's (subjects that agree on the one agree on the
-  other: born in Lyon, citizen of France) must change along with it, and preserving it would cost
-  portability (docs/experiments.md);
+  other: born in Lyon, citizen of France; or the model says so of Lyon, `hops.py`) must change along with
+  it, and preserving it would cost portability (docs/experiments.md);
 - what remains, and is answered with confidence, is preserved.
 """
 
@@ -18,11 +18,11 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 
-from hubedit.edit.kinds import fitting
+from hubedit.edit.kinds import suited
 from hubedit.edit.templates import ANSWER_TOKENS, Template
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
@@ -55,8 +55,8 @@ class Belief:
 class Survey:
     """Templates asked of every fact's subject that they fit: `beliefs[t][n]`, an empty answer where they do
     not; `own[n]`: fact n's template, or -1; `fits[t][n]`: whether the template is about subjects of this
-    kind (empty: all are); `others`: answers of other subjects, by relation; `bridged`: relations, and the
-    relations that follow from them by what the model says about the answers (`hops.py`). The templates of
+    kind (empty: all are); `others`: answers of other subjects, by subject and relation; `bridged`: relations,
+    and those that follow from them by what the model says about the answers (`hops.py`). The templates of
     the batch come first. After the facts come companions, subjects that no fact edits, so that a small
     batch shows too which templates ask the same."""
 
@@ -64,7 +64,7 @@ class Survey:
     beliefs: tuple[tuple[Belief, ...], ...]
     own: tuple[int, ...]
     fits: tuple[tuple[bool, ...], ...] = ()
-    others: tuple[Mapping[int, str], ...] = ()
+    others: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     bridged: frozenset[tuple[int, int]] = frozenset()
 
     @cached_property
@@ -86,7 +86,12 @@ class Survey:
 
     @cached_property
     def _follows(self) -> dict[tuple[int, int], bool]:
-        """And what `follows` has."""
+        """And what `follows` has, relation by relation."""
+        return {}
+
+    @cached_property
+    def _known(self) -> dict[int, dict[str, str]]:
+        """And what `known` has."""
         return {}
 
     @cached_property
@@ -138,24 +143,40 @@ class Survey:
     def follows(self, cause: int, effect: int) -> bool:
         """Whether the answers to `effect` come from those to `cause`: the model says so of the answers
         themselves, or subjects that agree on the one agree on the other far more often than any two do."""
-        a, b = self.relation[cause], self.relation[effect]
-        if (a, b) in self.bridged:
+        key = self.relation[cause], self.relation[effect]
+        if key in self.bridged:
             return True
-        if (cause, effect) not in self._follows:
-            pairs = self._pairs(cause, effect)
-            pairs += [(normalise(o[a]), normalise(o[b])) for o in self.others if a in o and b in o]
-            agreed = agreement(pairs)
-            self._follows[cause, effect] = agreed is not None and agreed > AGREED
-        return self._follows[cause, effect]
+        if key not in self._follows:
+            agreed = agreement(self.pairs(*key))
+            self._follows[key] = agreed is not None and agreed > AGREED
+        return self._follows[key]
 
-    def answers(self, relation: int) -> dict[str, str]:
-        """The confident answers by subject, in the first phrasing of the relation that fits."""
-        found: dict[str, str] = {}
-        for t, first in enumerate(self.relation):
-            for n, b in enumerate(self.beliefs[t] if first == relation else ()):
-                if b.answer and b.confidence >= CONFIDENT and (not self.fits or self.fits[t][n]):
-                    found.setdefault(b.subject, b.answer)
-        return found
+    def pairs(self, cause: int, effect: int) -> list[tuple[str, str]]:
+        """The answers to two relations, normalised, of every subject that has both."""
+        after = self.known(effect)
+        return [(normalise(a), normalise(after[s])) for s, a in self.known(cause).items() if s in after]
+
+    def known(self, relation: int) -> Mapping[str, str]:
+        """Confident answers by subject, in the relation's first phrasing that fits; of others too."""
+        if relation not in self._known:
+            found: dict[str, str] = {}
+            for t, first in enumerate(self.relation):
+                for n, b in enumerate(self.beliefs[t] if first == relation else ()):
+                    if b.answer and b.confidence >= CONFIDENT and (not self.fits or self.fits[t][n]):
+                        found.setdefault(b.subject, b.answer)
+            for subject, said in self.others.items():
+                if relation in said:
+                    found.setdefault(subject, said[relation])
+            self._known[relation] = found
+        return self._known[relation]
+
+    def varied(self, templates: Sequence[int]) -> list[int]:
+        """One of every relation before a second of any."""
+        first: list[int] = []
+        for t in templates:
+            if all(self.relation[t] != self.relation[u] for u in first):
+                first.append(t)
+        return [*first, *(t for t in templates if t not in first)]
 
     @cached_property
     def _said(self) -> list[list[str]]:
@@ -198,22 +219,23 @@ def survey(
     held = {(t.before, t.after) for t in templates}
     templates += [t for t in mined if (t.before, t.after) not in held]
     place = {(t.before, t.after): i for i, t in enumerate(templates)}
-    fits = _fits(em, subjects, templates)
+    own = (*(place.get(f.template, -1) for f in facts), *(-1 for _ in companions))
+    fits = _fits(em, subjects, templates, own)
     n = len(subjects)
-    prompts = [t.before + s + t.after for t in templates for s in subjects]
+    prompts = [(t.before + s + t.after, s) for t in templates for s in subjects]
     asked = [i for i in range(len(prompts)) if fits[i // n][i % n]]
-    said = dict(zip(asked, answers(em, [prompts[i] for i in asked], ANSWER_TOKENS), strict=True))
+    said = dict(zip(asked, ask(em, [prompts[i] for i in asked]), strict=True))
     beliefs = tuple(
-        tuple(
-            Belief(prompts[i], subjects[i % n], said[i].text, said[i].confidence)
-            if i in said
-            else Belief(prompts[i], subjects[i % n], "", 0.0)
-            for i in range(t * n, (t + 1) * n)
-        )
+        tuple(said.get(i) or Belief(*prompts[i], "", 0.0) for i in range(t * n, (t + 1) * n))
         for t in range(len(templates))
     )
-    own = (*(place.get(f.template, -1) for f in facts), *(-1 for _ in companions))
     return Survey(tuple(place), beliefs, own, fits)
+
+
+def ask(em: EditableModel, prompts: Sequence[tuple[str, str]]) -> list[Belief]:
+    """What the model answers to prompts (text, subject), and how sure it is."""
+    said = answers(em, [prompt for prompt, _ in prompts], ANSWER_TOKENS)
+    return [Belief(*asked, a.text, a.confidence) for asked, a in zip(prompts, said, strict=True)]
 
 
 def batch_templates(facts: Sequence[Fact]) -> list[Template]:
@@ -226,13 +248,15 @@ def batch_templates(facts: Sequence[Fact]) -> list[Template]:
 
 
 def _fits(
-    em: EditableModel, subjects: Sequence[str], templates: Sequence[Template]
+    em: EditableModel, subjects: Sequence[str], templates: Sequence[Template], own: Sequence[int]
 ) -> tuple[tuple[bool, ...], ...]:
-    """[t][n]: whether template t is about subjects like the n-th."""
+    """[t][n]: whether template t is about subjects like the n-th; a fact's own template is, by its word."""
     different = list(dict.fromkeys(subjects))
     place = {s: i for i, s in enumerate(different)}
-    kinds = fitting(em, templates, different)
-    return tuple(tuple(row[place[s]] for s in subjects) for row in kinds)
+    kinds = suited(em, templates, different)
+    return tuple(
+        tuple(row[place[s]] or own[n] == t for n, s in enumerate(subjects)) for t, row in enumerate(kinds)
+    )
 
 
 def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> tuple[tuple[Belief, ...], ...]:
@@ -242,10 +266,5 @@ def choose(found: Survey, facts: Sequence[Fact], count: int, seed: int) -> tuple
     for n, fact in enumerate(facts):
         drawn = found.unrelated(n)
         random.Random(f"{seed}/{n}/{fact.subject}").shuffle(drawn)
-        first: list[int] = []
-        for t in drawn:
-            if all(found.relation[t] != found.relation[u] for u in first):
-                first.append(t)
-        order = [*first, *(t for t in drawn if t not in first)]
-        chosen.append(tuple(found.beliefs[t][n] for t in order[:count]))
+        chosen.append(tuple(found.beliefs[t][n] for t in found.varied(drawn)[:count]))
     return tuple(chosen)

@@ -12,23 +12,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
-from hubedit.edit.essence import AGREED, CONFIDENT, Belief, Survey, agreement
-from hubedit.edit.kinds import fitting
-from hubedit.edit.others import Others, ask
+from hubedit.edit.essence import AGREED, CONFIDENT, Belief, Survey, agreement, ask
+from hubedit.edit.kinds import suited
 from hubedit.edit.templates import Template, mine, overheard, tell
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
 from hubedit.model.editable import EditableModel
+from hubedit.model.tokens import encode
 
 MOST_ANSWERS = 64
-"""Answers of the edited relations that the model is asked about; those of the facts come first."""
-TELLINGS = 8
+"""Answers of the edited relations from which it is seen what follows."""
+ANSWER_TELLINGS = 8
 """Continuations sampled of each."""
-MINED = 40
-"""At most so many templates about answers."""
+ABOUT_ANSWERS = 40
+"""At most so many templates about answers, of what the model tells and of the text."""
+LONGEST = 16
+"""Tokens of a target; a longer one is no name that something could be said about."""
 LEAST = 3
-"""Different answers that must be seen before and after the hop."""
+"""Different answers after the hop that must be the subject's."""
 BETTER = 0.5
 """How far the share of equal answers must be from chance to certainty."""
 
@@ -49,50 +52,53 @@ class Hops:
 
 
 def second_hops(
-    em: EditableModel,
-    facts: Sequence[Fact],
-    survey: Survey,
-    others: Others,
-    texts: Sequence[str],
-    seed: int,
+    em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequence[str], seed: int
 ) -> Hops:
-    """Asks about the answers of the edited relations. `texts`: where words before an answer are found."""
+    """Asks about the answers of the edited relations, and then, what was found to follow, about the targets.
+    `texts`: where words before an answer are found."""
     edited = sorted({survey.relation[t] for t in survey.own if t >= 0})
-    known = {r: _answers(r, survey, others) for r in sorted(set(survey.relation))} if edited else {}
-    counts = Counter(answer for r in edited for answer in known[r].values())
-    targets = [f.target.strip() for n, f in enumerate(facts) if survey.own[n] >= 0]
-    answers: dict[str, str] = {}
-    for answer in [*targets, *(a for a, _ in counts.most_common())]:
-        answers.setdefault(normalise(answer), answer)
-    objects = list(answers.values())[:MOST_ANSWERS]
-    if not objects:
+    answers = _frequent([survey.known(r) for r in edited])
+    if not answers:
         return Hops()
-    first = [_capital(answer) for answer in objects]
-    said = _said(em, mine(em, {"": tell(em, first, seed, TELLINGS)}, MINED), first)
-    said += _said(em, mine(em, overheard(texts, objects), MINED), objects)
+    told = tell(em, [_capital(a) for a in answers], seed, ANSWER_TELLINGS)
+    templates = mine(em, {"": told}, ABOUT_ANSWERS) + mine(em, overheard(texts, answers), ABOUT_ANSWERS)
+    said = _said(em, templates, answers)
     bridge: dict[tuple[int, int], int] = {}
     for r in edited:
-        for e, after in known.items():
-            pairs = [(normalise(a), normalise(after[s])) for s, a in known[r].items() if s in after]
+        for e in sorted(set(survey.relation) - {r}):
+            pairs = survey.pairs(r, e)
             agreed = agreement(pairs)
-            if e == r or (agreed is not None and agreed <= AGREED):
+            if agreed is not None and agreed <= AGREED:
                 continue  # companies sit in capitals: that does not follow from their country
-            rated = [(_better(pairs, own), -t) for t, own in enumerate(said)]
-            best, place = max(rated, default=(0.0, 0))
-            if best >= BETTER:
-                bridge[r, e] = -place
+            rated = [_better(pairs, own) for own in said]
+            best = max(range(len(said)), key=rated.__getitem__, default=0)
+            if said and rated[best] >= BETTER:
+                bridge[r, e] = best
+    used = sorted(set(bridge.values()))
+    targets = {f.target.strip() for n, f in enumerate(facts) if survey.own[n] >= 0}
+    short = sorted(t for t in targets if len(encode(em.tokenizer, t).ids) <= LONGEST)
+    new = _said(em, [templates[t] for t in used], short) if used else []
+    for t, found in zip(used, new, strict=True):
+        said[t] = found | said[t]
     return Hops(bridge, said)
+
+
+def _frequent(known: Sequence[Mapping[str, str]]) -> list[str]:
+    """The most frequent answers, one relation after the other in turn."""
+    ranked = []
+    for said in known:
+        counts = Counter(said.values())
+        ranked.append(sorted(counts, key=lambda a: (-counts[a], a)))
+    turns = (answer for turn in zip_longest(*ranked) for answer in turn if answer is not None)
+    different: dict[str, str] = {}
+    for answer in turns:
+        different.setdefault(normalise(answer), answer)
+    return list(different.values())[:MOST_ANSWERS]
 
 
 def _capital(answer: str) -> str:
     """As it stands at the beginning of a sentence: "The United States"."""
     return answer[:1].upper() + answer[1:]
-
-
-def _answers(relation: int, survey: Survey, others: Others) -> dict[str, str]:
-    """Confident answers by subject: of the batch, its companions and others."""
-    own = {s: found[relation].answer for s, found in others.beliefs.items() if relation in found}
-    return own | survey.answers(relation)
 
 
 def _said(
@@ -101,9 +107,12 @@ def _said(
     """By template: what the model says with confidence about each answer of a kind that it is about."""
     if not templates:
         return []
-    kinds = fitting(em, templates, answers)
+    kinds = suited(em, templates, [_capital(a) for a in answers])
     pairs = [(t, a) for t, row in enumerate(kinds) for a, fits in zip(answers, row, strict=True) if fits]
-    prompts = [(templates[t].before + a + templates[t].after, a) for t, a in pairs]
+    prompts = []
+    for t, a in pairs:
+        name = a if templates[t].before else _capital(a)
+        prompts.append((templates[t].before + name + templates[t].after, name))
     said: list[dict[str, Belief]] = [{} for _ in templates]
     for (t, a), belief in zip(pairs, ask(em, prompts), strict=True):
         if belief.answer and belief.confidence >= CONFIDENT:
@@ -115,11 +124,9 @@ def _better(pairs: Sequence[tuple[str, str]], said: Mapping[str, Belief]) -> flo
     """From 0, no more equal answers than chance gives, to 1: a template's word on the answer is the word on
     the subject. `pairs`: of each subject its answer, and the answer that may follow."""
     both = [(normalise(said[a].answer), y) for a, y in pairs if a in said]
-    if len({a for a, _ in pairs if a in said}) < LEAST:
+    if len({x for x, y in both if x == y}) < LEAST:
         return 0.0
     first, second = Counter(x for x, _ in both), Counter(y for _, y in both)
-    if min(len(first), len(second)) < LEAST:
-        return 0.0
     chance = sum(count * second[x] for x, count in first.items()) / len(both) ** 2
     equal = sum(x == y for x, y in both) / len(both)
     return (equal - chance) / (1 - chance)

@@ -2,8 +2,8 @@
 
 Whoever is said to be born in Lyon should be a French citizen afterwards. Where answers to one template
 follow from the edited one's (`Survey.follows`), other subjects that have the new answer tell what it
-implies, when most of them agree; where there are none, what the model says about the new answer itself
-(`hops.py`). The edited subject must answer the same.
+implies, when most of them agree; else, what the model says about the new answer itself (`hops.py`). The
+edited subject must answer the same.
 Without this a new value is learnt for one relation, and what hangs on it keeps the old one.
 """
 
@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from hubedit.edit.essence import CONFIDENT, Belief, Survey
+from hubedit.edit.essence import CONFIDENT, Belief, Survey, ask
 from hubedit.edit.hops import Hops
-from hubedit.edit.others import Others, ask
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
 from hubedit.model.editable import EditableModel
@@ -26,15 +25,15 @@ AGREE = 0.6
 
 
 def implied(
-    em: EditableModel, facts: Sequence[Fact], survey: Survey, others: Others, hops: Hops, most: int
+    em: EditableModel, facts: Sequence[Fact], survey: Survey, hops: Hops, most: int
 ) -> tuple[tuple[Belief, ...], ...]:
     """For each fact up to `most` prompts with the answers that follow from its target, one of every relation
     before a second of any."""
-    natives = [_natives(n, fact, survey, others) for n, fact in enumerate(facts)]
+    natives = [_natives(n, fact, survey) for n, fact in enumerate(facts)]
     effects = [_effects(n, survey) if survey.own[n] >= 0 else [] for n in range(len(facts))]
     asked = dict.fromkeys((t, s) for n in range(len(facts)) for t in effects[n] for s in natives[n])
     prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for t, s in asked]
-    said = dict(zip(asked, ask(em, prompts), strict=True)) if prompts else {}
+    said = dict(zip(asked, ask(em, prompts), strict=True))
     result = []
     for n, fact in enumerate(facts):
         found: dict[int, Belief] = {}
@@ -49,12 +48,7 @@ def implied(
             ):
                 before, after = survey.templates[t]
                 found[t] = Belief(before + fact.subject + after, fact.subject, answer, 1.0)
-        first: list[int] = []
-        for t in found:
-            if all(survey.relation[t] != survey.relation[u] for u in first):
-                first.append(t)
-        order = [*first, *(t for t in found if t not in first)]
-        result.append(tuple(found[t] for t in order[:most]))
+        result.append(tuple(found[t] for t in survey.varied(list(found))[:most]))
     return tuple(result)
 
 
@@ -68,16 +62,12 @@ def _common(said: Sequence[Belief]) -> str:
     return next(b.answer for b in sure if normalise(b.answer) == common)
 
 
-def _natives(n: int, fact: Fact, survey: Survey, others: Others) -> list[str]:
-    """Subjects that already answer the fact's own template with its target."""
+def _natives(n: int, fact: Fact, survey: Survey) -> list[str]:
+    """Subjects that already give the fact's target in some phrasing of its relation."""
     if survey.own[n] < 0:
         return []
-    own, target = survey.relation[survey.own[n]], normalise(fact.target)
-    have = [
-        s for s, found in others.beliefs.items() if own in found and normalise(found[own].answer) == target
-    ]
-    have += [s for s, answer in survey.answers(own).items() if normalise(answer) == target]
-    return list(dict.fromkeys(s for s in have if s != fact.subject))[:NATIVES]
+    known, target = survey.known(survey.relation[survey.own[n]]), normalise(fact.target)
+    return [s for s, answer in known.items() if normalise(answer) == target and s != fact.subject][:NATIVES]
 
 
 def _effects(n: int, survey: Survey) -> list[int]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from hubedit.edit.templates import Template
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
-from hubedit.model.score import scores
+from hubedit.model.score import likelihoods
 from hubedit.model.tokens import encode, pad
 
 KIND_ROWS = 256
@@ -44,7 +44,7 @@ def next_token(em: EditableModel, texts: Sequence[str]) -> Tensor:
     return em.head_logits(hidden[at, batch.lengths - 1]).float().softmax(-1)
 
 
-def fitting(
+def suited(
     em: EditableModel, templates: Sequence[Template], subjects: Sequence[str]
 ) -> tuple[tuple[bool, ...], ...]:
     """[t][i]: whether subject i is of the kind of the subjects that template t is about."""
@@ -68,10 +68,15 @@ def _expected(em: EditableModel, pairs: Sequence[tuple[Template, str]]) -> list[
     """The log-probability of a template's first words after the subject, pair by pair."""
     asked = [(t.before + s, _beginning(t.after)) for t, s in pairs]
     once = list(dict.fromkeys(asked))  # many templates begin alike
-    prompts, words = [prompt for prompt, _ in once], [after for _, after in once]
-    found = {
-        pair: score.logp * score.tokens for pair, score in zip(once, scores(em, prompts, words), strict=True)
-    }
+    rows, starts = [], []
+    for prompt, words in once:
+        short, whole = encode(em.tokenizer, prompt).ids, encode(em.tokenizer, prompt + words).ids
+        rows.append(whole)
+        # as it stands in the text, where the subject's last token may have merged with what follows
+        starts.append(
+            next((i for i, (a, b) in enumerate(zip(short, whole, strict=False)) if a != b), len(short))
+        )
+    found = dict(zip(once, likelihoods(em, rows, starts), strict=True))
     return [found[pair] for pair in asked]
 
 

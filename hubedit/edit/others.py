@@ -15,13 +15,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hubedit.edit.essence import CONFIDENT, Belief, Survey, batch_templates
-from hubedit.edit.kinds import fitting
-from hubedit.edit.templates import ANSWER_TOKENS, Template
+from hubedit.edit.essence import CONFIDENT, Belief, Survey, ask, batch_templates
+from hubedit.edit.kinds import suited
+from hubedit.edit.templates import Template
 from hubedit.facts import Fact
 from hubedit.facts.answers import mentions, normalise, unspaced
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import answers
 
 MOST_WORDS = 6
 MOST_LETTERS = 80
@@ -81,9 +80,9 @@ class Others:
     beliefs: Mapping[str, Mapping[int, Belief]]
     edited: frozenset[int] = frozenset()
 
-    def answers(self) -> tuple[Mapping[int, str], ...]:
-        """Each subject's answers."""
-        return tuple({t: b.answer for t, b in own.items()} for own in self.beliefs.values())
+    def said(self) -> Mapping[str, Mapping[int, str]]:
+        """The answers alone."""
+        return {s: {r: b.answer for r, b in own.items()} for s, own in self.beliefs.items()}
 
     def sample(self, seed: int) -> tuple[Belief, ...]:
         """Up to `TEMPLATES_EACH` of each subject's that the batch edits for others."""
@@ -103,7 +102,7 @@ def companions(em: EditableModel, facts: Sequence[Fact], texts: Sequence[str], w
         return []
     templates = batch_templates(facts)
     found = named(texts, [(t.before, t.after) for t in templates], own)
-    kinds = fitting(em, templates, found) if found else ()
+    kinds = suited(em, templates, found) if found else ()
     asked: dict[str, str] = {}
     for i, s in enumerate(found):
         for t, row in zip(templates, kinds, strict=True):
@@ -119,19 +118,22 @@ def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequ
     subjects = named(texts, survey.templates, sorted({f.subject for f in facts}))
     if not subjects:
         return Others({})
+    edited = frozenset(survey.relation[t] for t in survey.own if t >= 0)
     about = [
-        tuple(b.subject for b, fits in zip(beliefs, row, strict=True) if fits)
+        tuple(dict.fromkeys(b.subject for b, fits in zip(beliefs, row, strict=True) if fits))
         for beliefs, row in zip(survey.beliefs, survey.fits, strict=True)
     ]
     asked = [t for t in range(len(about)) if about[t]]
-    kinds = fitting(em, [Template(*survey.templates[t], about[t]) for t in asked], subjects)
-    edited = frozenset(survey.relation[t] for t in survey.own if t >= 0)
+    if not asked:
+        return Others({}, edited)
+    kinds = suited(em, [Template(*survey.templates[t], about[t]) for t in asked], subjects)
     # the first phrasing of each relation that is about this kind
     first: dict[tuple[str, int], int] = {}
     for i, s in enumerate(subjects):
-        own = {
-            survey.relation[t]: t for t, row in zip(reversed(asked), reversed(kinds), strict=True) if row[i]
-        }
+        own: dict[int, int] = {}
+        for t, row in zip(asked, kinds, strict=True):
+            if row[i]:
+                own.setdefault(survey.relation[t], t)
         # whoever has no edited relation shows nothing about one
         first |= {(s, relation): t for relation, t in own.items() if edited & own.keys()}
     prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for (s, _), t in first.items()]
@@ -140,9 +142,3 @@ def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequ
         if belief.confidence >= CONFIDENT:
             found.setdefault(s, {})[relation] = belief
     return Others(found, edited)
-
-
-def ask(em: EditableModel, prompts: Sequence[tuple[str, str]]) -> list[Belief]:
-    """What the model answers to prompts (text, subject), and how sure it is."""
-    said = answers(em, [prompt for prompt, _ in prompts], ANSWER_TOKENS)
-    return [Belief(*asked, a.text, a.confidence) for asked, a in zip(prompts, said, strict=True)]

@@ -37,8 +37,6 @@ def greedy(
     out all the same, the batch is halved. Works inside `applied`. Raises TokenError when a prompt and
     its continuation do not fit the model's context.
     """
-    if max_new_tokens < 1:
-        return ["" for _ in prompts]
     ids = _encoded(em, prompts, max_new_tokens)
     made = _continued(em, ids, max_new_tokens, batch_tokens, None)
     return [_text(em, own, new) for own, new in zip(ids, made, strict=True)]
@@ -54,8 +52,13 @@ def answers(
     found = []
     for row, (own, new) in enumerate(zip(ids, made, strict=True)):
         text = clip(_text(em, own, new))
-        sure = logp[row][: _tokens_of(em, own, new, text)]
-        found.append(Answer(text, exp(sum(sure) / len(sure)), exp(sure[0])) if text else Answer(""))
+        if not text:
+            found.append(Answer(""))
+            continue
+        # the tokens that it takes to say it: what comes after the sentence does not count
+        count = next(n for n in range(1, len(new) + 1) if clip(_text(em, own, new[:n])) == text)
+        sure = logp[row][:count]
+        found.append(Answer(text, exp(sum(sure) / count), exp(sure[0])))
     return found
 
 
@@ -79,6 +82,8 @@ def _continued(
 ) -> list[list[int]]:
     """The new tokens of each row; `logp`, where it is given, learns their log-probabilities."""
     made: list[list[int]] = [[] for _ in ids]
+    if new < 1:
+        return made
     with _own_settings(em, new), torch.no_grad():
         pending = _batches(ids, new, batch_tokens)
         while pending:
@@ -94,14 +99,6 @@ def _continued(
             if logp is not None:
                 logp |= dict(zip(rows, torch.stack(steps, 1).tolist(), strict=True))
     return made
-
-
-def _tokens_of(em: EditableModel, prompt: Sequence[int], new: Sequence[int], answer: str) -> int:
-    """How many of the new tokens it takes to say the answer."""
-    for count in range(1, len(new)):
-        if _text(em, prompt, new[:count]).lstrip().startswith(answer):
-            return count
-    return len(new)
 
 
 def _batches(ids: Sequence[Sequence[int]], new: int, budget: int) -> list[list[int]]:

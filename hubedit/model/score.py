@@ -18,13 +18,11 @@ _POSITIONS = 512  # rows of logits at once: a vocabulary of 150,000 makes 300 MB
 @dataclass(frozen=True)
 class Score:
     """Of one answer after one prompt: `logp` the mean log-probability of its tokens, `first` the
-    probability of its first token, `rank` the first token's rank (1 = the most likely), `tokens` how many
-    there are."""
+    probability of its first token, `rank` the first token's rank (1 = the most likely)."""
 
     logp: float
     first: float
     rank: int
-    tokens: int = 1
 
 
 @torch.no_grad()
@@ -45,9 +43,26 @@ def scores(
         at = 0
         for i in part:
             own = logp[at : at + len(pairs[i][1])]
-            result[i] = Score(sum(own) / len(own), exp(own[0]), ranks[at], len(own))
+            result[i] = Score(sum(own) / len(own), exp(own[0]), ranks[at])
             at += len(own)
     return [result[i] for i in range(len(pairs))]
+
+
+@torch.no_grad()
+def likelihoods(
+    em: EditableModel, rows: Sequence[Sequence[int]], starts: Sequence[int], tokens: int = 8192
+) -> list[float]:
+    """The log-probability of each token row from place `starts[i]` on; a first token counts 0."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    result = [0.0] * len(rows)
+    for part in _parts(order, [len(row) for row in rows], tokens):
+        places = [(max(starts[i], 1) - 1, tuple(rows[i][max(starts[i], 1) :])) for i in part]
+        logp, _ = _answers(em, [rows[i] for i in part], places)
+        at = 0
+        for i, (_, answer) in zip(part, places, strict=True):
+            result[i] = sum(logp[at : at + len(answer)])
+            at += len(answer)
+    return result
 
 
 @torch.no_grad()

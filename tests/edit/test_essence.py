@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import pytest
+
 from hubedit.edit.essence import Belief, Survey, choose, survey
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.generate import answers, greedy
 from tests.edit.editing import FACTS
 
 Editable = Callable[..., EditableModel]
@@ -124,7 +126,8 @@ def test_what_another_fact_of_the_batch_edits_is_not_preserved() -> None:
 def test_other_subjects_show_an_implication_that_the_batch_is_too_small_for() -> None:
     small = made([["Lyon", "Rome"], ["France", "Italy"], ["chess", "golf"]])
     assert not small.follows(0, 1)
-    others = tuple({0: t, 1: COUNTRY[t], 2: s} for t, s in zip(TOWNS * 2, SPORTS + SPORTS[::-1], strict=True))
+    told = zip(TOWNS * 2, SPORTS + SPORTS[::-1], strict=True)
+    others = {f"o{n}": {0: t, 1: COUNTRY[t], 2: s} for n, (t, s) in enumerate(told)}
     found = replace(small, others=others)
     assert found.follows(0, 1)
     assert not found.follows(0, 2)
@@ -156,7 +159,8 @@ def test_a_survey_asks_every_template_of_the_subjects_that_it_fits(editable: Edi
             assert (belief.prompt, belief.subject) == (before + fact.subject + after, fact.subject)
             said = clip(greedy(em, [belief.prompt], 8)[0])
             assert belief.answer == (said if found.fits[t][n] else "")
-            assert (0 < belief.confidence <= 1) if belief.answer else belief.confidence == 0
+            sure = answers(em, [belief.prompt], 8)[0].confidence if found.fits[t][n] else 0.0
+            assert belief.confidence == pytest.approx(sure, rel=1e-3)
 
 
 def test_facts_of_one_template_are_asked_once(editable: Editable) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from hubedit.edit import hops as module
 from hubedit.edit.essence import Belief, Survey
 from hubedit.edit.hops import Hops, second_hops
-from hubedit.edit.others import Others
 from hubedit.edit.templates import Template
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 
-EM: EditableModel = None  # type: ignore[assignment]
+EM: EditableModel = SimpleNamespace(tokenizer=None)  # type: ignore[assignment]
 TEMPLATES = (("", " was born in"), ("", " pays in"), ("", " plays"))
 MONEY = {"Paris": "euro", "London": "pound", "Tokyo": "yen", "Delhi": "rupee", "Oslo": "krone"}
 HOMES = {"Ada": "Paris", "Bea": "London", "Cyd": "Tokyo", "Dan": "Delhi"}
@@ -52,13 +52,14 @@ def model(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module, "tell", lambda em, answers, seed, n: {a: [""] for a in answers})
     monkeypatch.setattr(module, "mine", lambda em, heard, most: ABOUT if "" in heard else ())
-    monkeypatch.setattr(module, "fitting", lambda em, ts, answers: tuple((True,) * len(answers) for _ in ts))
+    monkeypatch.setattr(module, "suited", lambda em, ts, answers: tuple((True,) * len(answers) for _ in ts))
     monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr(module, "encode", lambda tokenizer, text: SimpleNamespace(ids=text.split()))
     return asked
 
 
 def test_what_the_model_says_of_the_answer_is_what_follows(model: list[str]) -> None:
-    found = second_hops(EM, FACTS, surveyed(), Others({}), [], 0)
+    found = second_hops(EM, FACTS, surveyed(), [], 0)
     assert found.bridge == {(0, 1): 0}, "the money follows from the home, the game does not"
     assert found.beyond(0, 1, " Oslo") == "krone", "though nobody lives there"
     assert found.beyond(0, 1, "Rome") == found.beyond(0, 2, "Oslo") == ""
@@ -71,22 +72,51 @@ def test_what_the_model_says_of_the_answer_is_what_follows(model: list[str]) -> 
 def test_people_who_share_an_answer_and_differ_beyond_it_deny_a_hop(model: list[str]) -> None:
     """Companies sit in capitals mostly; where they sit does not follow from their country."""
     many = {f"p{n}": {0: "Paris", 1: MONEY["Paris"] if n < 2 else f"coin {n}"} for n in range(5)}
-    around = Others({w: {t: Belief(w, w, a, 0.9) for t, a in said.items()} for w, said in many.items()})
-    survey = replace(surveyed(), others=around.answers())
-    assert second_hops(EM, FACTS, survey, around, [], 0).bridge == {}
+    survey = replace(surveyed(), others=many)
+    assert second_hops(EM, FACTS, survey, [], 0).bridge == {}
 
 
 def test_others_help_to_see_a_hop(model: list[str]) -> None:
     one = replace(surveyed(), beliefs=tuple(row[:1] for row in surveyed().beliefs), own=(0,))
-    assert second_hops(EM, FACTS[:1], one, Others({}), [], 0).bridge == {}
-    around = Others({
-        who: {t: Belief(who, who, a, 0.9) for t, a in {0: HOMES[who], 1: MONEY[HOMES[who]]}.items()}
-        for who in HOMES
-    })  # fmt: skip
-    assert (0, 1) in second_hops(EM, FACTS[:1], one, around, [], 0).bridge
+    assert second_hops(EM, FACTS[:1], one, [], 0).bridge == {}
+    around = {who: {0: town, 1: MONEY[town]} for who, town in HOMES.items()}
+    assert (0, 1) in second_hops(EM, FACTS[:1], replace(one, others=around), [], 0).bridge
 
 
 def test_without_an_edited_relation_nothing_is_asked(model: list[str]) -> None:
     nothing = replace(surveyed(), own=(-1,) * 4)
-    assert second_hops(EM, FACTS, nothing, Others({}), [], 0) == Hops()
+    assert second_hops(EM, FACTS, nothing, [], 0) == Hops()
     assert not model
+
+
+def test_the_order_of_facts_does_not_matter_nor_how_many_there_are(model: list[str]) -> None:
+    many = [Fact("Ada was born in", "Ada", f" town {n}") for n in range(100)]
+    answers = ("Paris", "euro", "go")
+    said = [Belief(f"Ada{t[1]}", "Ada", a, 0.9) for t, a in zip(TEMPLATES, answers, strict=True)]
+    survey = replace(surveyed(), beliefs=tuple((b,) * 100 for b in said), own=(0,) * 100)
+    survey = replace(survey, others={who: {0: town, 1: MONEY[town]} for who, town in HOMES.items()})
+    found = second_hops(EM, many, survey, [], 0)
+    asked = list(model)
+    assert found.bridge == {(0, 1): 0} and "Town 99 trades in" in asked
+    model.clear()
+    assert second_hops(EM, many[::-1], survey, [], 0) == found and model == asked
+
+
+def test_a_target_that_is_a_sentence_is_no_name(model: list[str]) -> None:
+    long = [Fact("Ada was born in", "Ada", " " + "very " * 40 + "far away"), *FACTS[1:]]
+    assert second_hops(EM, long, surveyed(), [], 0).bridge == {(0, 1): 0}
+    assert not any("far away" in prompt for prompt in model)
+
+
+def test_a_sentence_begins_with_a_capital_and_words_before_an_answer_are_read_in_the_text(
+    model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = Template("People in ", " trade in", ("the Hague",))
+    monkeypatch.setattr(module, "mine", lambda em, heard, most: ABOUT if "" in heard else (behind,))
+    homes = {who: {0: f"the {town}"} for who, town in HOMES.items()}
+    survey = replace(surveyed(), beliefs=tuple(row[:0] for row in surveyed().beliefs), own=(), others=homes)
+    assert second_hops(EM, [], survey, [], 0) == Hops(), "nothing is edited"
+    survey = replace(surveyed(), others=homes | {who: {0: f"the {t}"} for who, t in HOMES.items()})
+    row = tuple(Belief(b.prompt, b.subject, f"the {b.answer}", 0.9) for b in surveyed().beliefs[0])
+    second_hops(EM, FACTS, replace(survey, beliefs=(row, *surveyed().beliefs[1:])), [], 0)
+    assert "The Paris trades in" in model and "People in the Paris trade in" in model

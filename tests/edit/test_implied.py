@@ -36,7 +36,7 @@ OTHERS = Others({who: {t: belief(t, who, a) for t, a in answers(who).items()} fo
 def surveyed() -> Survey:
     """Ada was born in Rome."""
     beliefs = tuple((belief(t, "Ada", a),) for t, a in enumerate(["Rome", "Italy", "go"]))
-    return replace(Survey(TEMPLATES, beliefs, (0,)), others=OTHERS.answers())
+    return replace(Survey(TEMPLATES, beliefs, (0,)), others=OTHERS.said())
 
 
 @pytest.fixture
@@ -68,23 +68,21 @@ def test_those_who_have_the_new_answer_tell_what_follows(
     natives: Callable[[Mapping[str, str]], list[str]],
 ) -> None:
     asked = natives({})
-    (found,) = implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 4)
+    (found,) = implied(EM, facts("Lyon"), surveyed(), Hops(), 4)
     assert [(b.prompt, b.answer) for b in found] == [("Ada comes from the country of", "France")]
     assert asked and all(PEOPLE[who][0] == "Lyon" for who in asked)
-    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 0) == ((),)
+    assert implied(EM, facts("Lyon"), surveyed(), Hops(), 0) == ((),)
 
 
 def test_what_stays_true_or_is_doubtful_or_unknown_is_not_demanded(
     natives: Callable[[Mapping[str, str]], list[str]],
 ) -> None:
     natives({"p0": "Spain", "p4": "Peru"})
-    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 4) == ((),), "two of four say otherwise"
+    assert implied(EM, facts("Lyon"), surveyed(), Hops(), 4) == ((),), "two of four say otherwise"
     natives(dict.fromkeys(PEOPLE, "Italy"))
-    assert implied(EM, facts("Lyon"), surveyed(), OTHERS, Hops(), 4) == ((),), "nothing changes"
-    assert implied(EM, facts("Oslo"), surveyed(), OTHERS, Hops(), 4) == ((),), (
-        "nobody is known to be from there"
-    )
-    assert implied(EM, facts("Lyon"), replace(surveyed(), own=(-1,)), OTHERS, Hops(), 4) == ((),)
+    assert implied(EM, facts("Lyon"), surveyed(), Hops(), 4) == ((),), "nothing changes"
+    assert implied(EM, facts("Oslo"), surveyed(), Hops(), 4) == ((),), "nobody is known to be from there"
+    assert implied(EM, facts("Lyon"), replace(surveyed(), own=(-1,)), Hops(), 4) == ((),)
 
 
 def test_what_the_batch_itself_says_is_not_guessed(
@@ -94,7 +92,7 @@ def test_what_the_batch_itself_says_is_not_guessed(
     natives({})
     two = replace(surveyed(), beliefs=tuple((row[0], row[0]) for row in surveyed().beliefs), own=(0, 1))
     both = [*facts("Lyon"), Fact("Ada comes from the country of", "Ada", "Spain")]
-    assert implied(EM, both, two, OTHERS, Hops(), 4) == ((), ())
+    assert implied(EM, both, two, Hops(), 4) == ((), ())
 
 
 def test_the_models_word_on_the_new_answer_needs_nobody_who_has_it(
@@ -102,6 +100,12 @@ def test_the_models_word_on_the_new_answer_needs_nobody_who_has_it(
 ) -> None:
     asked = natives({})
     said = ({"oslo": Belief("Oslo lies in", "Oslo", "Norway", 0.9)},)
-    (found,) = implied(EM, facts("Oslo"), surveyed(), OTHERS, Hops({(0, 1): 0}, said), 4)
+    (found,) = implied(EM, facts("Oslo"), surveyed(), Hops({(0, 1): 0}, said), 4)
     assert [(b.prompt, b.answer) for b in found] == [("Ada comes from the country of", "Norway")]
     assert not asked
+    hops = Hops({(0, 1): 0}, ({"lyon": Belief("Lyon lies in", "Lyon", "Gaul", 0.9)},))
+    (found,) = implied(EM, facts("Lyon"), surveyed(), hops, 4)
+    assert [b.answer for b in found] == ["France"], "those who were born there know better"
+    natives({"p0": "Spain", "p4": "Peru"})
+    (found,) = implied(EM, facts("Lyon"), surveyed(), hops, 4)
+    assert [b.answer for b in found] == ["Gaul"], "unless they do not agree"

@@ -56,8 +56,8 @@ def test_a_template_is_not_about_subjects_after_which_its_words_surprise(
     monkeypatch.setattr(kinds, "_expected", lambda em, pairs: [expected[s] for _, s in pairs])
     em: EditableModel = None  # type: ignore[assignment]
     born = Template("", " was born in", ("Ada", "Bea"))
-    assert kinds.fitting(em, [born], ["Cyd", "Ulm", "Ada"]) == ((True, False, True),)
-    assert kinds.fitting(em, [Template("I met ", "", ("Ada",))], ["Ulm"]) == ((True,),), "no words to expect"
+    assert kinds.suited(em, [born], ["Cyd", "Ulm", "Ada"]) == ((True, False, True),)
+    assert kinds.suited(em, [Template("I met ", "", ("Ada",))], ["Ulm"]) == ((True,),), "no words to expect"
 
 
 def test_the_bundled_model_expects_a_city_to_lie_somewhere_and_a_person_to_be_born() -> None:
@@ -66,7 +66,7 @@ def test_the_bundled_model_expects_a_city_to_lie_somewhere_and_a_person_to_be_bo
     em = load(str(model_path()), device="cpu")
     lies = Template("", " lies in the country of", ("Vienna", "Bangkok", "Prague"))
     born = Template("", " was born in the country of", ("Marie Curie", "Franz Schubert", "Jules Verne"))
-    found = kinds.fitting(em, [lies, born], ["Lisbon", "Hamburg", "Audrey Hepburn", "Raphael"])
+    found = kinds.suited(em, [lies, born], ["Lisbon", "Hamburg", "Audrey Hepburn", "Raphael"])
     assert found == ((True, True, False, False), (False, False, True, True))
 
 

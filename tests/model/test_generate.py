@@ -170,15 +170,26 @@ def test_answers_are_the_first_sentence_and_as_sure_as_the_model_is(family: str,
         assert answer.text or (answer.confidence, answer.first) == (0.0, 0.0)
 
 
-def test_only_the_answers_own_tokens_count(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("said", "then", "answer"),
+    [
+        (" Rome", ". It is", "Rome"),
+        (" Rome", "", "Rome"),
+        (' "Rome."', " Then", '"Rome"'),
+        (" Rome\n", "Milan", "Rome"),
+    ],
+)
+def test_only_the_answers_own_tokens_count(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch, said: str, then: str, answer: str
+) -> None:
     em = editable("gpt2")
-    new = [[*encode(em.tokenizer, " Rome").ids, *encode(em.tokenizer, ". It is").ids]]
-    sure = [0.0] * len(encode(em.tokenizer, " Rome").ids) + [-9.0] * 9
+    own = encode(em.tokenizer, said).ids
+    after = encode(em.tokenizer, then).ids if then else ()
 
     def continued(*given: Any) -> list[list[int]]:
-        given[-1][0] = sure
-        return new
+        given[-1][0] = [0.0] * len(own) + [-9.0] * len(after)
+        return [[*own, *after]]
 
     monkeypatch.setattr(generate, "_continued", continued)
     (found,) = answers(em, ["The capital of Italy is"], 6)
-    assert (found.text, found.confidence, found.first) == ("Rome", 1.0, 1.0)
+    assert (found.text, found.confidence, found.first) == (answer, 1.0, 1.0)

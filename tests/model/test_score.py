@@ -11,7 +11,7 @@ import torch
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import applied, replaced, run
-from hubedit.model.score import perplexity, scores
+from hubedit.model.score import likelihoods, perplexity, scores
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode, pad
 from tests.model.test_hooks import random_factors
@@ -42,6 +42,21 @@ def test_scores_are_those_of_one_pass_at_a_time(family: str, editable: Editable)
             assert found.logp == pytest.approx(logp, abs=1e-4)
             assert found.first == pytest.approx(first, abs=1e-5)
             assert found.rank == rank
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_likelihood_of_a_rows_end_is_the_sum_of_its_tokens(family: str, editable: Editable) -> None:
+    em = editable(family)
+    rows, starts, expected = [], [], []
+    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+        ids, label = encode(em.tokenizer, prompt).ids, continuation(em.tokenizer, prompt, answer)
+        rows.append((*ids, *label))
+        starts.append(len(ids))
+        expected.append(by_hand(em, prompt, answer)[0] * len(label))
+    for tokens in (8192, 1):
+        assert likelihoods(em, rows, starts, tokens) == pytest.approx(expected, abs=1e-3)
+    assert likelihoods(em, [rows[0][:1]], [0]) == [0.0], "nothing before it"
+    assert likelihoods(em, [], []) == []
 
 
 @torch.no_grad()
