@@ -53,10 +53,11 @@ def likelihoods(
     em: EditableModel, rows: Sequence[Sequence[int]], starts: Sequence[int], tokens: int = 8192
 ) -> list[float]:
     """The log-probability of each token row from place `starts[i]` on; a first token counts 0."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    starts = [max(start, 1) for start in starts]
+    order = sorted((i for i, s in enumerate(starts) if s < len(rows[i])), key=lambda i: len(rows[i]))
     result = [0.0] * len(rows)
     for part in _parts(order, [len(row) for row in rows], tokens):
-        places = [(max(starts[i], 1) - 1, tuple(rows[i][max(starts[i], 1) :])) for i in part]
+        places = [(starts[i] - 1, tuple(rows[i][starts[i] :])) for i in part]
         logp, _ = _answers(em, [rows[i] for i in part], places)
         at = 0
         for i, (_, answer) in zip(part, places, strict=True):
