@@ -67,8 +67,8 @@ class TargetConfig:
     decay: float = 1e-3
     kl: float = 0.25
     essence: int = 8
-    told: int = 6
-    implied: int = 8
+    told: int = 4
+    implied: int = 4
     contexts: int = 5
     loss: float = 0.1
     patience: int = 0

@@ -99,7 +99,7 @@ def apply(
         int | None, Option("--rank", min=0, help="Truncate to this rank; 0 is exact.  [default: 0]")
     ] = None,
     polish: Annotated[
-        int | None, Option("--polish", min=0, help="Steps of descent after the solve.  [default: 16]")
+        int | None, Option("--polish", min=0, help="Steps of descent after the solve.  [default: 32]")
     ] = None,
     repair: Annotated[
         int | None, Option("--repair", min=0, help="Rounds for facts that fail.  [default: 2]")

@@ -141,7 +141,7 @@ def _summary(s: Summary, fitted: Fit | None, every: bool) -> RenderableType:
         parts.append(Text(f"and {len(s.modules) - len(modules)} more (--all)"))
     if s.facts:
         shown = s.facts if every else s.facts[:_FACTS]
-        parts += [Text(), table(("prompt", "target", "before"), _facts(shown))]
+        parts += [Text(), table(("prompt", "target", "ground truth"), _facts(shown))]
         if len(shown) < len(s.facts):
             parts.append(Text(f"and {len(s.facts) - len(shown)} more (--all)"))
     if fitted is not None:
@@ -176,7 +176,7 @@ def _stack(stack: Stack, every: bool, changed: list[str]) -> RenderableType:
     facts = [(n, *row) for n, m in enumerate(stack.members, 1) for row in _facts(m.patch.facts)]
     shown = facts if every else facts[:_FACTS]
     if shown:
-        parts += [Text(), table(("patch", "prompt", "target", "before"), shown)]
+        parts += [Text(), table(("patch", "prompt", "target", "ground truth"), shown)]
     if len(shown) < len(facts):
         parts.append(Text(f"and {len(facts) - len(shown)} more (--all)"))
     return Group(*parts)

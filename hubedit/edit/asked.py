@@ -8,8 +8,9 @@ and about other subjects.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 from hubedit.config import EditConfig
 from hubedit.edit.essence import GENERIC, Belief, Survey, batch_templates, choose, survey
@@ -49,6 +50,27 @@ class Asked:
     generic: tuple[Row, ...]
     others: tuple[Row, ...]
     probes: Probes
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `from_json` makes the same."""
+        kinds = ("rows", "told", "preserved", "generic", "others")
+        rows = {kind: [astuple(r) for r in getattr(self, kind)] for kind in kinds}
+        return {**rows, "text": self.probes.text, "weight": self.probes.weight}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Asked:
+        """Raises KeyError, TypeError or ValueError when it is not what `to_json` gave."""
+
+        def made(kind: str) -> tuple[Row, ...]:
+            return tuple(
+                Row(fact, tuple(ids), last, tuple(labels), keep)
+                for fact, ids, last, labels, keep in data[kind]
+            )
+
+        rows, told, preserved, others = made("rows"), made("told"), made("preserved"), made("others")
+        text = tuple(map(tuple, data["text"]))
+        probes = Probes((*rows, *told), preserved, others, text, data["weight"])
+        return cls(rows, told, preserved, made("generic"), others, probes)
 
     @property
     def all_rows(self) -> list[Row]:

@@ -9,7 +9,7 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.asked import PARTS, Asked, prepare
+from hubedit.edit.asked import Asked
 from hubedit.edit.methods.batches import in_batches
 from hubedit.edit.methods.table import RUNS
 from hubedit.edit.polish import polish
@@ -18,7 +18,7 @@ from hubedit.edit.repair import repair
 from hubedit.edit.result import Clock, Edit, check_collapse, judge_collapse
 from hubedit.edit.search import Found, on_device, search
 from hubedit.edit.spread import Budget, Spreader, threshold
-from hubedit.edit.stages import TEXT_ROWS, Job, cached_targets, measure
+from hubedit.edit.stages import TEXT_ROWS, Job, cached_survey, cached_targets, measure
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
@@ -50,9 +50,7 @@ def compute(
 def joint(job: Job) -> Edit:
     """Attention and MLP together, as docs/method.md tells it."""
     em, facts, config, ground, progress = job.em, job.facts, job.config, job.ground, job.progress
-    progress.start("survey", PARTS, "parts")
-    asked = prepare(em, facts, config, ground.corpus, ground.text, job.kept, progress.advance)
-    progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts")
+    asked = cached_survey(job)
     job.clock.lap("survey")
 
     targets = cached_targets(job, asked.all_rows, ground.layers[-1])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, to_dict
+from hubedit.edit.asked import PARTS, Asked, prepare
 from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
 from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.depth import last_layer, window
@@ -26,9 +27,10 @@ from hubedit.linalg import Moments
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.presets import METHODS
-from hubedit.progress import Progress, Silent
+from hubedit.progress import Progress
 
 TEXT_ROWS = 48
+_FORMAT = 1  # goes up when a change in the survey or in the trial of depth gives other results
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def measure(
     corpus: list[Sequence[int]] = []
     if config.method == "intattn":
         seen = min(needed_tokens(em, config.stats), READ)
-        corpus = [*token_rows(em, config.stats, seen, cache, Silent()), *text]
+        corpus = [*token_rows(em, config.stats, seen, cache, progress), *text]
     clean = read_text(em, text)
     clock.lap("statistics")
     return Ground(traced, layers, alpha, moments, text, corpus, clean)
@@ -134,7 +136,21 @@ def locate_sites(
     else:
         # every method gets the layers that the joint method would: what differs is the method
         depth = config.targets if config.method == "intattn" else TargetConfig()
-        last, _ = last_layer(em, facts, mlp, depth, progress)
+        key = {
+            "format": _FORMAT,
+            "model": em.identity,
+            "dtype": str(em.dtype),
+            "device": em.device.type,
+            "facts": [_asked(f) for f in facts],
+            "mlp": mlp,
+            "targets": to_dict(depth),
+        }
+        entry = cache.load("depth", key)
+        if entry is None:
+            last, _ = last_layer(em, facts, mlp, depth, progress)
+            cache.save("depth", key, {}, {"layer": last})
+        else:
+            last = int(entry.record["layer"])
         layers = window(mlp, last, MOST_LAYERS)
     check_one_layer(config, layers)
     return traced, layers, alphas(attention, mlp, layers, setting)
@@ -147,6 +163,38 @@ def check_one_layer(config: EditConfig, layers: Sequence[int]) -> None:
             f"{config.method} edits one layer, and --layers gives {len(layers)}",
             f"give one, such as --layers {layers[0]}, or leave it out",
         )
+
+
+def cached_survey(job: Job) -> Asked:
+    """What is asked, from the cache or from the model."""
+    em, config, progress = job.em, job.config, job.progress
+    key = {
+        "format": _FORMAT,
+        "model": em.identity,
+        "dtype": str(em.dtype),
+        "device": em.device.type,
+        "facts": [_asked(f) for f in job.facts],
+        "kept": [_asked(f) for f in job.kept],
+        "targets": to_dict(config.targets),
+        "prefer": config.prefer,
+        "seed": config.seed,
+        "corpus": corpus_key(config.stats, em),
+    }
+    progress.start("survey", PARTS, "parts")
+    entry = job.cache.load("survey", key)
+    if entry is not None:
+        asked = Asked.from_json(entry.record["asked"])
+        progress.advance(PARTS)
+    else:
+        asked = prepare(em, job.facts, config, job.ground.corpus, job.ground.text, job.kept, progress.advance)
+        job.cache.save("survey", key, {}, {"asked": asked.to_json()})
+    progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts")
+    return asked
+
+
+def _asked(fact: Fact) -> list[str]:
+    """What a survey reads of a fact."""
+    return [fact.prompt, fact.subject, fact.target]
 
 
 def cached_targets(job: Job, rows: Sequence[Row], layer: int) -> Targets:

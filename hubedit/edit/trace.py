@@ -53,7 +53,10 @@ def trace(
     prompts, checked, known = _known(em, facts, config.max_facts, progress)
     prompts = prompts[: config.max_facts]
     if len(prompts) < min(_FEW, len(facts)):
-        progress.message(f"the model knows only {len(prompts)} of {checked} facts: the trace is uncertain")
+        progress.message(
+            f"the model answers only {len(prompts)} of {checked} facts with their ground truth (or, without "
+            "one, with anything): the trace is uncertain; more facts, or --layers and --alpha, would help"
+        )
     progress.start("tracing", len(prompts), "facts")
     scale = config.noise * subject_deviation(em, prompts)
     found = summed(_effects, em, prompts, config, scale, progress=progress)

@@ -115,7 +115,7 @@ def family_of(config: Any) -> Family:
             "edit the model's unquantised checkpoint, then quantise the result",
         )
     if any((getattr(config, field, None) or 0) > 1 for field in _EXPERT_COUNTS):
-        raise ModelError(f"{name} is a mixture of experts, which is not supported", _supported())
+        raise ModelError(f"{name} is a mixture of experts, which is not supported", _dense())
     if name == "gemma3":
         raise ModelError(
             "multimodal Gemma 3 is not supported",
@@ -126,6 +126,10 @@ def family_of(config: Any) -> Family:
         what = f"model family {name!r} is not supported" if name else "config.json names no model_type"
         raise ModelError(what, _supported())
     return family
+
+
+def _dense() -> str:
+    return f"take a dense model: {', '.join(sorted(FAMILIES))}"
 
 
 def _supported() -> str:

@@ -86,7 +86,8 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} is not supported", "one of: auto, cpu, cuda, cuda:1, mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"there is no device {name!r} here", f"{torch.cuda.device_count()} CUDA devices found"
+            f"there is no device {name!r} here",
+            f"{torch.cuda.device_count()} CUDA devices found; use --device auto or cpu",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("there is no device 'mps' here", "use auto or cpu")

@@ -103,7 +103,9 @@ def test_the_base_is_the_same_when_a_stage_raises(
     def broken(*args: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages if stage in ("second_moments", "optimise") else module, stage, broken)
+    monkeypatch.setattr(
+        stages if stage in ("second_moments", "prepare", "optimise") else module, stage, broken
+    )
     with pytest.raises(KeyboardInterrupt):
         compute(em, FACTS, config, cache=Cache(tmp_path))
     assert em.weights_hash() == before
@@ -120,9 +122,10 @@ def test_it_continues_from_the_finished_stages(
             compute(em, FACTS, config, cache=cache)
 
     def again(*args: Any, **more: Any) -> None:
-        raise AssertionError("the targets were in the cache")
+        raise AssertionError("it was in the cache")
 
-    monkeypatch.setattr(stages, "optimise", again)
+    for stage in ("optimise", "prepare", "last_layer"):
+        monkeypatch.setattr(stages, stage, again)
     compute(em, FACTS, replace(config, repair=0), cache=cache)
 
 

@@ -36,6 +36,22 @@ class Notices(Silent):
         self.texts.append(text)
 
 
+class Stages(Silent):
+    """Every finished stage: its name, and how much of it was expected and done."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int | None, int]] = []
+
+    def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
+        self.now, self.done = (stage, total), 0
+
+    def advance(self, amount: int = 1) -> None:
+        self.done += amount
+
+    def finish(self, note: str = "") -> None:
+        self.told.append((*self.now, self.done))
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     def build(family: str = "qwen2", tokenizer: TokenizerKind = "byte_bpe") -> EditableModel:
@@ -150,6 +166,22 @@ def test_generated_text_is_the_same_each_time_and_kept(
     assert token_rows(em, config, 3000, cache, Silent()) == first
     assert token_rows(em, config, 100, cache, Silent())[0] == first[0][:100]
     assert holdout_rows(em, config, 5, cache, Silent()) == held
+
+
+def test_text_that_is_written_is_told_and_text_from_the_cache_is_not(
+    make: Make, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, "_LENGTH", 32)
+    em, config, stages = make(), StatsConfig(), Stages()
+    token_rows(em, config, 500, cache, stages)
+    holdout_rows(em, config, 5, cache, stages)
+    assert stages.told == [("generating text", 500, 500), ("generating text to compare on", 5, 5)]
+    token_rows(em, config, 300, cache, stages)
+    holdout_rows(em, config, 3, cache, stages)
+    assert len(stages.told) == 2
+    # what was there already counts as done
+    token_rows(em, config, 3000, cache, stages)
+    assert stages.told[2] == ("generating text", 3000, 3000)
 
 
 def test_text_files(tmp_path: Path) -> None:
