@@ -11,6 +11,7 @@ from rich.text import Text
 from hubedit.cli.evaluated import summary
 from hubedit.cli.output import Output, mark, table
 from hubedit.cli.progress import duration
+from hubedit.report import about
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -104,6 +105,10 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
         *([("alpha", f"{alpha} ({record['alpha_from']})")] if shares else []),
         ("patch", f"{size(patch.size)}, rank {patch.rank}, {len(patch.factors)} weights"),
     ]
+    relative, norms = about.norms(record)
+    if relative and norms:
+        layer, kind, norm = max(norms, key=lambda found: found[2])
+        rows.append(("largest change", f"{norm:.2g} times the weight's own norm ({kind} of layer {layer})"))
     if "truncation" in record:
         kept = min(record["truncation"]["energy"].values())
         rows.append(("energy kept", f"at least {100 * kept:.2f} % a weight"))

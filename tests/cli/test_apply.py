@@ -54,7 +54,17 @@ def test_apply_writes_a_patch_and_shows_it(
     said = capsys.readouterr()
     for text in ("The capital of France is", "Rome", "->", "success", "generalisation", "exactly: "):
         assert text in said.out
-    for text in ("layers", "alpha", "0.3 (given)", "1, 2 (given)", "rank 8", "time", "peak memory", str(out)):
+    for text in (
+        "layers",
+        "alpha",
+        "0.3 (given)",
+        "1, 2 (given)",
+        "rank 8",
+        "time",
+        "peak memory",
+        "largest change",
+        str(out),
+    ):
         assert text in said.out
     patch = Patch.load(out)
     assert len(patch.facts) == 2
