@@ -154,10 +154,20 @@ def _answered(error: BaseException, repo: str, revision: str | None, doing: str)
         return Trouble(
             f"{repo} is gated", f"ask for access at {page}, then run `hf auth login`", "gated", status
         )
+    refused = Trouble(
+        "the Hub does not accept the token",
+        "run `hf auth login`, or set HF_TOKEN to a valid token",
+        "token",
+        status,
+    )
     if isinstance(error, hf.RepositoryNotFoundError):
+        # for a valid token it is 404, whether the repository is missing or somebody else's
+        if status == 401 and "authorization" in error.response.request.headers:
+            return refused
+        check = "check the spelling" if "/" in repo else f"give its owner too, as in you/{repo}"
         return Trouble(
             f"no repository {repo} on the Hub, and no such folder",
-            "check the spelling; for a private one run `hf auth login`",
+            f"{check}; for a private one run `hf auth login`",
             "missing",
             status,
         )
@@ -167,8 +177,7 @@ def _answered(error: BaseException, repo: str, revision: str | None, doing: str)
     if isinstance(error, hf.EntryNotFoundError):
         return Trouble(f"{repo} has no file that is needed: {said}", "", "file", status)
     if status == 401:
-        hint = "run `hf auth login`, or set HF_TOKEN to a valid token"
-        return Trouble("the Hub does not accept the token", hint, "token", status)
+        return refused
     if status in (402, 507) or (status in (403, 413) and any(word in said.lower() for word in _FULL)):
         hint = "make room at the Hub, push with --public, or choose another owner"
         return Trouble(f"the storage of {repo} is full: {said}", hint, "quota", status)

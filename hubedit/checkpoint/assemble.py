@@ -73,8 +73,8 @@ class Assembly:
                 (part / RECORD).write_text(to_text(done.record.to_json()), encoding="utf-8")
                 if self.card is not None:
                     (part / CARD).write_text(self.card(part), encoding="utf-8")
-            elif (self.source.folder / ORIGINALS / CARD).is_file():
-                shutil.copyfile(self.source.folder / ORIGINALS / CARD, part / CARD)
+            elif (card := self.origin.file(CARD)) is not None:
+                shutil.copyfile(card, part / CARD)
         shutil.rmtree(scratch, ignore_errors=True)
         progress.start("waiting for the disk")
         for name, way in written.files.items():

@@ -182,7 +182,7 @@ def prepare(
     options = options or MergeOptions()
     if not patches:
         raise ConfigError("there is no patch to merge", "name one or more patch folders")
-    _check_out(out, base.folder)
+    check_out(out, base.folder)
     stack = Stack.open(base.folder)
     # the model may be stored in that type already
     dtype = options.dtype if options.dtype and converted(stack.checkpoint, DTYPES[options.dtype]) else None
@@ -274,9 +274,9 @@ def _doubts(added: Sequence[Member]) -> Iterator[str]:
             )
 
 
-def _check_out(out: Path, base: Path) -> None:
-    place, model = out.resolve(), base.resolve()
-    if place == model or model in place.parents:
+def check_out(out: Path, base: Path | None = None) -> None:
+    """Raises ConfigError, CheckpointError where no model can be written. `base`: its folder, if known."""
+    if base is not None and base.resolve() in (out.resolve(), *out.resolve().parents):
         raise ConfigError(f"{out} is inside the base model's folder", "choose another place with --out")
     try:
         folder.check_free(out, RECORD, overwrite=False, what="merged model")

@@ -80,18 +80,44 @@ class Origin:
             remote = Remote(repo, commit, scratch, progress)
             yield f"{repo} on the Hub", remote.fetch
 
+    def file(self, name: str) -> Path | None:
+        """A small file of the base, such as its card, where it lies on this machine."""
+        places = [self.kept / ORIGINALS / name] if self.kept is not None else []
+        places += [self.given / name] if self.given is not None else []
+        cached = (_cached_file(repo, commit, name) for repo, commit in self.repos[:1])
+        return next((file for file in (*places, *cached) if file is not None and file.is_file()), None)
+
+
+def matching(given: Path, ref: str, tensors: Mapping[str, Touched]) -> dict[str, TensorEntry]:
+    """Where a given model has the base's bytes of the tensors; `ref`: how the user calls it.
+
+    Raises CheckpointError where it is another model.
+    """
+    found = Checkpoint.open(given).tensors
+    for name, touched in tensors.items():
+        if name not in found or not _same(found[name], touched):
+            what = "has other bytes than the record says" if name in found else "is not there"
+            raise CheckpointError(
+                f"{ref} is not the base: {name} {what}",
+                "give the model that the patches were merged into, or leave out --base; nothing was changed",
+            )
+    return {name: found[name] for name in tensors}
+
 
 def _cached(repo: str, commit: str, name: str, touched: Touched) -> TensorEntry | None:
+    file = _cached_file(repo, commit, touched.base_file)
+    return None if file is None else read_header(file).tensors.get(name)
+
+
+def _cached_file(repo: str, commit: str, name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        file = try_to_load_from_cache(repo, touched.base_file, revision=commit)
+        file = try_to_load_from_cache(repo, name, revision=commit)
     except HFValidationError:
         return None
-    if not isinstance(file, str):
-        return None
-    return read_header(Path(file)).tensors.get(name)
+    return Path(file) if isinstance(file, str) else None
 
 
 def _same(entry: TensorEntry, touched: Touched) -> bool:

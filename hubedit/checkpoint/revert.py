@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hubedit import folder
 from hubedit.checkpoint.assemble import Assembly, Card, Done
+from hubedit.checkpoint.carry import CARD
 from hubedit.checkpoint.merge import repositories, vanished
-from hubedit.checkpoint.origin import Origin
+from hubedit.checkpoint.origin import Origin, matching
 from hubedit.checkpoint.record import RECORD, Record, Touched
 from hubedit.checkpoint.stack import Member, Stack
 from hubedit.errors import CheckpointError, ConfigError
@@ -67,6 +68,9 @@ class Revert:
             )
         restored = self.restored
         lost = vanished(done.record) if done.record else ""
+        kept = self.found.originals or self.assembly.origin.given is not None
+        if done.record is None and not kept and not (self.path / CARD).exists():
+            lost = f"the base's {CARD} is not in the Hub's cache, so {self.path} has none; copy it there"
         return RevertResult(
             self.path,
             tuple(each.id for each in self.removed),
@@ -90,9 +94,9 @@ def prepare(
     """Finds what to take out of a merged model, and checks that the folder is what the merge wrote.
 
     One of `last` (the newest patch), `patch` (an id, or its beginning) and `everything`; with a single
-    patch in the stack none is needed. `base`: a model to take the base's bytes from, where no originals
-    were kept. A merge that converted the whole model keeps at least one patch. Raises CheckpointError,
-    PatchError, ConfigError.
+    patch in the stack none is needed. `base`: a model to take the base's bytes from; one with other bytes is
+    refused, also where the originals were kept. A merge that converted the whole model keeps at least one
+    patch. Raises CheckpointError, PatchError, ConfigError.
     """
     check_choice(last, patch, everything)
     path = Path(os.path.realpath(path))
@@ -133,7 +137,12 @@ def prepare(
             left,
             remaining(stack.record, left),
             changes,
-            Origin({}, path, base.folder if base else None, repositories(stack.record)),
+            Origin(
+                matching(base.folder, base.ref, changes) if base else {},
+                path,
+                base.folder if base else None,
+                repositories(stack.record),
+            ),
             in_place=True,
             card=card,
         ),

@@ -14,6 +14,8 @@ from hubedit.patch.owners import as_record, owners, without
 from hubedit.patch.pair import Factors
 
 _SHOWN = 5
+# what was measured with facts that are gone
+_OF_ALL_FACTS = ("metrics", "counts", "perplexity")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def _without(each: Member, gone: set[int]) -> Member | None:
             pairs[module], left[module] = smaller, tuple(place[fact] for fact in remaining)
     if not pairs:
         raise PatchError(f"{each.name or each.id} has facts without any rows", "make the patch again")
-    record = {**patch.record, "rows": as_record(left), "cut_from": each.id}
+    record = {key: value for key, value in patch.record.items() if key not in _OF_ALL_FACTS}
+    record |= {"rows": as_record(left), "cut_from": each.id}
     facts = tuple(patch.facts[n] for n in kept)
     smaller_patch = replace(patch, factors=Factors(pairs), record=record, facts=facts)
     modules = {tensor: module for tensor, module in each.modules.items() if module in pairs}

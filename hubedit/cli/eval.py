@@ -99,12 +99,14 @@ def eval(
     named: tuple[harness.Task, ...] = ()
     if tasks:
         named, task_path = harness.locate(tasks.split(","), task_path)
-        harness.require()
+        harness.require(named, task_path)
     target = _target(out)
     if target is not None and (limit or facts is not None or dataset):
         _check_sample(target)
     where = patch_folder(patch) if patch is not None else None
     edit = Patch.load(where) if where is not None else None
+    if merged is not None:
+        _check_merged(merged, edit)
     asked, remarks = _facts(edit, facts, dataset, limit)
     if not asked and not named and text == "none":
         raise ConfigError(
@@ -229,8 +231,32 @@ def _evaluated(
     }
 
 
+def _check_merged(merged: Path, edit: Patch | None) -> None:
+    """The merged model is there and beside a patch holds only that. Raises ConfigError, ModelError."""
+    from hubedit.checkpoint.record import Record
+    from hubedit.model.fetch import find
+    from hubedit.patch.identity import patch_id
+
+    if len(merged.parts) == 1 and not merged.exists():
+        raise ConfigError(f"no such folder: {merged}", "a Hub repository is written owner/name")
+    folder = find(str(merged)).folder
+    if edit is None:
+        return
+    record, own = Record.read(folder), patch_id(edit)[:12]
+    ids = [each.id for each in record.patches] if record else []
+    if ids == [own]:
+        return
+    what = f"{merged} holds {', '.join(ids)}, not this patch alone ({own})"
+    raise ConfigError(
+        what if ids else f"hubedit merged no patch into {merged}",
+        "give a folder of `hubedit merge PATCH --out DIR`, or leave out --patch",
+    )
+
+
 def _target(out: Path | None) -> Path | None:
     """The file that the report goes to. Raises ConfigError where there can be none."""
+    from tempfile import TemporaryFile
+
     if out is None:
         return None
     file = out if out.suffix == ".json" else out / "report.json"
@@ -238,6 +264,10 @@ def _target(out: Path | None) -> Path | None:
         if place.exists():
             if place.is_dir() is (place == file):
                 raise ConfigError(f"{place} is in the way of {file}", "choose another place with --out")
+            try:
+                TemporaryFile(dir=place if place.is_dir() else place.parent).close()
+            except OSError as error:
+                raise _unwritable(file, error) from error
             break
     return file
 
@@ -259,5 +289,9 @@ def _write(file: Path, report: Mapping[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, f"{as_json(report)}\n".encode())
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(f"cannot write {file}: {reason}", "choose another place with --out") from error
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(file: Path, error: OSError) -> ConfigError:
+    reason = error.strerror or str(error)
+    return ConfigError(f"cannot write {file}: {reason}", "choose another place with --out")

@@ -68,15 +68,15 @@ def _block(title: str, block: Mapping[str, Any], alone: bool) -> list[tuple[obje
     between = _flat(block.get("intervals_before" if alone else "intervals", {}))
     counts = _flat(block.get("n", {}))
     names = list(dict.fromkeys([*sides[1], *sides[0]]))
-    return [
-        (
-            f"{title}: {name.replace('_', ' ')}",
-            *(_percent(side.get(name)) for side in sides),
-            _percents(between.get(name)),
-            counts.get(name),
-        )
-        for name in names
-    ]
+    rows: list[tuple[object, ...]] = []
+    for name in names:
+        values, pair = [side.get(name) for side in sides], between.get(name)
+        # a magnitude is a difference of probabilities, not a share
+        plain = name.endswith("magnitude")
+        cells = [_difference(value) if plain else _percent(value) for value in values]
+        interval = _pair(pair, ".3f") if plain else _percents(pair)
+        rows.append((f"{title}: {name.replace('_', ' ')}", *cells, interval, counts.get(name)))
+    return rows
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,8 +101,12 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _pair(pair: Sequence[float] | None) -> str:
-    return "" if pair is None else f"{pair[0]:.3g} to {pair[1]:.3g}"
+def _difference(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _pair(pair: Sequence[float] | None, form: str = ".3g") -> str:
+    return "" if pair is None else f"{pair[0]:{form}} to {pair[1]:{form}}"
 
 
 def _with_error(value: Mapping[str, float], side: str) -> str:

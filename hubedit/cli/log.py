@@ -28,7 +28,10 @@ def log(
 
     silence(True)
     found = history(ref)
-    brief = "\n".join(f"{step.date[:10]} {step.count} facts {step.base}" for step in found.steps)
+    brief = "\n".join(
+        " ".join(part for part in (step.id, step.date[:10], f"{step.count} facts", step.base) if part)
+        for step in found.steps
+    )
     sink.data(found, human=lambda: _tables(found, all_facts), brief=brief)
     if not found.steps:
         sink.note(f"{found.ref} holds no edits now")
@@ -54,6 +57,6 @@ def _tables(found: History, everything: bool) -> Any:
 def _title(number: int, step: Step) -> str:
     figures = ", ".join(f"{name} {100 * value:.0f} %" for name, value in step.metrics.items())
     commit = f"@{step.base_commit[:8]}" if step.base_commit else ""
-    name = step.name or step.id or "patch"
+    name = f"{step.name} ({step.id})" if step.name and step.id else step.name or step.id or "patch"
     parts = [f"{number}. {name}", step.date[:10], f"{step.count} facts for {step.base}{commit}", figures]
     return ", ".join(part for part in parts if part)

@@ -84,14 +84,17 @@ def merge(
     size = shard_size(max_shard_size) if max_shard_size is not None else None
 
     alone_in_a_thread()
-    from hubedit.checkpoint.merge import Attached, MergeOptions, prepare
+    from hubedit.checkpoint.merge import Attached, MergeOptions, check_out, prepare
     from hubedit.checkpoint.record import RECORD
     from hubedit.checkpoint.stack import files_beside
     from hubedit.cli.push import destination, send
     from hubedit.hub.anything import folder_of
     from hubedit.hub.pull import patch_folder
-    from hubedit.model.fetch import find
+    from hubedit.model.fetch import find, is_path
+    from hubedit.patch.compose import decide
+    from hubedit.patch.conflicts import conflicts
     from hubedit.patch.foreign import load_any
+    from hubedit.patch.identity import patch_id
     from hubedit.report.licence import licence_of
 
     options = MergeOptions(
@@ -101,9 +104,14 @@ def merge(
     place = destination(push, "model") if push else None
     folders = [patch_folder(ref) for ref in patches]
     loaded = [load_any(folder) for folder in folders]
+    ref = model or _named(loaded[0])
+    # what can be refused before a base is downloaded; both are looked at again when it is known
+    if not is_path(ref):
+        check_out(out)
+    if len({patch_id(each) for each in loaded}) == len(loaded):
+        decide(conflicts(loaded), loaded, [called(ref) for ref in patches], on_conflict.value)
     with sink.progress() as progress:
         progress.start("finding the base model")
-        ref = model or _named(loaded[0])
         base = find(ref, code=True)
         if (base.folder / RECORD).is_file():
             folder_of(ref)  # a merged model at the Hub: its patches come into the same snapshot

@@ -85,17 +85,17 @@ def _revert_repo(
     """A new commit without the patches; the history keeps the merged state."""
     from hubedit.cli.push import show, silence
     from hubedit.hub.push import Where
-    from hubedit.hub.revert import revert_repo
+    from hubedit.hub.revert import check_merged, revert_repo
 
     repo, _, revision = ref.partition("@")
+    where = Where(repo, revision=revision)
     if not yes:
+        check_merged(where)
         which = "the newest patch" if last else "all patches" if patch is None else f"patch {patch}"
         _ask(f"Make a commit that takes {which} out of {ref}?", f"{ref} would be changed")
     silence(True)
     with sink.progress() as progress:
-        done = revert_repo(
-            Where(repo, revision=revision), last=last, patch=patch, everything=everything, progress=progress
-        )
+        done = revert_repo(where, last=last, patch=patch, everything=everything, progress=progress)
     show(sink, done)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any, Literal
 
@@ -60,17 +61,14 @@ def token_rows(
     rows: list[list[int]] = []
     count = 0
     generated = config.corpus == SELF
-    if generated:
-        progress.start("generating text", tokens, "tokens")
-    for row in _generated(em, config, "statistics", cache) if generated else _read(em, config.corpus):
+    stage = _Stage(progress, "generating text", tokens, "tokens")
+    for row in _generated(em, config, "statistics", cache, stage) if generated else _read(em, config.corpus):
         rows.append(row[: tokens - count])
         count += len(rows[-1])
-        if generated:
-            progress.advance(len(rows[-1]))
+        stage.advance(len(rows[-1]))
         if count >= tokens:
             break
-    if generated:
-        progress.finish(f"{len(rows)} texts, {count} tokens")
+    stage.finish(f"{len(rows)} texts, {count} tokens")
     if not rows:
         raise ConfigError(f"corpus {config.corpus} holds no text", "give another file, or 'self'")
     if count < tokens:
@@ -87,8 +85,14 @@ def holdout_rows(
     before gives its last rows instead. Fewer when the corpus has fewer.
     """
     if config.corpus == SELF:
-        sampled = (row for row in _generated(em, config, "holdout", cache) if len(row) > 1)
-        return list(islice(sampled, rows))
+        stage = _Stage(progress, "generating text to compare on", rows, "texts")
+        held: list[list[int]] = []
+        sampled = (row for row in _generated(em, config, "holdout", cache, stage) if len(row) > 1)
+        for row in islice(sampled, rows):
+            held.append(row)
+            stage.advance(1)
+        stage.finish(f"{len(held)} texts")
+        return held
     needed, count = needed_tokens(em, config), 0
     tail: deque[list[int]] = deque(maxlen=rows)
     behind = 0
@@ -102,7 +106,38 @@ def holdout_rows(
     return list(tail)
 
 
-def _generated(em: EditableModel, config: StatsConfig, part: Part, cache: Cache) -> Iterator[list[int]]:
+@dataclass
+class _Stage:
+    """A stage of the progress that begins with the first text that has to be written: text from the cache
+    takes no time."""
+
+    progress: Progress
+    name: str
+    total: int
+    unit: str
+    done: int = 0
+    begun: bool = False
+
+    def begin(self) -> None:
+        """Shows the stage, with what was done before, unless it is shown already."""
+        if not self.begun:
+            self.begun = True
+            self.progress.start(self.name, self.total, self.unit)
+            self.progress.advance(self.done)
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+        if self.begun:
+            self.progress.advance(amount)
+
+    def finish(self, note: str) -> None:
+        if self.begun:
+            self.progress.finish(note)
+
+
+def _generated(
+    em: EditableModel, config: StatsConfig, part: Part, cache: Cache, stage: _Stage
+) -> Iterator[list[int]]:
     """Documents the model writes, round by round without end; every round is kept in the cache.
 
     With several processes each writes a round at a time.
@@ -110,12 +145,12 @@ def _generated(em: EditableModel, config: StatsConfig, part: Part, cache: Cache)
     number = 0
     while True:
         rounds = range(number, number + world().size)
-        yield from _rounds(em, config, part, rounds, cache)
+        yield from _rounds(em, config, part, rounds, cache, stage)
         number = rounds.stop
 
 
 def _rounds(
-    em: EditableModel, config: StatsConfig, part: Part, numbers: Sequence[int], cache: Cache
+    em: EditableModel, config: StatsConfig, part: Part, numbers: Sequence[int], cache: Cache, stage: _Stage
 ) -> list[list[int]]:
     streams = _HOLDOUT_ROUND if part == "holdout" else 64 if em.device.type == "cpu" else 128
     keys = {n: {**corpus_key(config, em), "part": part, "round": n, "streams": streams} for n in numbers}
@@ -123,6 +158,7 @@ def _rounds(
     missing = [n for n in numbers if n not in found]
     texts = {n: _unpacked(entry) for n, entry in found.items()}
     if missing:
+        stage.begin()
         seeds = {n: int(digest([config.seed, part, n])[:12], 16) for n in missing}
         for own in gathered(_write, em, seeds, streams):
             texts |= own

@@ -59,9 +59,18 @@ class Score:
     n: int
 
 
-def require() -> None:
-    """Raises ConfigError unless the harness is installed."""
+def require(tasks: Sequence[Task] = (), folder: Path | None = None) -> None:
+    """Raises ConfigError unless the harness is installed and knows the tasks. `folder`: as for `run_task`."""
     _module("lm_eval")
+    _check_folder(folder)
+    if tasks:
+        with _silent():
+            _manager(tasks, folder)
+
+
+def _check_folder(folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder", "give the folder that holds the tasks' YAML files")
 
 
 def release() -> dict[str, str]:
@@ -111,11 +120,10 @@ def run_task(
     Raises ConfigError when the harness is not installed, the task is not known, or its data cannot be read.
     """
     harness, models = _module("lm_eval"), _module("lm_eval.models.huggingface")
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder", "give the folder that holds the tasks' YAML files")
+    _check_folder(folder)
     em = side.em
     with _silent(), side.active():
-        manager = _manager(task, folder)
+        manager = _manager([task], folder)
         # the harness sets padding on the tokenizer it is given
         model = models.HFLM(
             pretrained=em.model,
@@ -146,18 +154,19 @@ def run_task(
     return _scores(found, task.name)
 
 
-def _manager(task: Task, folder: Path | None) -> Any:
+def _manager(tasks: Sequence[Task], folder: Path | None) -> Any:
     """What the harness knows of tasks; its own definitions take seconds to read, so the folder goes first."""
     make = _module("lm_eval.tasks").TaskManager
     if folder is not None:
         own = make(include_path=str(folder), include_defaults=False)
-        if task.name in own.all_tasks:
+        if all(task.name in own.all_tasks for task in tasks):
             return own
     manager = make(include_path=str(folder) if folder is not None else None)
-    if task.name not in manager.all_tasks:
-        raise ConfigError(
-            f"the harness knows no task {task.name}", "see lm-eval ls tasks, or add --task-path DIR"
-        )
+    for task in tasks:
+        if task.name not in manager.all_tasks:
+            raise ConfigError(
+                f"the harness knows no task {task.name}", "see lm-eval ls tasks, or add --task-path DIR"
+            )
     return manager
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from hubedit.errors import ModelError, TokenError
 from hubedit.facts.types import Fact
+from hubedit.remote import told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -47,7 +48,8 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
             folder = str(find(ref).folder)
         else:
             repo, _, revision = ref.partition("@")
-            folder = snapshot_download(repo, revision=revision or None, allow_patterns=list(_FILES))
+            with told(repo, revision or None, kind=ModelError, doing="download"):
+                folder = snapshot_download(repo, revision=revision or None, allow_patterns=list(_FILES))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hubedit.errors import HubError
 from hubedit.facts.dump import to_record
 from hubedit.hub.changes import Content, Tree, Upload
-from hubedit.hub.private import check_silent, numbers_only, without_paths
+from hubedit.hub.private import check_silent, nameless, numbers_only, without_paths
 from hubedit.report.markup import last
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def patch_contents(folder: Path, repo: str, *, base: Base | None = None, with_fa
     """The files of a patch's repository, without local paths. Raises PatchError, HubError.
 
     `base`: where a base that is a local folder can be found at the Hub. `with_facts`: False keeps every
-    word of the facts out of all files; their number and hash stay.
+    word of the facts out of all files, and the names of files and folders, which often tell them; the
+    facts' number and hash stay.
     """
     from hubedit.patch import Patch
 
@@ -82,6 +83,8 @@ def patch_contents(folder: Path, repo: str, *, base: Base | None = None, with_fa
     moved = there != Base(patch.base, patch.commit)
     if moved or record.get("base", {}).get("ref") != there.repo:
         record["base"] = {**record.get("base", {}), "ref": there.repo, "commit": there.commit}
+    if not with_facts:
+        record = nameless(record)
     report = without_paths(_read(folder / REPORT)) if (folder / REPORT).is_file() else {}
     told = report if with_facts else numbers_only(report)
 

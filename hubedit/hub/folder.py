@@ -20,7 +20,7 @@ from hubedit.facts.dump import to_record
 from hubedit.hub.changes import Content, Copy, Tree, Upload, read_tree, resolve
 from hubedit.hub.contents import CARD, CONFIG, FACTS, KNOWN, REPORT, Base
 from hubedit.hub.layout import layout
-from hubedit.hub.private import check_silent, numbers_only, without_paths
+from hubedit.hub.private import check_silent, nameless, numbers_only, without_paths
 from hubedit.hub.push import Pushed, Target, put
 from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
@@ -152,6 +152,8 @@ def _texts(
     if base is not None:
         data["base"] |= {"ref": base.repo, "commit": base.commit}
         data["originals"] = False
+    if not with_facts:
+        data["lineage"] = [{**each, "name": ""} for each in data["lineage"]]
     made: dict[str, Content] = {RECORD: _json(data)}
     facts = [
         f for n in range(1, len(record.patches) + 1) for f in Patch.load(folder / PATCHES / str(n)).facts
@@ -167,13 +169,14 @@ def _texts(
             local = not config.get("revision")
             made[name] = _json(config | changed if local else config)
         elif name.startswith(f"{PATCHES}/") and name.endswith(RECORD):
-            made[name] = _json(without_paths(read_json(path)))
+            one = without_paths(read_json(path))
+            made[name] = _json(one if with_facts else nameless(one))
         elif name.endswith(REPORT):
             report = without_paths(read_json(path))
             made[name] = _json(report if with_facts else numbers_only(report))
         elif name.endswith(CARD) and name.startswith(f"{PATCHES}/") and not with_facts:
-            one = read_json(path.with_name(RECORD))
-            made[name] = Upload(patch_card(without_paths(one), with_facts=False, name=repo).encode())
+            one = nameless(without_paths(read_json(path.with_name(RECORD))))
+            made[name] = Upload(patch_card(one, with_facts=False, name=repo).encode())
     if (folder / CARD).is_file() and with_facts and (base is None or base.repo == record.base):
         text, old = (folder / CARD).read_text("utf-8"), json.dumps(folder.resolve().name)
         lines = [p.replace(old, json.dumps(repo)) if "from_pretrained(" in p else p for p in text.split("\n")]

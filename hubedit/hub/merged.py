@@ -99,7 +99,8 @@ def push_merged(
             done = Record(
                 old.base if old else there.repo,
                 old.commit if old else there.commit,
-                tuple(each.entry() for each in members),
+                # by their numbers and ids where names may tell the facts
+                tuple(each.entry() if with_facts else replace(each.entry(), name="") for each in members),
                 tensors,
                 licence=licence,
                 packages={"hubedit": hubedit.__version__},

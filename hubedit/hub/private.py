@@ -18,6 +18,13 @@ _WORD = re.compile(r"[\w.:@/-]{1,80}")
 _SHORT = 8
 # strings of report.json that say how it was measured, never what
 _ALLOWED = frozenset({"schema", "schema_version", "version", "dtype", "device", "date", "commit", "sha256"})
+# options whose values say how a patch was made; the others' may be names that somebody chose
+_HOW = frozenset(
+    "--method --prefer --layers --alpha --order --drift-mlp --drift-attention --lam --rank --polish --repair "
+    "--batch-size --null-space --tokens --seed --device --dtype --max-memory --format --on-conflict".split()
+)
+_MODEL = ("--model", "-m")
+_PATCH = ("--out", "-o", "--on")
 
 
 def without_paths(value: Any) -> Any:
@@ -30,6 +37,28 @@ def without_paths(value: Any) -> Any:
         return value
     option, equals, rest = value.partition("=") if value.startswith("--") else ("", "", value)
     return f"{option}{equals}{last(rest)}" if _PATH.fullmatch(rest) and last(rest) else without_tokens(value)
+
+
+def nameless(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A patch's hubedit.json without the names of files and folders, which often say what was edited: those
+    of its command line become `facts.jsonl`, `patch`, or the option in capitals."""
+    command = record.get("command")
+    if not isinstance(command, list):
+        return dict(record)
+    base = str((record.get("base") or {}).get("ref") or "MODEL")
+    words, option = [str(word) for word in command[:2]], ""
+    for word in map(str, command[2:]):
+        if word.startswith("--") and "=" in word:
+            name, _, value = word.partition("=")
+            words.append(f"{name}={_unnamed(name, value, base)}")
+            option = ""
+        elif re.fullmatch(r"-[A-Za-z]|--[a-z][a-z-]*", word):
+            words.append(word)
+            option = word
+        else:
+            words.append(_unnamed(option, word, base))
+            option = ""
+    return {**record, "command": words}
 
 
 def numbers_only(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +79,18 @@ def check_silent(path: str, text: str, facts: Iterable[Fact]) -> None:
                     f"{path} holds the text of a fact, and --no-facts was given",
                     f"take the text out of {path}, or remove the file",
                 )
+
+
+def _unnamed(option: str, value: str, base: str) -> str:
+    """A value of the command line, or what stands for it. `option`: that it follows, "" for none."""
+    if option in _HOW:
+        return value
+    if option in _MODEL:
+        return value if value.partition("@")[0] == base else base
+    if option in _PATCH:
+        return "patch"
+    # behind an option without a value an argument follows: it is no better known
+    return option.lstrip("-").upper() if option else "facts.jsonl"
 
 
 def _numbers(value: Any, key: str = "") -> Any:

@@ -13,6 +13,7 @@ from hubedit.hub.account import Visibility, client, created, patiently, visibili
 from hubedit.hub.changes import Changes, Content, compare, read_tree, resolve
 from hubedit.hub.commit import Committed, Place, Stale, commit
 from hubedit.hub.contents import Base
+from hubedit.hub.refs import check_branch, check_tag
 from hubedit.progress import Progress, Silent
 from hubedit.remote import client_errors, explain
 
@@ -80,6 +81,8 @@ def check_target(where: Where, kind: str = "patch") -> Target:
         )
     if where.pr and where.tag:
         raise HubError("a pull request cannot be tagged", "leave out --tag")
+    if where.tag:
+        check_tag(where.tag)
     api = client()
     repo = writer(api, where.repo, pr=where.pr)
     seen = visibility(api, repo, where.private)
@@ -89,6 +92,8 @@ def check_target(where: Where, kind: str = "patch") -> Target:
     if where.pr:
         place = replace(place, user=str(patiently(api.whoami, repo).get("name")))
     if seen.exists:
+        if place.revision != "main":
+            check_branch(api, repo, place.revision)
         head = resolve(api, repo, place.revision)
         if place.revision == head:
             raise HubError(f"{head[:8]} is a commit, and nothing can be added to one", "name a branch")

@@ -17,8 +17,9 @@ from hubedit.checkpoint.revert import check_choice, choose, remaining
 from hubedit.checkpoint.stack import Member, Stack
 from hubedit.errors import HubError
 from hubedit.facts.dump import to_record
+from hubedit.hub.account import client, writer
 from hubedit.hub.changes import Content, Tree, Upload, read_tree, resolve
-from hubedit.hub.contents import CARD, Base
+from hubedit.hub.contents import CARD, Base, kind_of
 from hubedit.hub.layout import layout
 from hubedit.hub.merged import planned, send
 from hubedit.hub.push import Pushed, Target, Where, check_target, put
@@ -28,6 +29,20 @@ from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
 
 _KEPT = (".gitattributes",)
+
+
+def check_merged(where: Where) -> None:
+    """Raises HubError for a repository in which no patch can be reverted."""
+    api = client()
+    repo = writer(api, where.repo, pr=where.pr)
+    tree = read_tree(api, repo, resolve(api, repo, where.revision or "main"))
+    if kind_of(tree) == "patch":
+        raise HubError(
+            f"{repo} holds a patch, and no model that it was merged into",
+            "give the merged model; a patch alone is undone by not loading it",
+        )
+    if RECORD not in tree:
+        raise HubError(f"{repo} holds no merged patches", "nothing to revert")
 
 
 def revert_repo(
@@ -51,6 +66,7 @@ def revert_repo(
     """
     progress = progress or Silent()
     check_choice(last, patch, everything)
+    check_merged(where)
     target = check_target(where, "model")
     api, repo = target.api, target.repo
     head = resolve(api, repo, target.place.revision)

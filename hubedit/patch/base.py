@@ -74,7 +74,8 @@ def not_the_base(model: str, module: str, hint: str) -> PatchError:
 def tensor_sha256(weight: Tensor) -> str:
     """sha256 (hex) of a weight's bytes in the narrowest of bfloat16, float16, float32 that holds it exactly.
 
-    So the hash is that of the checkpoint's own bytes, whatever wider type the model was loaded in.
+    So it does not depend on a wider type that the model was loaded or stored in. It is the hash of the stored
+    bytes only where no narrower type would do.
     """
     import torch
 
@@ -99,30 +100,32 @@ def base_record(em: EditableModel, sites: Iterable[Site]) -> dict[str, Any]:
     }
 
 
-def map_sites(shapes: Mapping[str, tuple[int, int]], em: EditableModel) -> dict[str, Site]:
+def map_sites(
+    shapes: Mapping[str, tuple[int, int]], em: EditableModel, made_for: str = ""
+) -> dict[str, Site]:
     """Module path -> site of the model. `shapes`: (d_out, d_in) of each change.
 
-    Raises PatchError where a module or its shape is not there.
+    `made_for`: how the patch calls its base, "" where it does not. Raises PatchError where a module or its
+    shape is not there.
     """
     known = {em.module_name(site): site for site in em.sites()}
+    hint = f"the patch was made for {made_for or 'another model'}"
     for module, wanted in shapes.items():
         if module not in known:
-            raise PatchError(
-                f"{em.ref} has no editable module {module}", "the patch was made for another model"
-            )
+            raise PatchError(f"{em.ref} has no editable module {module}", hint)
         shape = tuple(em.weight(known[module]).shape)
         if shape != wanted:
-            raise PatchError(
-                f"{module} is {_by(shape)} in {em.ref}, but {_by(wanted)} in the patch",
-                "the patch was made for another model",
-            )
+            raise PatchError(f"{module} is {_by(shape)} in {em.ref}, but {_by(wanted)} in the patch", hint)
     return {module: known[module] for module in shapes}
 
 
-def check_base(sites: Mapping[str, Site], claim: Claim, em: EditableModel, patch_id: str) -> None:
+def check_base(
+    sites: Mapping[str, Site], claim: Claim, em: EditableModel, patch_id: str, made_for: str
+) -> None:
     """Raises PatchError naming the first module whose base weights are not those the patch was made for.
 
-    `patch_id`: its first 12 digits, by which merged models call it.
+    `patch_id`: its first 12 digits, by which merged models call it; `made_for`: how the patch calls its base,
+    "" where it does not.
     """
     for module, site in sites.items():
         verdict = claim.judge(module, {_hash(em, site)} if module in claim.hashes else ())
@@ -134,7 +137,7 @@ def check_base(sites: Mapping[str, Site], claim: Claim, em: EditableModel, patch
                     f"{em.ref} has this patch merged into it already",
                     "use the model without the patch, or its base with the patch",
                 )
-            hint = "give the base model named in hubedit.json"
+            hint = f"give {made_for or 'the base model named in hubedit.json'}"
             if claim.dtype == "float32" and str(em.dtype) != "torch.float32":
                 hint += "; if this is it, add --dtype float32, in which the patch was made"
             raise not_the_base(em.ref, module, hint)

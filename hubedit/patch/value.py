@@ -72,7 +72,7 @@ class Patch:
 
     def sites(self, em: EditableModel) -> dict[str, Site]:
         """Module path -> site. Raises PatchError where the model lacks a module or has another shape."""
-        return base.map_sites({module: pair.shape for module, pair in self.pairs.items()}, em)
+        return base.map_sites({m: pair.shape for m, pair in self.pairs.items()}, em, self._made_for)
 
     def by_site(self, em: EditableModel) -> dict[Site, LowRank]:
         """The factors as `hubedit.model.hooks.applied` takes them. Raises PatchError like `sites`."""
@@ -83,7 +83,12 @@ class Patch:
         if self.commit and self.commit == em.commit:
             self.sites(em)
             return  # one commit, one content; the bytes differ only where it was loaded in a narrower type
-        base.check_base(self.sites(em), base.Claim.of(self.record), em, patch_id(self)[:12])
+        claim, own = base.Claim.of(self.record), patch_id(self)[:12]
+        base.check_base(self.sites(em), claim, em, own, self._made_for)
+
+    @property
+    def _made_for(self) -> str:
+        return f"{self.base}@{self.commit}" if self.commit else self.base
 
     def truncate(self, rank: int) -> tuple[Patch, dict[str, float]]:
         """The best patch of at most `rank` a module (Eckart-Young), and the energy (0..1) each one keeps."""

@@ -225,7 +225,19 @@ def test_without_originals_the_base_must_be_given(tmp_path: Path) -> None:
             revert(out, base=source)
         assert "nothing was changed" in raised.value.hint and content(out) == before
     revert(out, base=local(base))
-    assert {k: v for k, v in content(base).items() if k != "README.md"} == content(out)
+    assert content(base) == content(out), "the card comes from the given base too"
+
+
+def test_a_given_base_with_other_bytes_is_refused_also_beside_originals(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    out = merge([patch(base)], local(base), tmp_path / "out").path
+    before = content(out)
+    assert ORIGINALS in before
+    with pytest.raises(CheckpointError, match=r"other is not the base: .* has other bytes"):
+        revert(out, base=local(tiny(tmp_path / "other", seed=5)))
+    assert content(out) == before
+    revert(out, base=local(base))
+    assert content(base) == content(out)
 
 
 def test_originals_that_were_damaged_are_not_believed(tmp_path: Path) -> None:
@@ -255,8 +267,12 @@ def test_the_caches_snapshot_of_the_commit_gives_the_bytes(
     out = merge([patch(base)], Source("owner/base", snapshot, commit), tmp_path / "out").path
     assert ORIGINALS not in content(out)
     other = merge([patch(base)], Source("owner/base", snapshot, commit), tmp_path / "other").path
-    revert(out)
-    assert {k: v for k, v in content(base).items() if k != "README.md"} == content(out)
+    bare = merge([patch(base)], Source("owner/base", snapshot, commit), tmp_path / "bare").path
+    assert not revert(out).warnings and content(base) == content(out), "the card comes from the cache too"
+    (snapshot / "README.md").unlink()
+    (warning,) = revert(bare).warnings
+    assert "README.md is not in the Hub's cache" in warning
+    assert {k: v for k, v in content(base).items() if k != "README.md"} == content(bare)
     shutil.rmtree(snapshot)
     before = content(other)
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE"):

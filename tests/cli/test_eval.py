@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from hubedit.checkpoint.merge import MergeOptions, merge
 from hubedit.cli.app import run
 from hubedit.facts import Fact, Probe, dump_facts
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.load import load
+from hubedit.model.fetch import find
 from hubedit.model.sites import Site
 from hubedit.patch import Patch, base_record
+from hubedit.patch.identity import patch_id
 
 SITE = Site(3, "mlp")
 FACTS = (
@@ -89,12 +93,8 @@ def test_a_patch_and_its_own_facts(
 def test_the_merged_checkpoint_stands_beside_the_adapter(
     em: EditableModel, patch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    merged = load(str(em.path), device="cpu")
-    for site, factor in Patch.load(patch).by_site(em).items():
-        merged.weight(site).data += factor.dense()
-    model: Any = merged.model
-    model.to(torch.bfloat16).save_pretrained(tmp_path / "merged")
-    merged.tokenizer.save_pretrained(tmp_path / "merged")
+    options = MergeOptions(dtype="bfloat16")
+    merge([Patch.load(patch)], find(str(em.path)), tmp_path / "merged", options)
     words = [em.path, "--patch", patch, "--merged", tmp_path / "merged", "--text", "none"]
     data = evaluated(*words, capsys=capsys)
     assert set(data["variants"]) == {"adapter", "merged"}
@@ -104,7 +104,11 @@ def test_the_merged_checkpoint_stands_beside_the_adapter(
     assert before == pytest.approx(data["counterfact"]["after"]["efficacy_magnitude"], abs=0.05)
     assert before != data["counterfact"]["after"]["efficacy_magnitude"], "the weights were rounded"
     assert run(["eval", *map(str, words), "--device", "cpu", "--fluency", "2"]) == 0
-    assert "merged" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "merged" in table
+    # differences of probabilities are written as the card writes them
+    (row,) = [line for line in table.splitlines() if "efficacy magnitude" in line]
+    assert f"{before:.3f}" in row and "%" not in row
     only = evaluated(em.path, "--merged", tmp_path / "merged", "--facts", facts_file(tmp_path), capsys=capsys)
     assert "variants" not in only and only["metrics"] == data["variants"]["merged"]["metrics"]
 
@@ -149,6 +153,9 @@ def test_text_that_the_model_writes_and_nothing_else(
         (["--dataset", "squad"], "neither a file nor a data set"),
         (["--tasks", "gsm8k:x"], "no task"),
         (["--patch", "nowhere"], "nowhere"),
+        (["--merged", "./nowhere"], "no such folder: nowhere"),
+        (["--merged", "/nowhere/at/all"], "no such folder: /nowhere/at/all"),
+        (["--out", "/proc/none/report.json"], "cannot write /proc/none/report.json"),
         (["--out", "pyproject.toml"], "in the way"),
     ],
 )
@@ -157,6 +164,43 @@ def test_refused_before_a_model_is_loaded(
 ) -> None:
     assert run(["eval", "no/model", *words]) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_beside_a_patch_only_what_it_was_merged_into_is_measured(
+    em: EditableModel, patch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    d_out, d_in = em.weight(SITE).shape
+    factor = LowRank(torch.randn(d_out, 1), torch.randn(1, d_in))
+    other = Patch({em.module_name(SITE): factor}, {"base": base_record(em, [SITE])}, str(em.path))
+    out = merge([Patch.load(patch), other], find(str(em.path)), tmp_path / "both").path
+    for folder, said in (
+        (out, f", {patch_id(other)[:12]}, not this"),
+        (em.path, "hubedit merged no patch into"),
+    ):
+        # no/model: refused before a model is looked for
+        assert run(["eval", "no/model", "--patch", str(patch), "--merged", str(folder)]) == 2
+        printed = capsys.readouterr().err
+        assert said in printed and "leave out --patch" in printed
+
+
+def test_a_task_that_nobody_knows_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Manager:
+        def __init__(self, **_: Any) -> None:
+            self.all_tasks = ["gsm8k"]
+
+    monkeypatch.setitem(sys.modules, "lm_eval", types.ModuleType("lm_eval"))
+    tasks = types.ModuleType("lm_eval.tasks")
+    monkeypatch.setattr(tasks, "TaskManager", Manager, raising=False)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", tasks)
+    for words, said in (
+        (["--tasks", "gsm8k,gsm9k"], "the harness knows no task gsm9k"),
+        (["--tasks", "gsm8k", "--task-path", str(tmp_path / "none")], "is no folder"),
+        (["--tasks", "gsm8k"], "no/model"),
+    ):
+        assert run(["eval", "no/model", *words]) in (1, 2)
+        assert said in capsys.readouterr().err
 
 
 def test_a_patch_without_facts_needs_some(

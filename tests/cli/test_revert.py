@@ -57,6 +57,11 @@ def test_a_folder_that_is_not_there_is_told_before_anybody_is_asked(
 
 def test_one_patch_by_its_id(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = json.loads((merged / "hubedit.json").read_text())["lineage"][0]["id"]
+    # where it is to be read: the log, in full and in brief
+    assert run(["log", str(merged)]) == 0
+    assert f"one ({first})" in capsys.readouterr().out
+    assert run(["log", str(merged), "-q"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"{first} 20")
     assert run(["revert", str(merged), "--patch", first[:5], "-y", "-q"]) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(merged) and not printed.err
@@ -103,7 +108,7 @@ def test_the_base_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(["revert", str(out), "--yes"]) == 1
     assert "--base" in capsys.readouterr().err
     assert run(["revert", str(out), "--yes", "--base", str(base)]) == 0
-    assert {k: v for k, v in content(base).items() if k != "README.md"} == content(out)
+    assert content(base) == content(out)
 
 
 def test_standing_in_the_folder_is_told(

@@ -164,6 +164,24 @@ def test_inspect_lists_the_stack_of_a_merged_model(
     assert "Kyoto is" in text and value["patches"][0]["id"] in text
 
 
+def test_figures_of_facts_that_gave_way_are_left_out_of_the_log_and_the_record(
+    parts: tuple[EditableModel, Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    em, _, two = parts
+    facts = [Fact("France has", "France", "Lyon"), Fact("Rome is", "Rome", "old")]
+    figures = {"metrics": {"success": 0.5}, "counts": {"success": 2}}
+    one = patch(em, tmp_path / "measured", facts, **figures)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run(["merge", str(one), "--out", str(whole), "-q"]) == 0
+    assert run(["merge", str(one), str(two), "--out", str(cut), "--on-conflict", "last", "-q"]) == 0
+    assert answer(capsys, ["log", str(whole)])["steps"][0]["metrics"] == {"success": 0.5}
+    first, _ = answer(capsys, ["log", str(cut)])["steps"]
+    assert first["count"] == 1 and first["metrics"] == {}
+    record = json.loads((cut / "patches" / "1" / "hubedit.json").read_text())
+    assert not {"metrics", "counts"} & set(record) and record["facts"]["count"] == 1
+    assert record["method"] == "intattn"
+
+
 def test_diff_and_extract_agree_with_the_patch(
     parts: tuple[EditableModel, Path, Path], tmp_path: Path, capsys: Capture
 ) -> None:

@@ -63,6 +63,8 @@ class Api(FileRoutes):
                     return answer(request, **parts)
                 with self.lock:
                     return answer(request, **parts)
+        if re.fullmatch(r"/api/models/[\w.-]+(/revision/.*)?", request.path):  # of no owner
+            raise Refused(404 if request.account else 401, "RepoNotFound", "Repository not found")
         raise Refused(404, "", f"no route {request.method} {request.path}")
 
     def race(self, name: str, files: dict[str, str]) -> None:

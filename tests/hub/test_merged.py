@@ -77,13 +77,16 @@ def test_a_patch_becomes_a_merged_repository_and_goes_back(
 def test_no_facts_in_a_merged_repository(
     hub: Hub, client: Client, edit: Path, sharded: Source, tmp_path: Path
 ) -> None:
+    edit = edit.rename(edit.with_name("atlantis-patch"))
     assert client("push", edit, "quiet", "--merged", "--no-facts").code == 0
-    merge([Patch.load(edit)], sharded, tmp_path / "local")
+    assert client("merge", edit, "--out", tmp_path / "local").code == 0
+    assert "atlantis-patch" in (tmp_path / "local" / "hubedit.json").read_text()
     assert client("push", tmp_path / "local", "quieter", "--no-facts").code == 0
     for repo in ("ada/quiet", "ada/quieter"):
         for name, entry in hub.tree(repo).items():
             content = b"" if entry["lfs"] else hub.content(repo, name)
             assert not any(fact.subject.encode() in content for fact in FACTS), name
+            assert b"atlantis" not in content, name
             assert b"/home/ada" not in content and str(tmp_path).encode() not in content, name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hubedit.hub.private import without_paths
+from hubedit.hub.private import nameless, without_paths
 from hubedit.remote import line, redacted, without_tokens
 
 TOKEN = "hf_" + "aB3" * 11 + "x"
@@ -17,6 +17,19 @@ def test_tokens_and_signatures_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert line(OSError(said)) == redacted(said)
     # names that only begin alike stay
     assert without_tokens("hf_hub_download of hf_transfer") == "hf_hub_download of hf_transfer"
+
+
+def test_names_of_files_are_withheld() -> None:
+    line = "hubedit apply italy.jsonl --model lab/m@v1 --out rome-patch --on old-rome --layers 3,4 --seed -1"
+    more = " --search --preset rome.toml --corpus=rome.txt --push ada/rome --force"
+    record = {"base": {"ref": "lab/m"}, "seed": 1, "command": (line + more).split()}
+    assert nameless(record) == record | {
+        "command": "hubedit apply facts.jsonl --model lab/m@v1 --out patch --on patch --layers 3,4 --seed -1 "
+        "--search --preset PRESET --corpus=CORPUS --push PUSH --force".split()
+    }
+    local = nameless({"base": {"ref": "ada/m"}, "command": ["hubedit", "apply", "x", "-m", "rome-model"]})
+    assert local["command"] == ["hubedit", "apply", "facts.jsonl", "-m", "ada/m"]
+    assert nameless({"seed": 1}) == {"seed": 1}
 
 
 def test_nothing_of_the_machine_is_pushed() -> None:

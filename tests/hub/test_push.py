@@ -52,6 +52,7 @@ def test_no_local_path_is_pushed(hub: Hub, client: Client, patch: Path) -> None:
 
 
 def test_no_facts_means_no_word_of_them(hub: Hub, client: Client, patch: Path) -> None:
+    patch = patch.rename(patch.with_name("atlantis-patch"))
     client("push", patch, "silent")
     done = client("push", patch, "silent", "--no-facts", "--json").json
     assert set(done["deleted"]) == {"facts.jsonl"} and "earlier commits" in done["notes"][0]
@@ -59,7 +60,9 @@ def test_no_facts_means_no_word_of_them(hub: Hub, client: Client, patch: Path) -
         content = hub.content("ada/silent", name).decode(errors="ignore")
         for fact in FACTS:
             assert fact.subject not in content and fact.target.strip() not in content, name
+        assert "atlantis" not in content, name
     record = json.loads(hub.content("ada/silent", "hubedit.json"))
+    assert record["command"] == ["hubedit", "apply", "facts.jsonl", "--out=patch"]
     assert record["facts"]["count"] == 2 and len(record["facts"]["sha256"]) == 64
     report = json.loads(hub.content("ada/silent", "report.json"))
     assert report["metrics"] == {"success": 1.0} and report["facts"][0]["rank_after"] == 1

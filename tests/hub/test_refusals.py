@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.hub.conftest import Client, Ran
+from tests.hub.conftest import Client, Ran, change
 from tests.hub.loopback import Hub
 
 
@@ -45,17 +45,35 @@ def test_places(hub: Hub, client: Client, patch: Path) -> None:
     refused(client("push", patch, "a b"), "is not a repository name", "owner/name")
     refused(client("push", patch, "ada/nothing", "--pr"), "no repository ada/nothing", "without --pr")
     client("push", patch, "ada/places")
-    refused(client("push", patch, "ada/places", "--revision", "no"), "has no revision 'no'", "a branch")
+    ran = client("push", patch, "ada/places", "--revision", "no")
+    refused(ran, "ada/places has no branch 'no'", "hf repos branch create ada/places no")
+    client("push", patch, "ada/places", "--tag", "v1")
+    hub.clear()
+    ran = client("push", change(patch, 2), "ada/places", "--revision", "v1")
+    refused(ran, "ada/places: v1 is a tag, nothing can be pushed to it", "a branch with --revision")
+    for bad in ("a b", "-v", "a..b", "v1.lock", "v1.", "a//b"):
+        refused(
+            client("push", patch, "ada/places", f"--tag={bad}"), f"{bad!r} is no name for a tag", "--tag v1.0"
+        )
+    assert all(line["method"] in ("GET", "HEAD") for line in hub.log())
     refused(client("push", patch, "ada/places", "--pr", "--revision", "x"), "exclude each other", "refs/pr/N")
     head = hub.head("ada/places")
     refused(client("push", patch, "ada/places", "--revision", head), "nothing can be added", "branch")
 
 
-def test_reading(hub: Hub, client: Client, patch: Path) -> None:
+def test_reading(hub: Hub, client: Client, patch: Path, tmp_path: Path) -> None:
     client("push", patch, "ada/read", "--tag", "v1")
     refused(client("pull", "ada/read@none"), "has no revision 'none'", "a branch, a tag")
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text('{"prompt": "The capital of Italy is", "subject": "Italy", "target": "Nice"}\n')
+    ran = client("facts", "check", facts, "--model", "ada/read@none")
+    refused(ran, "ada/read has no revision 'none'", "a branch, a tag")
     refused(client("pull", "ada/missing"), "no repository ada/missing", "spelling")
     refused(client("pull", "ada/read", token="hf_other"), "no repository ada/read", "hf auth login")
+    refused(client("pull", "ada/read", token="hf_wrong"), "does not accept the token", "HF_TOKEN")
+    refused(client("pull", "ada/read", token=None), "no repository ada/read", "hf auth login")
+    for line in (("log", "m12"), ("pull", "m12")):
+        refused(client(*line), "no repository m12", "give its owner too, as in you/m12")
     assert client("pull", "ada/read@v1").code == 0
     client("push", patch, "ada/gated")
     client("push", patch, "ada/gated")

@@ -35,7 +35,8 @@ def test_the_cache_gives_the_bytes_without_asking_the_hub(
     cached = content(cache)
     hub.clear()
     assert client("revert", out, "--yes", offline=True).code == 0
-    assert content(out) == before and content(cache) == cached and not hub.log()
+    assert content(out) == {**before, "README.md": b"the base's card"}
+    assert content(cache) == cached and not hub.log()
 
 
 def test_only_the_touched_tensors_are_fetched(
@@ -46,6 +47,7 @@ def test_only_the_touched_tensors_are_fetched(
     hub.clear()
     done = client("revert", out, "--yes")
     assert done.code == 0, done.err
+    assert "README.md is not in the Hub's cache" in done.err
     assert content(out) == before and not cache.exists()
     reads = [entry for entry in hub.log() if entry["method"] == "GET"]
     assert len(reads) == 3 and {Path(entry["path"]).name for entry in reads} == {

@@ -164,6 +164,13 @@ def test_what_does_not_go_together_is_refused(
     ran = client("push", two[0], against, "loose", "--merged")
     assert ran.code == 1 and FACTS[0].prompt in ran.err and "Traceback" not in ran.err
     assert "hint: make one patch of them first: hubedit compose" in ran.err
+    # refused before the base is downloaded, here too
+    hub.clear()
+    ran = client("merge", two[0], against, "--out", tmp_path / "out")
+    assert ran.code == 1 and FACTS[0].prompt in ran.err and "--on-conflict last or first" in ran.err
+    ran = client("merge", two[0], "--out", two[1])
+    assert ran.code != 0 and f"{two[1]} exists already" in ran.err
+    assert not hub.log()
     stranger = write_patch(editable(), tmp_path / "stranger", "lab/pico", "a" * 40, seed=4)
     ran = client("push", two[0], stranger, "loose", "--merged")
     assert ran.code == 1 and "was made for lab/pico@aaaaaaaa" in ran.err and "--base" in ran.err

@@ -58,6 +58,16 @@ def test_log_of_a_merged_model_and_its_revert(
     found = client("log", "ada/grown", "--json").json
     assert found["kind"] == "merged" and found["steps"][0]["name"] == "patch" and found["steps"][0]["id"]
     assert found["steps"][0]["base_commit"] == base[1]
+    asked = client("revert", "ada/grown")
+    assert asked.code == 2 and "add --yes" in asked.err
+    # what cannot be reverted is told at once, whoever would say yes
+    client("push", patch, "alone")
+    for words in ((), ("--yes",)):
+        plain = client("revert", "lab/pico", *words)
+        assert plain.code == 1 and "lab/pico holds no merged patches\nhint: nothing to revert" in plain.err
+        ran = client("revert", "ada/alone", *words)
+        assert ran.code == 1 and "ada/alone holds a patch, and no model" in ran.err
+        assert "hint: give the merged model" in ran.err and "--yes" not in ran.err
 
 
 def test_a_patch_is_used_by_its_repository(hub: Hub, client: Client, patch: Path) -> None:

@@ -50,8 +50,10 @@ def test_a_patch_knows_its_base(editable: Editable, tmp_path: Path, family: str)
 
 def test_a_patch_for_another_architecture_is_refused(editable: Editable) -> None:
     em = editable("llama")
-    with pytest.raises(PatchError, match="no editable module"):
-        patch_for(editable("gpt2"), SITES).sites(em)
+    gpt2 = patch_for(editable("gpt2"), SITES)
+    with pytest.raises(PatchError, match="no editable module") as raised:
+        gpt2.sites(em)
+    assert raised.value.hint == f"the patch was made for {gpt2.base}"
     wide = {em.module_name(SITES[1]): LowRank(torch.ones(32, 1), torch.ones(1, 65))}
     with pytest.raises(PatchError, match=r"is 32 x 64 in .* but 32 x 65 in the patch"):
         Patch(wide, {}, "b").sites(em)
@@ -78,6 +80,7 @@ def test_a_patch_that_is_merged_already_says_so(editable: Editable, tmp_path: Pa
     assert "float32" not in raised.value.hint
     with pytest.raises(PatchError, match="has other weights") as raised:
         patch_for(em, SITES).fits(merged)
+    assert raised.value.hint.startswith(f"give {em.path}")
     assert "float32" not in raised.value.hint  # it was loaded in float32
 
 
