@@ -6,8 +6,8 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := hubedit tests
-# threads that wait for one another sleep: on a shared machine spinning ones take the time of those that work
-export OMP_WAIT_POLICY ?= PASSIVE
+# threads that wait for one another soon sleep: on a shared machine spinning ones take the time of those that work
+export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: demo test check format lint types docs smoke clean
 

@@ -117,9 +117,9 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the `hubedit` script."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # read when torch is loaded: threads that wait for one another sleep instead of spinning, which on a
-    # machine that others use too is several times faster (docs/experiments.md)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # read when torch is loaded: threads of GNU OpenMP that wait for one another spin for some microseconds
+    # and then sleep. By default they go on spinning, and on a shared machine take the time of those that work
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a character gets "?", not a traceback
         if hasattr(stream, "reconfigure"):
