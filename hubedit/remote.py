@@ -6,6 +6,7 @@ The client raises its own errors, those of its HTTP library (whose name has chan
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ def told(
     repo: str, revision: str | None = None, *, kind: type[HubEditError], doing: str = "reach"
 ) -> Iterator[None]:
     """Turns the client's errors into `kind`. `doing`: what failed, "download", "push to"."""
+    _redact_the_clients_log()
     try:
         yield
     except HubEditError:
@@ -69,6 +71,23 @@ def told(
     except client_errors() as error:
         trouble = explain(error, repo, revision, doing=doing)
         raise kind(trouble.message, trouble.hint) from error
+
+
+class _Redacting(logging.Filter):
+    """The client's own lines ("... thrown while requesting PUT ...") hold addresses with signatures."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), ()
+        return True
+
+
+def _redact_the_clients_log() -> None:
+    from huggingface_hub.utils.logging import get_logger
+
+    # what its loggers pass on comes to the handlers of the one above them all
+    for handler in get_logger().handlers:
+        if not any(isinstance(each, _Redacting) for each in handler.filters):
+            handler.addFilter(_Redacting())
 
 
 def explain(error: BaseException, repo: str, revision: str | None = None, *, doing: str = "reach") -> Trouble:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import logging
+
+import huggingface_hub  # noqa: F401 - its root logger is made when it is imported
 import pytest
 
+from hubedit.errors import HubError
 from hubedit.hub.private import nameless, without_paths
-from hubedit.remote import line, redacted, without_tokens
+from hubedit.remote import line, redacted, told, without_tokens
 
 TOKEN = "hf_" + "aB3" * 11 + "x"
 
@@ -41,3 +46,21 @@ def test_nothing_of_the_machine_is_pushed() -> None:
     # the text of a fact is nobody's path
     fact = "The page https://x.org/y?z=1 is about"
     assert without_paths({"prompt": fact}) == {"prompt": fact}
+
+
+def test_the_clients_own_log_lines_hold_no_signature() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    above = logging.getLogger("huggingface_hub")
+    above.addHandler(handler)
+    try:
+        for _ in range(2):
+            with told("ada/x", kind=HubError):
+                pass
+        logging.getLogger("huggingface_hub.utils._http").warning(
+            "'%s' thrown while requesting PUT %s", "refused", "https://bucket.example/x?X-Signature=s3cret"
+        )
+    finally:
+        above.removeHandler(handler)
+    assert stream.getvalue() == "'refused' thrown while requesting PUT https://bucket.example/x\n"
+    assert len(handler.filters) == 1
