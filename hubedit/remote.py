@@ -63,7 +63,7 @@ def told(
     repo: str, revision: str | None = None, *, kind: type[HubEditError], doing: str = "reach"
 ) -> Iterator[None]:
     """Turns the client's errors into `kind`. `doing`: what failed, "download", "push to"."""
-    _redact_the_clients_log()
+    redact_the_clients_log()
     try:
         yield
     except HubEditError:
@@ -81,7 +81,8 @@ class _Redacting(logging.Filter):
         return True
 
 
-def _redact_the_clients_log() -> None:
+def redact_the_clients_log() -> None:
+    """What the client itself prints holds no token and no signature from now on."""
     from huggingface_hub.utils.logging import get_logger
 
     # what its loggers pass on comes to the handlers of the one above them all

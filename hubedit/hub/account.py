@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import hubedit
 from hubedit.errors import HubEditError, HubError
-from hubedit.remote import client_errors, explain, no_token
+from hubedit.remote import client_errors, explain, no_token, redact_the_clients_log
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -33,6 +33,7 @@ def client() -> HfApi:
     """The Hub's client, with the token of the environment or the saved login."""
     from huggingface_hub import HfApi
 
+    redact_the_clients_log()  # it prints the signed addresses of uploads that it tries again
     return HfApi(library_name="hubedit", library_version=hubedit.__version__)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 
 import huggingface_hub  # noqa: F401 - its root logger is made when it is imported
 import pytest
 
 from hubedit.errors import HubError
+from hubedit.hub.account import client
 from hubedit.hub.private import nameless, without_paths
 from hubedit.remote import line, redacted, told, without_tokens
 
@@ -48,15 +50,20 @@ def test_nothing_of_the_machine_is_pushed() -> None:
     assert without_paths({"prompt": fact}) == {"prompt": fact}
 
 
-def test_the_clients_own_log_lines_hold_no_signature() -> None:
+def reading() -> None:
+    with told("ada/x", kind=HubError):
+        pass
+
+
+@pytest.mark.parametrize("way", [reading, client])
+def test_the_clients_own_log_lines_hold_no_signature(way: Callable[[], object]) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     above = logging.getLogger("huggingface_hub")
     above.addHandler(handler)
     try:
         for _ in range(2):
-            with told("ada/x", kind=HubError):
-                pass
+            way()
         logging.getLogger("huggingface_hub.utils._http").warning(
             "'%s' thrown while requesting PUT %s", "refused", "https://bucket.example/x?X-Signature=s3cret"
         )
