@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := hubedit tests
 # threads that wait for one another soon sleep: on a shared machine spinning ones take the time of those that work
 export GOMP_SPINCOUNT ?= 10000
+# what is imported is compiled then, and kept; pip would compile every module of torch, which takes a minute
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format lint types docs smoke clean
 
@@ -16,13 +18,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "hubedit needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable .
 	@touch $@
 
 # the package with everything a contributor needs
 $(VENV)/.developer: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[eval]' || \
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[eval]' || \
 	  echo "lm-eval cannot be installed from this package index; its tests will be skipped" >&2
 	@touch $@
 

@@ -20,17 +20,17 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.asked import Asked
-from hubedit.edit.rows import OTHER, Row, Rows
+from hubedit.edit.rows import OTHER, Row, Rows, alike
 from hubedit.edit.spread import Solution, Spreader
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
-from hubedit.model.memory import fitting
+from hubedit.model.memory import fitting, pass_size
 from hubedit.model.sites import Site
 from hubedit.progress import Progress
 
 TOKENS = 4096
-"""Padded tokens in one pass; all activations above the first edited layer are kept for the gradient."""
+"""Most padded tokens of a pass; all activations above the first edited layer are kept for the gradient."""
 STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
 MOST = 0.9
@@ -158,22 +158,9 @@ def _gradients(
     vocabulary = em.model.config.get_text_config().vocab_size
     # a large vocabulary makes logits, not activations, what fills the memory
     positions = max(1, LOGITS // vocabulary)
-    fitting(lambda budget: _alike([r for r, _ in rows], budget, positions), work, TOKENS, em.device)
+    tokens = pass_size(em.device, TOKENS)
+    fitting(lambda budget: alike([r for r, _ in rows], budget, positions), work, tokens, em.device)
     return total
-
-
-def _alike(rows: Sequence[Row], tokens: int, positions: int) -> list[list[Row]]:
-    """Rows of about one length together, at most `tokens` padded tokens and `positions` scored ones: a fact
-    need not stay whole here."""
-    parts: list[list[Row]] = []
-    scored = 0
-    for r in sorted(rows, key=lambda r: len(r.ids)):
-        scored += len(r.labels)
-        if not parts or (len(parts[-1]) + 1) * len(r.ids) > tokens or scored > positions:
-            parts.append([])
-            scored = len(r.labels)
-        parts[-1].append(r)
-    return parts
 
 
 @torch.no_grad()

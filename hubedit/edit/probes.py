@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hubedit.edit.rows import Row, Rows, chunks
+from hubedit.edit.rows import Row, Rows, alike
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
+from hubedit.model.memory import TokenBudget, pass_size
 from hubedit.model.tokens import pad
 
 PROBE_TOKENS = 8192
@@ -80,7 +81,7 @@ def hits(em: EditableModel, rows: Sequence[Row]) -> list[bool]:
         places.setdefault(id(r), []).append(i)
     result = [False] * len(rows)
     last = em.num_layers - 1
-    for part in chunks(rows, PROBE_TOKENS):
+    for part in alike(rows, pass_size(em.device, PROBE_TOKENS)):
         tensors = Rows.of(em, part)
         hidden = run(em, tensors.batch, hidden=[last]).hidden[last]
         said = em.head_logits(hidden[tensors.scored_row, tensors.scored_at]).argmax(-1)
@@ -114,24 +115,27 @@ class TextState:
 @torch.no_grad()
 def read_text(em: EditableModel, rows: Sequence[Sequence[int]]) -> TextState:
     """The state of the model on token rows. Unsure predictions are stored as -2 - token."""
-    tokens: list[Tensor] = []
+    tokens: dict[int, Tensor] = {}
     total, number = 0.0, 0
     last = em.num_layers - 1
-    width = max((len(r) for r in rows), default=1)
-    step = max(1, PROBE_TOKENS // width)
-    for at in range(0, len(rows), step):
-        part = rows[at : at + step]
-        batch = pad(part, em.pad_id, em.device)
+    budget = TokenBudget(em.device, pass_size(em.device, PROBE_TOKENS))
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
+    lengths = [len(rows[n]) for n in order]
+    while len(tokens) < len(rows):
+        at = len(tokens)
+        part = order[at : budget.take(lengths, at)]
+        batch = pad([rows[n] for n in part], em.pad_id, em.device)
         hidden = run(em, batch, hidden=[last]).hidden[last]
-        for k, ids in enumerate(part):
+        for k, n in enumerate(part):
+            ids = rows[n]
             logp = em.head_logits(hidden[k, : len(ids) - 1]).float().log_softmax(-1)
             best = logp.max(-1)
             sure = best.values.exp() >= 0.5
-            tokens.append(best.indices.where(sure, -2 - best.indices).cpu())
+            tokens[n] = best.indices.where(sure, -2 - best.indices).cpu()
             label = torch.tensor(list(ids[1:]), device=em.device)
             total -= float(logp.gather(1, label[:, None]).sum())
             number += len(ids) - 1
-    return TextState(tuple(tokens), total / max(number, 1))
+    return TextState(tuple(tokens[n] for n in range(len(rows))), total / max(number, 1))
 
 
 def judge(em: EditableModel, probes: Probes, clean: TextState, count: int) -> Judgement:

@@ -97,6 +97,21 @@ class Rows:
         )
 
 
+def alike(rows: Sequence[Row], tokens: int, positions: int = 0) -> list[list[Row]]:
+    """Rows of about one length together, at most `tokens` padded tokens and `positions` scored ones (0: any
+    number) in a part, or one row. The rows of a fact may part."""
+    parts: list[list[Row]] = []
+    scored = 0
+    for r in sorted(rows, key=lambda r: len(r.ids)):
+        scored += len(r.labels)
+        full = parts and (len(parts[-1]) + 1) * len(r.ids) > tokens
+        if not parts or full or (positions and scored > positions):
+            parts.append([])
+            scored = len(r.labels)
+        parts[-1].append(r)
+    return parts
+
+
 def chunks(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
     """Rows grouped so that padded chunks hold at most `tokens` tokens and no fact is split; rows about
     other subjects belong to no fact and stand alone.

@@ -11,6 +11,7 @@ Each site's lambda is the smallest that keeps its predicted drift tr(dW C dW^T) 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from hubedit.config import EditConfig
 from hubedit.edit.balance import parse_null_space
 from hubedit.edit.residual import site_residual
-from hubedit.edit.rows import OTHER, Row, chunks
+from hubedit.edit.rows import OTHER, Row, alike
 from hubedit.errors import ConfigError
 from hubedit.linalg import (
     KeySpace,
@@ -34,11 +35,12 @@ from hubedit.linalg import (
 )
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
+from hubedit.model.memory import pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 
 KEY_TOKENS = 32768
-"""Padded tokens in one forward pass for keys; no gradients, only the layers up to L."""
+"""Padded tokens in one forward pass for keys at most; no gradients, only the layers up to L."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Spreader:
         if not self._own_moments:
             sites = [s for s in self.moments if s.layer in self.layers]
             sums = {s: SecondMoment(self.em.d_in(s), solve_device(self.em)) for s in sites}
-            for part in chunks(self.around, KEY_TOKENS):
+            for part in alike(self.around, pass_size(self.em.device, KEY_TOKENS)):
                 batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
                 kept = batch.mask.bool()
                 edited = torch.tensor([i for i, r in enumerate(part) if r.fact != OTHER], dtype=torch.long)
@@ -156,18 +158,15 @@ class Spreader:
         the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys;
         "out " + str(site): (N, d) what the site writes. float64."""
         sums: dict[str, Tensor] = {}
-        number = [0] * self.count
-        for r in self.rows:
-            number[r.fact] += 1
-        seen: set[int] = set()
-        for part in chunks(self.rows, KEY_TOKENS):
+        number = Counter(r.fact for r in self.rows)
+        bare = {r.fact: id(r) for r in reversed(self.rows)}
+        for part in alike(self.rows, pass_size(self.em.device, KEY_TOKENS)):
             batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
             found = run(self.em, batch, inputs=sites, outputs=outputs, hidden=[hidden])
-            weights = []
-            for r in part:
-                n = number[r.fact]
-                weights.append(1.0 if n == 1 else 0.5 if r.fact not in seen else 0.5 / (n - 1))
-                seen.add(r.fact)
+            weights = [
+                1.0 if number[r.fact] == 1 else 0.5 if bare[r.fact] == id(r) else 0.5 / (number[r.fact] - 1)
+                for r in part
+            ]
             rows_at = torch.arange(len(part), device=self.em.device)
             last = torch.tensor([r.last for r in part], device=self.em.device)
             fact = torch.tensor([r.fact for r in part])

@@ -119,14 +119,17 @@ def _share(
         progress.advance(len(facts) * share.size)
 
     mine = [r for r in rows if r.fact in own]
-    fitting(lambda budget: chunks(mine, budget), work, tokens or _chunk_tokens(em), em.device)
+    fitting(lambda budget: chunks(mine, budget), work, tokens or _chunk_tokens(em, layer), em.device)
     return result
 
 
-def _chunk_tokens(em: EditableModel) -> int:
-    """Padded tokens of the facts that are optimised together; their keys and values are kept meanwhile."""
+def _chunk_tokens(em: EditableModel, layer: int) -> int:
+    """Padded tokens of the facts that are optimised together; their keys, values and predictions are kept
+    meanwhile."""
     if em.device.type == "cpu":
-        return 12288
+        # of each token keys and values above `layer`, and of every fourth the log-probabilities
+        kept: int = 8 * em.hidden_size * (em.num_layers - 1 - layer) + em.vocabulary
+        return max(12288, min(49152, 2**30 // kept))
     return 65536 if free_memory(em.device) > 24 * 2**30 else 16384
 
 

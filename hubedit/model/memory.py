@@ -47,6 +47,12 @@ def free_memory(device: torch.device) -> int:
     return max(0, min(int(free) + cached, left))
 
 
+def pass_size(device: torch.device, most: int) -> int:
+    """Padded tokens in one pass, at most `most`: a CPU computes small passes as fast, and they hold rows of
+    more nearly one length."""
+    return min(most, 2048) if device.type == "cpu" else most
+
+
 class TokenBudget:
     """How many tokens (rows x longest row) one forward pass may hold."""
 

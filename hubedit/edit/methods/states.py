@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hubedit.edit.rows import Row, chunks
+from hubedit.edit.rows import Row, alike
 from hubedit.edit.spread import KEY_TOKENS
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
+from hubedit.model.memory import pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 
@@ -35,7 +36,7 @@ def at_subject(em: EditableModel, rows: Sequence[Row], layer: int, sites: Sequen
     hidden = torch.zeros(len(rows), em.hidden_size, dtype=torch.float64)
     inputs = {s: torch.zeros(len(rows), em.d_in(s), dtype=torch.float64) for s in sites}
     outputs = {s: torch.zeros_like(hidden) for s in sites}
-    for part in chunks(short, KEY_TOKENS):
+    for part in alike(short, pass_size(em.device, KEY_TOKENS)):
         batch = pad([r.ids for r in part], em.pad_id, em.device)
         found = run(em, batch, inputs=sites, outputs=sites, hidden=[layer])
         at = torch.arange(len(part), device=em.device)
