@@ -78,6 +78,20 @@ def test_it_agrees_with_generated_text_and_sees_what_is_applied(editable: Editab
     assert any(exact)
 
 
+@torch.no_grad()
+def test_text_is_read_in_any_parts_and_stays_in_order(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    rows = [tuple(range(3, 3 + length)) for length in (9, 2, 5, 7)]
+    whole = read_text(em, rows)
+    assert [len(t) for t in whole.tokens] == [8, 1, 4, 6]
+    monkeypatch.setattr(module, "PROBE_TOKENS", 8)
+    parts = read_text(em, rows)
+    assert all(torch.equal(a, b) for a, b in zip(whole.tokens, parts.tokens, strict=True))
+    assert parts.nll == pytest.approx(whole.nll, rel=1e-5)
+
+
 def test_no_rows_no_hits(editable: Editable) -> None:
     assert hits(editable(), []) == []
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.edit.rows import Row, Rows, chunks, edit_rows, row
+from hubedit.edit.rows import Row, Rows, alike, chunks, edit_rows, row
 from hubedit.model.editable import EditableModel
 from hubedit.model.tokens import decode, encode
 from tests.edit.editing import FACTS
@@ -55,7 +55,7 @@ def test_tensors_point_at_every_label(editable: Editable) -> None:
 @st.composite
 def many_rows(draw: st.DrawFn) -> list[Row]:
     shapes = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=20))
-    return [Row(fact, tuple(range(length)), 0, ()) for fact, length in shapes]
+    return [Row(fact, tuple(range(length)), 0, (7,) * (1 + length % 3)) for fact, length in shapes]
 
 
 @given(many_rows(), st.integers(1, 200))
@@ -69,3 +69,14 @@ def test_chunks_hold_every_row_once_within_the_budget_and_split_no_fact(rows: li
         for fact in facts:
             own = [id(r) for r in rows if r.fact == fact]
             assert [id(r) for r in part if r.fact == fact] == own, "the bare prompt stays first"
+
+
+@given(many_rows(), st.integers(1, 200), st.integers(0, 6))
+def test_rows_alike_stand_together_within_both_budgets(rows: list[Row], tokens: int, positions: int) -> None:
+    parts = alike(rows, tokens, positions)
+    assert sorted(id(r) for part in parts for r in part) == sorted(map(id, rows))
+    lengths = [len(r.ids) for part in parts for r in part]
+    assert lengths == sorted(lengths)
+    for part in parts:
+        assert len(part[-1].ids) * len(part) <= tokens or len(part) == 1
+        assert not positions or sum(len(r.labels) for r in part) <= positions or len(part) == 1
