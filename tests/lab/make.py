@@ -1,6 +1,6 @@
 """Makes a lab model with one command, or finds the one that was made before.
 
-    python -m tests.lab.make qwen2-3m-21 [--out DIR]
+    python -m tests.lab.make qwen2-3m-22 [--out DIR]
 
 A name is ARCHITECTURE-SIZE-SEED: qwen2, mistral, gpt_neox or gpt2; 3m to 50m; a seed of `split.py`. The
 folder (default: $HUBEDIT_LAB, else ~/.cache/hubedit-lab) gets what `tests.lab.train` writes, and
@@ -46,12 +46,12 @@ class Named:
 
     @classmethod
     def parse(cls, name: str) -> Named:
-        """`qwen2-3m-21`. Raises ValueError that says what is possible."""
+        """`qwen2-3m-22`. Raises ValueError that says what is possible."""
         arch, _, rest = name.partition("-")
         size, _, seed = rest.partition("-")
         if arch not in ARCHITECTURES or size not in SIZES or not seed.isdecimal():
             known = f"{'|'.join(ARCHITECTURES)}-{'|'.join(SIZES)}-SEED"
-            raise ValueError(f"{name!r} is no lab model: write {known}, such as qwen2-3m-21")
+            raise ValueError(f"{name!r} is no lab model: write {known}, such as qwen2-3m-22")
         purpose(int(seed))
         return cls(arch, size, int(seed))
 
