@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from tests.lab.real import DATA, PLANS, Knowledge, bare, build, table
+from tests.lab.real import PLANS, build
+from tests.lab.real_tables import DATA, Knowledge, bare, table
 from tests.lab.world import KnownFact, World
 
 
