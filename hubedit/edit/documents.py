@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.errors import ConfigError
+from hubedit.remote import redact_the_clients_log
 
 _FILES = (".txt", ".jsonl", ".json", ".md", ".text", ".csv", ".parquet")
 _COLUMNS = ("text", "content", "document", "sentence")
@@ -191,6 +192,7 @@ def _commit(name: str) -> str:
     """The commit a Hub data set stands at now, so that cached results never outlive its content."""
     from huggingface_hub import HfApi
 
+    redact_the_clients_log()
     try:
         return HfApi().dataset_info(name).sha or ""
     except (OSError, ValueError, _transport_error()) as error:

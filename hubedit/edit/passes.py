@@ -13,7 +13,7 @@ from hubedit.edit.rows import Row
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.model.memory import free_memory
+from hubedit.model.memory import CPU_PASS, free_memory
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail
 
@@ -117,7 +117,7 @@ def groups(rows: Sequence[Row], limit: int, least: int) -> list[list[int]]:
 def pass_tokens(em: EditableModel, layer: int) -> int:
     """Tokens whose activations above `layer` fit beside the model: of half the memory that is free."""
     if em.device.type == "cpu":
-        return 2048
+        return CPU_PASS
     inner = max(em.d_in(Site(0, "mlp")), em.hidden_size)
     # for the backward pass a gated MLP keeps four inner tensors, a block about twelve of the stream's width
     blocks: int = (em.num_layers - 1 - layer) * (4 * inner + 12 * em.hidden_size) * em.dtype.itemsize

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.asked import Asked
-from hubedit.edit.rows import OTHER, Row, Rows, alike
+from hubedit.edit.rows import OTHER, Row, Rows, bare_rows, by_length
 from hubedit.edit.spread import Solution, Spreader
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
@@ -88,7 +88,7 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     """The prompts in groups; the mean over a group counts with its weight. What must change weighs more, or
     less, as the user prefers; by the root, for the gradient answers to it more sharply than the score."""
     change = math.sqrt(asked.probes.weight)
-    bare = {r.fact: r for r in reversed(asked.rows)}
+    bare = bare_rows(asked.rows)
     text = tuple(
         Row(OTHER, tuple(ids[:-1]), 0, tuple(ids[1:]), preserve=True)
         for ids in asked.probes.text[:TEXT_ROWS]
@@ -158,8 +158,8 @@ def _gradients(
     vocabulary = em.model.config.get_text_config().vocab_size
     # a large vocabulary makes logits, not activations, what fills the memory
     positions = max(1, LOGITS // vocabulary)
-    tokens = pass_size(em.device, TOKENS)
-    fitting(lambda budget: alike([r for r, _ in rows], budget, positions), work, tokens, em.device)
+    tokens = pass_size(em, TOKENS)
+    fitting(lambda budget: by_length([r for r, _ in rows], budget, positions), work, tokens, em.device)
     return total
 
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hubedit.edit.rows import Row, Rows, alike
+from hubedit.edit.rows import Row, Rows, by_length
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
-from hubedit.model.memory import TokenBudget, pass_size
+from hubedit.model.memory import TokenBudget, fitting, pass_size
 from hubedit.model.tokens import pad
 
 PROBE_TOKENS = 8192
+"""Most padded tokens of a pass."""
 
 PREFER = {"success": 4.0, "balanced": 1.0, "locality": 0.25}
 """Weight of the success probes in the score, where each kind of what stays has 1, by `EditConfig.prefer`."""
@@ -81,7 +82,8 @@ def hits(em: EditableModel, rows: Sequence[Row]) -> list[bool]:
         places.setdefault(id(r), []).append(i)
     result = [False] * len(rows)
     last = em.num_layers - 1
-    for part in alike(rows, pass_size(em.device, PROBE_TOKENS)):
+
+    def work(part: list[Row]) -> None:
         tensors = Rows.of(em, part)
         hidden = run(em, tensors.batch, hidden=[last]).hidden[last]
         said = em.head_logits(hidden[tensors.scored_row, tensors.scored_at]).argmax(-1)
@@ -90,6 +92,8 @@ def hits(em: EditableModel, rows: Sequence[Row]) -> list[bool]:
         for r, w in zip(part, wrong.tolist(), strict=True):
             for i in places[id(r)]:
                 result[i] = w == 0
+
+    fitting(lambda budget: by_length(rows, budget), work, pass_size(em, PROBE_TOKENS), em.device)
     return result
 
 
@@ -118,12 +122,13 @@ def read_text(em: EditableModel, rows: Sequence[Sequence[int]]) -> TextState:
     tokens: dict[int, Tensor] = {}
     total, number = 0.0, 0
     last = em.num_layers - 1
-    budget = TokenBudget(em.device, pass_size(em.device, PROBE_TOKENS))
+    budget = TokenBudget(em.device, pass_size(em, PROBE_TOKENS))
     order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
     lengths = [len(rows[n]) for n in order]
-    while len(tokens) < len(rows):
-        at = len(tokens)
-        part = order[at : budget.take(lengths, at)]
+    at = 0
+    while at < len(order):
+        end = budget.take(lengths, at)
+        part, at = order[at:end], end
         batch = pad([rows[n] for n in part], em.pad_id, em.device)
         hidden = run(em, batch, hidden=[last]).hidden[last]
         for k, n in enumerate(part):

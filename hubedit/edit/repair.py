@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hubedit.config import EditConfig
 from hubedit.edit.probes import Probes, TextState, hits, judge
-from hubedit.edit.rows import Row
+from hubedit.edit.rows import Row, bare_rows
 from hubedit.edit.search import Found
 from hubedit.edit.spread import Solution, Spreader
 from hubedit.edit.targets import optimise
@@ -35,7 +35,7 @@ def repair(
     best, best_judgement = found.solution, found.trial.judgement
     if config.repair < 1:
         return best, 0
-    of_fact = {r.fact: r for r in reversed(rows) if not r.preserve}  # the bare prompt stands first
+    of_fact = bare_rows(rows)
     bare = [of_fact[n] for n in range(spreader.count)]
     with applied(em, {s: f.to(em.device) for s, f in best.factors.items()}):
         ok = hits(em, bare)

@@ -97,30 +97,34 @@ class Rows:
         )
 
 
-def alike(rows: Sequence[Row], tokens: int, positions: int = 0) -> list[list[Row]]:
+def bare_rows(rows: Sequence[Row]) -> dict[int, Row]:
+    """Each fact's first row that must give its target: the prompt with nothing before it."""
+    return {r.fact: r for r in reversed(rows) if not r.preserve}
+
+
+def by_length(rows: Sequence[Row], tokens: int, positions: int = 0) -> list[list[Row]]:
     """Rows of about one length together, at most `tokens` padded tokens and `positions` scored ones (0: any
     number) in a part, or one row. The rows of a fact may part."""
     parts: list[list[Row]] = []
     scored = 0
     for r in sorted(rows, key=lambda r: len(r.ids)):
-        scored += len(r.labels)
-        full = parts and (len(parts[-1]) + 1) * len(r.ids) > tokens
-        if not parts or full or (positions and scored > positions):
+        many = positions and scored + len(r.labels) > positions
+        if not parts or many or (len(parts[-1]) + 1) * len(r.ids) > tokens:
             parts.append([])
-            scored = len(r.labels)
+            scored = 0
         parts[-1].append(r)
+        scored += len(r.labels)
     return parts
 
 
 def chunks(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    """Rows grouped so that padded chunks hold at most `tokens` tokens and no fact is split; rows about
-    other subjects belong to no fact and stand alone.
+    """Rows grouped so that padded chunks hold at most `tokens` tokens and no fact is split.
 
     Facts are taken in order of their longest row, so that padding is small.
     """
-    by_fact: dict[tuple[int, int], list[Row]] = {}
-    for number, r in enumerate(rows):
-        by_fact.setdefault((r.fact, number if r.fact == OTHER else 0), []).append(r)
+    by_fact: dict[int, list[Row]] = {}
+    for r in rows:
+        by_fact.setdefault(r.fact, []).append(r)
     groups = sorted(by_fact.values(), key=lambda g: (max(len(r.ids) for r in g), g[0].fact))
     result: list[list[Row]] = []
     current: list[Row] = []

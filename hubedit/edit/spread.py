@@ -21,7 +21,7 @@ from torch import Tensor
 from hubedit.config import EditConfig
 from hubedit.edit.balance import parse_null_space
 from hubedit.edit.residual import site_residual
-from hubedit.edit.rows import OTHER, Row, alike
+from hubedit.edit.rows import OTHER, Row, bare_rows, by_length
 from hubedit.errors import ConfigError
 from hubedit.linalg import (
     KeySpace,
@@ -40,7 +40,7 @@ from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 
 KEY_TOKENS = 32768
-"""Padded tokens in one forward pass for keys at most; no gradients, only the layers up to L."""
+"""Most padded tokens of a pass for keys; no gradients, only the layers up to L."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Spreader:
         if not self._own_moments:
             sites = [s for s in self.moments if s.layer in self.layers]
             sums = {s: SecondMoment(self.em.d_in(s), solve_device(self.em)) for s in sites}
-            for part in alike(self.around, pass_size(self.em.device, KEY_TOKENS)):
+            for part in by_length(self.around, pass_size(self.em, KEY_TOKENS)):
                 batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
                 kept = batch.mask.bool()
                 edited = torch.tensor([i for i, r in enumerate(part) if r.fact != OTHER], dtype=torch.long)
@@ -159,17 +159,15 @@ class Spreader:
         "out " + str(site): (N, d) what the site writes. float64."""
         sums: dict[str, Tensor] = {}
         number = Counter(r.fact for r in self.rows)
-        bare = {r.fact: id(r) for r in reversed(self.rows)}
-        for part in alike(self.rows, pass_size(self.em.device, KEY_TOKENS)):
+        weight = {id(r): 0.5 / max(1, number[r.fact] - 1) for r in self.rows}
+        weight |= {id(r): 1.0 if number[n] == 1 else 0.5 for n, r in bare_rows(self.rows).items()}
+        for part in by_length(self.rows, pass_size(self.em, KEY_TOKENS)):
             batch = pad([r.ids for r in part], self.em.pad_id, self.em.device)
             found = run(self.em, batch, inputs=sites, outputs=outputs, hidden=[hidden])
-            weights = [
-                1.0 if number[r.fact] == 1 else 0.5 if bare[r.fact] == id(r) else 0.5 / (number[r.fact] - 1)
-                for r in part
-            ]
             rows_at = torch.arange(len(part), device=self.em.device)
             last = torch.tensor([r.last for r in part], device=self.em.device)
             fact = torch.tensor([r.fact for r in part])
+            share = torch.tensor([weight[id(r)] for r in part], dtype=torch.float64)
             for name, values in (
                 ("hidden", found.hidden[hidden]),
                 *((str(s), found.inputs[s]) for s in sites),
@@ -177,7 +175,7 @@ class Spreader:
             ):
                 at = values[rows_at, last].to("cpu", torch.float64)
                 total = sums.setdefault(name, torch.zeros(self.count, at.shape[1], dtype=torch.float64))
-                total.index_add_(0, fact, at * torch.tensor(weights, dtype=torch.float64)[:, None])
+                total.index_add_(0, fact, at * share[:, None])
         return sums
 
     def solve(

@@ -15,7 +15,7 @@ subject's last one on, in batches of rows of about the same length; nothing of t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 from hubedit.config import TargetConfig
 from hubedit.edit.descent import rule_of
 from hubedit.edit.passes import Pass, pass_tokens, passes_of
-from hubedit.edit.rows import Row, chunks
+from hubedit.edit.rows import Row, bare_rows, chunks
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import fitting, free_memory, out_of_memory, release
@@ -101,13 +101,19 @@ def _share(
     own = set(share.of(sorted(longest, key=lambda fact: (longest[fact], fact))))
     live = {site: factor.to(em.device) for site, factor in factors.items()}
     limit = pass_tokens(em, layer)
+    finished: set[int] = set()
+
+    def done(facts: Iterable[int]) -> None:
+        new = set(facts) - finished  # a part that runs out of memory begins again
+        finished.update(new)
+        progress.advance(len(new) * share.size)
 
     def work(part: list[Row]) -> None:
         nonlocal limit
         facts = sorted({r.fact for r in part})
         while True:
             try:
-                found = _optimise_chunk(em, part, facts, layer, config, live, limit)
+                found = _optimise_chunk(em, part, facts, layer, config, live, limit, done)
                 break
             except (RuntimeError, MemoryError) as error:
                 if limit <= _LEAST or not out_of_memory(error):
@@ -116,7 +122,7 @@ def _share(
             limit = max(_LEAST, limit // 2)
         for name, values in zip(("delta", "norm", "loss", "nll"), found, strict=True):
             result[name][facts] = values.float().cpu()
-        progress.advance(len(facts) * share.size)
+        done(facts)
 
     mine = [r for r in rows if r.fact in own]
     fitting(lambda budget: chunks(mine, budget), work, tokens or _chunk_tokens(em, layer), em.device)
@@ -127,8 +133,8 @@ def _chunk_tokens(em: EditableModel, layer: int) -> int:
     """Padded tokens of the facts that are optimised together; their keys, values and predictions are kept
     meanwhile."""
     if em.device.type == "cpu":
-        # of each token keys and values above `layer`, and of every fourth the log-probabilities
-        kept: int = 8 * em.hidden_size * (em.num_layers - 1 - layer) + em.vocabulary
+        # of each token keys and values above `layer` in float32, and log-probabilities at about every third
+        kept: int = 8 * em.hidden_size * (em.num_layers - 1 - layer) + 4 * em.vocabulary // 3
         return max(12288, min(49152, 2**30 // kept))
     return 65536 if free_memory(em.device) > 24 * 2**30 else 16384
 
@@ -141,17 +147,18 @@ def _optimise_chunk(
     config: TargetConfig,
     factors: Mapping[Site, LowRank],
     limit: int,
+    done: Callable[[Iterable[int]], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """delta, norm, loss and nll of `facts`; at most `limit` tokens go through the model at once."""
+    """delta, norm, loss and nll of `facts`; at most `limit` tokens go through the model at once. `done` hears
+    after each step which facts are finished."""
     place = {fact: i for i, fact in enumerate(facts)}
     passes = passes_of(em, rows, place, layer, factors, limit)
-    # a fact's first row is the bare prompt
-    first = {r.fact: i for i, r in reversed(list(enumerate(rows)))}
+    bare = bare_rows(rows)
     norm = torch.empty(len(facts), device=em.device)
     for part in passes:
         size = part.tail.hidden[:, 0].float().norm(dim=1)
         for i, number in enumerate(part.numbers):
-            if first[rows[number].fact] == number:
+            if bare[rows[number].fact] is rows[number]:
                 norm[place[rows[number].fact]] = size[i]
     rule = rule_of(config, norm, em.hidden_size)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
@@ -177,6 +184,7 @@ def _optimise_chunk(
             active = active & (loss > config.loss)
             if config.patience:
                 active = active & (stale < config.patience)
+        done(facts[i] for i in (~active).nonzero()[:, 0].tolist())
         if final or not bool(active.any()):
             break
         (shrink,) = torch.autograd.grad(decay.sum(), leaf)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from hubedit.errors import HubEditError
+
+if TYPE_CHECKING:
+    from hubedit.model.editable import EditableModel
 
 Part = TypeVar("Part")
 
@@ -47,10 +50,15 @@ def free_memory(device: torch.device) -> int:
     return max(0, min(int(free) + cached, left))
 
 
-def pass_size(device: torch.device, most: int) -> int:
-    """Padded tokens in one pass, at most `most`: a CPU computes small passes as fast, and they hold rows of
-    more nearly one length."""
-    return min(most, 2048) if device.type == "cpu" else most
+CPU_PASS = 2048
+"""Padded tokens in one pass on a CPU: a larger one is no faster there, and a smaller one holds rows of more
+nearly one length (docs/experiments.md)."""
+
+
+def pass_size(em: EditableModel, most: int) -> int:
+    """Padded tokens in a pass: `most`, or fewer on a CPU where not every pass reads the model from the disk."""
+    offloaded = getattr(em.model, "hf_device_map", None) is not None
+    return min(most, CPU_PASS) if em.device.type == "cpu" and not offloaded else most
 
 
 class TokenBudget:

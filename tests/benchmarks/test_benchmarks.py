@@ -9,7 +9,7 @@ import pytest
 
 from hubedit.config import TargetConfig
 from hubedit.edit.targets import optimise
-from tests.benchmarks import gpu, targets
+from tests.benchmarks import gpu, passes, targets
 from tests.benchmarks.shapes import model, rows
 
 
@@ -37,3 +37,9 @@ def test_the_published_recipe_of_the_benchmark_goes_where_ours_goes() -> None:
     ours = optimise(em, made, 1, 1, config).delta[0]
     plain = targets.published(em, made, 1, config)
     assert float((ours - plain).norm() / plain.norm()) < 1e-2
+
+
+def test_passes_of_every_size_are_timed() -> None:
+    found = passes.measured(model("pico", "cpu", None), 96, 1)
+    assert set(found) == {"rows of 16", "rows of 48", "prompts"}
+    assert all(set(row) == set(passes.SIZES) and min(row.values()) > 0 for row in found.values())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.edit.rows import Row, Rows, alike, chunks, edit_rows, row
+from hubedit.edit.rows import Row, Rows, bare_rows, by_length, chunks, edit_rows, row
 from hubedit.model.editable import EditableModel
 from hubedit.model.tokens import decode, encode
 from tests.edit.editing import FACTS
@@ -73,10 +74,25 @@ def test_chunks_hold_every_row_once_within_the_budget_and_split_no_fact(rows: li
 
 @given(many_rows(), st.integers(1, 200), st.integers(0, 6))
 def test_rows_alike_stand_together_within_both_budgets(rows: list[Row], tokens: int, positions: int) -> None:
-    parts = alike(rows, tokens, positions)
+    parts = by_length(rows, tokens, positions)
     assert sorted(id(r) for part in parts for r in part) == sorted(map(id, rows))
-    lengths = [len(r.ids) for part in parts for r in part]
-    assert lengths == sorted(lengths)
+    place = {id(r): n for n, r in enumerate(rows)}
+    order = [(len(r.ids), place[id(r)]) for part in parts for r in part]
+    assert order == sorted(order), "the order must not depend on the budget"
     for part in parts:
         assert len(part[-1].ids) * len(part) <= tokens or len(part) == 1
         assert not positions or sum(len(r.labels) for r in part) <= positions or len(part) == 1
+    for part, following in pairwise(parts):
+        wide = (len(part) + 1) * len(following[0].ids) > tokens
+        assert wide or (positions and sum(len(r.labels) for r in (*part, following[0])) > positions)
+
+
+def test_the_bare_prompt_is_the_first_that_must_give_the_target() -> None:
+    rows = [
+        Row(1, (4, 5), 1, (6,), True),
+        Row(1, (4,), 0, (6,)),
+        Row(0, (3, 4), 0, (6,)),
+        Row(1, (9, 4), 1, (6,)),
+    ]
+    found = bare_rows(rows)
+    assert set(found) == {0, 1} and found[1] is rows[1] and found[0] is rows[2]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hubedit.edit import spread as module
 from hubedit.edit.rows import edit_rows
 from hubedit.edit.spread import Budget, Solution, Spreader
 from hubedit.linalg import LowRank
@@ -212,9 +213,15 @@ def test_the_same_subject_twice_is_solved_all_the_same(editable: Editable) -> No
     torch.testing.assert_close(found, delta.mean(0).expand(2, -1), atol=1e-3, rtol=1e-3)
 
 
-def test_means_weigh_the_bare_prompt_one_half(editable: Editable) -> None:
+@pytest.mark.parametrize("most", [32768, 1])
+def test_means_weigh_the_bare_prompt_one_half(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(module, "KEY_TOKENS", most)
     em = editable()
+    # what makes a row the bare one is that it comes first, not that it is short
     rows, site = edit_rows(em, FACTS, CONTEXTS), Site(1, "attention")
+    rows = [rows[3 * n + k] for n in range(len(FACTS)) for k in (1, 0, 2)]
     own = Spreader(em, rows, len(FACTS), [2], {})
     found = own.mean_at_subject(2, [site])
     for n in range(len(FACTS)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -237,6 +238,38 @@ def test_out_of_memory_splits_the_batch_and_loses_nothing(
     monkeypatch.setattr(module, "_optimise_chunk", lambda *a: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(HubEditError, match="one fact at a time"):
         optimise(em, rows_of(em), len(FACTS), LAYER, CONFIG)
+
+
+def test_facts_are_told_as_they_finish_and_each_once(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    soon = optimise(em, rows_of(em), len(FACTS), LAYER, replace(CONFIG, steps=4)).loss.sort().values
+    inner, calls, told, before = module._objective, 0, [0], 0
+
+    class Counting(Silent):
+        def advance(self, amount: int = 1) -> None:
+            told.append(told[-1] + amount)
+
+    def tight(*given: object, **options: object) -> object:
+        nonlocal calls, before
+        calls += 1
+        if calls == 9:
+            before = told[-1]
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_LEAST", 2**30)  # the facts are split, and not the passes
+    monkeypatch.setattr(module, "_objective", tight)
+    config = replace(CONFIG, loss=float(soon[1]))  # two facts are finished after four steps
+    optimise(em, rows_of(em), len(FACTS), LAYER, config, progress=Counting())
+    assert 2 <= before < len(FACTS) == told[-1]
+
+
+@pytest.mark.parametrize(("hidden", "vocabulary", "tokens"), [(64, 1000, 49152), (896, 151936, 12288)])
+def test_more_facts_at_once_where_they_are_small(hidden: int, vocabulary: int, tokens: int) -> None:
+    em = SimpleNamespace(device=torch.device("cpu"), hidden_size=hidden, vocabulary=vocabulary, num_layers=24)
+    assert module._chunk_tokens(em, 7) == tokens  # type: ignore[arg-type]
 
 
 def test_it_leaves_the_model_as_it_was(editable: Editable) -> None:

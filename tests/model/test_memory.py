@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hubedit.errors import HubEditError
-from hubedit.model.memory import TokenBudget, fitting, out_of_memory, release
+from hubedit.model.memory import CPU_PASS, TokenBudget, fitting, out_of_memory, pass_size, release
 
 CPU = torch.device("cpu")
 
@@ -137,3 +139,15 @@ def test_a_budget_shrinks_below_the_batch_that_failed() -> None:
     with pytest.raises(ValueError, match="other"):
         budget.shrink(ValueError("other"), 4, 10)
     assert TokenBudget(CPU).tokens < TokenBudget(torch.device("cuda")).tokens
+
+
+@pytest.mark.parametrize(
+    ("device", "places", "size"),
+    [("cpu", None, CPU_PASS), ("cuda", None, 8192), ("cpu", {"model": "disk"}, 8192)],
+)
+def test_passes_are_small_on_a_cpu_that_holds_the_model(
+    device: str, places: dict[str, str] | None, size: int
+) -> None:
+    em = SimpleNamespace(device=torch.device(device), model=SimpleNamespace(hf_device_map=places))
+    assert pass_size(em, 8192) == size  # type: ignore[arg-type]
+    assert pass_size(em, 64) == 64  # type: ignore[arg-type]

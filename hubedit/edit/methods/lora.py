@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.result import Edit
-from hubedit.edit.rows import Row, Rows, chunks, edit_rows
+from hubedit.edit.rows import Row, Rows, by_length, edit_rows
 from hubedit.edit.stages import Job
 from hubedit.edit.targets import default_tokens
 from hubedit.linalg import LowRank
@@ -78,7 +78,7 @@ def _train(job: Job, rows: list[Row], a: dict[Site, Tensor], b: dict[Site, Tenso
                 leaf.grad = grad if leaf.grad is None else leaf.grad + grad
             total += float(loss.detach())
 
-        fitting(lambda budget: chunks(rows, budget), work, default_tokens(em), em.device)
+        fitting(lambda budget: by_length(rows, budget), work, default_tokens(em), em.device)
         if total < targets.loss:
             job.progress.advance(targets.steps - step)
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hubedit.edit.rows import Row, alike
+from hubedit.edit.rows import Row, bare_rows, by_length
 from hubedit.edit.spread import KEY_TOKENS
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
@@ -36,7 +36,7 @@ def at_subject(em: EditableModel, rows: Sequence[Row], layer: int, sites: Sequen
     hidden = torch.zeros(len(rows), em.hidden_size, dtype=torch.float64)
     inputs = {s: torch.zeros(len(rows), em.d_in(s), dtype=torch.float64) for s in sites}
     outputs = {s: torch.zeros_like(hidden) for s in sites}
-    for part in alike(short, pass_size(em.device, KEY_TOKENS)):
+    for part in by_length(short, pass_size(em, KEY_TOKENS)):
         batch = pad([r.ids for r in part], em.pad_id, em.device)
         found = run(em, batch, inputs=sites, outputs=sites, hidden=[layer])
         at = torch.arange(len(part), device=em.device)
@@ -51,12 +51,10 @@ def at_subject(em: EditableModel, rows: Sequence[Row], layer: int, sites: Sequen
 
 def bare(rows: Sequence[Row], count: int) -> Tensor:
     """(count, n): picks each fact's first row, its bare prompt. float64."""
-    first: dict[int, int] = {}
-    for n, r in enumerate(rows):
-        first.setdefault(r.fact, n)
+    place = {id(r): n for n, r in enumerate(rows)}
     picked = torch.zeros(count, len(rows), dtype=torch.float64)
-    for fact, n in first.items():
-        picked[fact, n] = 1.0
+    for fact, r in bare_rows(rows).items():
+        picked[fact, place[id(r)]] = 1.0
     return picked
 
 
