@@ -31,7 +31,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
-from hubedit.patch.ontop import protected, stacked, standing_on
+from hubedit.patch.ontop import protected, replaced, stacked, standing_on
 from hubedit.patch.value import RECORD
 from hubedit.presets import check_method, check_settings
 from hubedit.progress import Progress, Silent
@@ -87,6 +87,8 @@ def apply_facts(
     seconds: dict[str, float] = {}
 
     kept = protected(on, facts)
+    for fact in replaced(on, facts):
+        progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
     with standing_on(em, on) as stood:
         start = time.perf_counter()
         before = _read(stood, facts, "asking before", progress)

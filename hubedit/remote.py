@@ -120,7 +120,7 @@ def explain(error: BaseException, repo: str, revision: str | None = None, *, doi
         if away or _is_xet(inner):
             more = f", and {repo} is not in the local cache" if doing == "download" else f": {line(inner)}"
             hint = "check the network, then run the same command again"
-            if doing == "download" and not repo.startswith("."):
+            if doing in ("download", "read") and not repo.startswith("."):
                 hint += f"; or, if {repo} is a folder, check the path: there is none here"
             return Trouble(f"cannot reach {constants.ENDPOINT}{more}", hint, "network")
     if isinstance(error, hf.EntryNotFoundError):

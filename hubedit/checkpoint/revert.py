@@ -186,7 +186,9 @@ def choose(stack: Stack, last: bool, patch: str | None, everything: bool) -> tup
         raise ConfigError(
             f"the stack has {len(members)} patches: {listed}", "give --last, --patch ID or --all"
         )
-    found = [each for each in members if patch and each.id.startswith(patch.lower())]
+    wanted = patch.lower()
+    # `inspect` prints the whole hash, the stack its beginning
+    found = [each for each in members if patch and (each.id.startswith(wanted) or wanted.startswith(each.id))]
     if len(found) != 1:
         what = "no patch" if not found else "more than one patch"
         raise ConfigError(f"{what} of the stack is called {patch!r}", f"its patches: {listed}")

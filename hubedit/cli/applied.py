@@ -35,6 +35,9 @@ def show(sink: Output, applied: Applied) -> None:
         sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
 
 
+_FROM = {("search", "0"): "search: on the probes the MLP alone did better"}
+
+
 def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
     """Prompt, target, what the model said before and says after, rank of the target, success."""
     return table(
@@ -102,13 +105,17 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = [
         *([("method", record["method"])] if record.get("method", "intattn") != "intattn" else []),
         ("layers", f"{layers} ({record['layers_from']})"),
-        *([("alpha", f"{alpha} ({record['alpha_from']})")] if shares else []),
+        *(
+            [("alpha", f"{alpha} ({_FROM.get((record['alpha_from'], alpha), record['alpha_from'])})")]
+            if shares
+            else []
+        ),
         ("patch", f"{size(patch.size)}, rank {patch.rank}, {len(patch.factors)} weights"),
     ]
     relative, norms = about.norms(record)
     if relative and norms:
         layer, kind, norm = max(norms, key=lambda found: found[2])
-        rows.append(("largest change", f"{norm:.2g} times the weight's own norm ({kind} of layer {layer})"))
+        rows.append(("largest change", f"{norm:.2g} times the norm of its weight ({kind} of layer {layer})"))
     if "truncation" in record:
         kept = min(record["truncation"]["energy"].values())
         rows.append(("energy kept", f"at least {100 * kept:.2f} % a weight"))

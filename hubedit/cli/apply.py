@@ -127,7 +127,9 @@ def apply(
     tokens: Annotated[
         int | None, Option("--tokens", min=0, help="Its size; 0 is 10 x the widest site.  [default: 0]")
     ] = None,
-    seed: Annotated[int | None, Option("--seed", help="Of everything random.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, Option("--seed", min=0, max=2**32 - 1, help="Of everything random.  [default: 0]")
+    ] = None,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     max_memory: Annotated[

@@ -68,7 +68,10 @@ def eval(
     ] = None,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
-    seed: Annotated[int, Option("--seed", help="Of the intervals, the written texts and the examples.")] = 0,
+    seed: Annotated[
+        int,
+        Option("--seed", min=0, max=2**32 - 1, help="Of the intervals, the written texts and the examples."),
+    ] = 0,
     cache: Annotated[
         Path | None, Option("--cache", help="The cache folder (default: $HUBEDIT_CACHE or ~/.cache/hubedit).")
     ] = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from hubedit.cli.output import Output, table
+from hubedit.errors import ConfigError
 
 if TYPE_CHECKING:
     from hubedit.hub.history import History, Step
@@ -26,6 +28,8 @@ def log(
     from hubedit.cli.push import silence
     from hubedit.hub.history import history
 
+    if "/" not in ref.partition("@")[0] and not Path(ref).exists():
+        raise ConfigError(f"no such folder: {ref}", "check the path; a repository is owner/name")
     silence(True)
     found = history(ref)
     brief = "\n".join(
@@ -47,7 +51,7 @@ def _tables(found: History, everything: bool) -> Any:
         rows: list[tuple[object, ...]] = [(prompt, target) for prompt, target in shown]
         if len(shown) < len(step.facts):
             rows.append((f"and {len(step.facts) - len(shown):,} more: --all", ""))
-        parts += [table(("prompt", "target"), rows, title=_title(number, step)), Text()]
+        parts += [Text(_title(number, step)), table(("prompt", "target"), rows), Text()]
     if found.commits:
         lines = [(c.date[:16].replace("T", " "), c.commit[:8], c.author, c.title) for c in found.commits]
         parts.append(table(("date", "commit", "by", "title"), lines))

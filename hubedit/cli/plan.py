@@ -50,7 +50,7 @@ def show_plan(
         ("tracing", f"{made.trace_runs:,} runs of a prompt" if made.trace_runs else "not needed"),
         ("statistics", f"{made.statistics_tokens:,} tokens of {config.stats.corpus}"),
         ("optimisation", f"about {made.target_tokens:,} tokens through the upper layers"),
-        ("memory", f"about {size(made.memory)}"),
+        ("memory", f"about {size(made.memory)}, beside Python and its libraries"),
         ("patch", f"{least}{size(made.patch_size)} at rank {made.rank}, in {target}"),
     ]
     value = {"dry_run": True, "out": target, "plan": made, "config": config}

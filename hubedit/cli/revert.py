@@ -49,7 +49,8 @@ def revert(
     from hubedit.model.fetch import find, is_path
 
     if not is_path(model):
-        if Path(model).parent.is_dir() and Path(model).parent != Path():
+        inside = Path(model).parent.is_dir() and Path(model).parent != Path()
+        if inside or "/" not in model.partition("@")[0]:
             raise ConfigError(f"no such folder: {model}", "check the path; a repository is owner/name")
         if base is not None:
             raise ConfigError("--base is for a folder", "a repository names its base itself: leave it out")

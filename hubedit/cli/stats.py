@@ -44,7 +44,9 @@ def compute(
         ),
     ] = "self",
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="0: 10 x the widest site.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the generated text.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the generated text.")
+    ] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     cache: CacheOption = None,

@@ -47,7 +47,7 @@ def trace(
         float, Option("--noise", min=0, help="In standard deviations of the subjects' embeddings.")
     ] = 3.0,
     max_facts: Annotated[int, Option("--max-facts", min=1, help="Trace at most so many known facts.")] = 50,
-    seed: Annotated[int, Option("--seed", help="Seed of the noise.")] = 0,
+    seed: Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Seed of the noise.")] = 0,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     force: Annotated[bool, Option("--force", help="Replace a trace in the folder.")] = False,
@@ -121,6 +121,8 @@ def _table(result: TraceResult) -> Table:
 def _check_folder(folder: Path, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder", "name a folder")
+    if any((folder / name).exists() for name in ("hubedit.json", "adapter_config.json", "config.json")):
+        raise ConfigError(f"{folder} holds a patch or a model", "give another folder with --out")
     if not force and any((folder / name).exists() for name in _FILES):
         raise ConfigError(f"{folder} holds a trace", "give another folder, or --force to replace it")
 

@@ -37,7 +37,7 @@ def tune(
         Path | None,
         Option("--storage", metavar="FILE", help="The journal of trials (default: OUT with .journal)."),
     ] = None,
-    seed: Annotated[int, Option("--seed", min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random.")] = 0,
     corpus: Annotated[
         str, Option("--corpus", metavar="FILE|DATASET|self", help="Text for the statistics, as in apply.")
     ] = "self",

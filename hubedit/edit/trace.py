@@ -52,9 +52,9 @@ def trace(
         return TraceResult.from_json(entry.record["trace"])
     prompts, checked, known = _known(em, facts, config.max_facts, progress)
     prompts = prompts[: config.max_facts]
-    if len(prompts) < min(_FEW, len(facts)):
+    if 0 < known < min(_FEW, len(facts)):
         progress.message(
-            f"the model answers only {len(prompts)} of {checked} facts with their ground truth (or, without "
+            f"the model answers only {known} of {checked} facts with their ground truth (or, without "
             "one, with anything): the trace is uncertain; more facts, or --layers and --alpha, would help"
         )
     progress.start("tracing", len(prompts), "facts")
@@ -114,6 +114,7 @@ def _known(
     """
     unique = list({(f.prompt, f.subject): f for f in facts}.values())
     prompts: list[Prompt] = []
+    others: list[Prompt] = []
     checked = 0
     progress.start("asking the model", len(unique), "facts")
     while checked < len(unique) and len(prompts) < limit:
@@ -123,17 +124,25 @@ def _known(
         said = greedy(em, [f.prompt for f in part], min(_LONGEST, max(lengths, default=0) + 2))
         for fact, text in zip(part, said, strict=True):
             truths = [a.strip() for a in fact.ground_truth if a.strip()]
-            if text.strip() and (not truths or text.strip().startswith(tuple(truths))):
-                prompts.append(locate(em.tokenizer, fact.prompt, fact.subject))
+            if text.strip():
+                right = not truths or text.strip().startswith(tuple(truths))
+                (prompts if right else others).append(locate(em.tokenizer, fact.prompt, fact.subject))
         checked += len(part)
         progress.advance(len(part))
+    known = len(prompts)
+    if not prompts:
+        # a maintainer may be wrong about what the model says; where it says it is found all the same
+        progress.message(
+            f"none of {checked} facts is answered with its ground_truth: what the model says is traced"
+        )
+        prompts = others[:limit]
     if not prompts:
         raise HubEditError(
-            f"causal tracing found none of {checked} facts that the model answers with its ground truth",
-            "give --layers and --alpha, or correct the facts' ground_truth",
+            f"causal tracing found none of {checked} facts that the model answers at all",
+            "give --layers and --alpha",
         )
-    progress.finish(f"{len(prompts)} of {checked} known")
-    return prompts, checked, len(prompts)
+    progress.finish(f"{known} of {checked} known")
+    return prompts, checked, known
 
 
 def _places(prompt: Prompt, config: TraceConfig) -> range:

@@ -66,6 +66,14 @@ def _check_place(fact: Fact, record: Record) -> None:
     size = len(fact.subject)
     places = [i for i in range(len(fact.prompt)) if fact.prompt.startswith(fact.subject, i)]
     words = [i for i in places if whole_word(fact.prompt, i, i + size)]
-    if words and words[-1] != places[-1]:
+    # scripts without spaces, and endings of other scripts, show no words
+    glued = not words and _ascii_glued(fact.prompt, places[-1], places[-1] + size)
+    if glued or (words and words[-1] != places[-1]):
         what = f'the last "{fact.subject}" in the prompt is part of another word'
         record.notices.append(f"{what}; reword it, because the last one is where the edit is made")
+
+
+def _ascii_glued(text: str, start: int, end: int) -> bool:
+    """Whether text[start:end] goes on on either side in the letters of one and the same word."""
+    pairs = (text[start - 1 : start + 1] if start else "", text[end - 1 : end + 1])
+    return any(len(pair) == 2 and pair.isascii() and pair.isalpha() for pair in pairs)

@@ -65,6 +65,7 @@ def load(
 
     em = EditableModel(model, tokenizer, family, source.ref, source.commit, source.folder, identity(source))
     _check_modules(em)
+    _check_numbers(em)
     return em
 
 
@@ -158,6 +159,23 @@ def _check_modules(em: EditableModel) -> None:
             em.site(site)
     except AttributeError as error:
         raise ModelError(f"{em.ref} is not built like family {em.family.name}: {error}") from error
+
+
+def _check_numbers(em: EditableModel) -> None:
+    """One pass over one token: damaged weights, or a type too narrow for the model, make all of it NaN."""
+    import torch
+
+    ordinary = next(i for i in range(em.vocabulary) if i not in em.tokenizer.all_special_ids)
+    with torch.no_grad():
+        logits = em.model(input_ids=torch.tensor([[ordinary]], device=em.device)).logits
+    if bool(torch.isfinite(logits).all()):
+        return
+    kind = str(em.dtype).removeprefix("torch.")
+    hint = "use --dtype bfloat16 or float32" if kind == "float16" else "download or copy it again"
+    for name, weight in em.parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise ModelError(f"{em.ref} is damaged: {name} holds NaN or infinity in {kind}", hint)
+    raise ModelError(f"{em.ref} computes NaN or infinity in {kind}", hint)
 
 
 @contextmanager

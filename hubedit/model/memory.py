@@ -56,7 +56,7 @@ nearly one length (docs/experiments.md)."""
 
 
 def pass_size(em: EditableModel, most: int) -> int:
-    """Padded tokens in a pass: `most`, or fewer on a CPU where not every pass reads the model from the disk."""
+    """Padded tokens in a pass: `most`, or fewer on a CPU that holds the whole model in memory."""
     offloaded = getattr(em.model, "hf_device_map", None) is not None
     return min(most, CPU_PASS) if em.device.type == "cpu" and not offloaded else most
 

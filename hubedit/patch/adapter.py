@@ -125,7 +125,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PatchError(f"{path} is missing", "check that the path is a patch that hubedit wrote") from None
+        hint = "check that the path is a patch that hubedit wrote"
+        if path.name != CONFIG and (path.parent / CONFIG).is_file():
+            hint = "adapters of other tools can be merged, composed, inspected and compared (diff), no more"
+        raise PatchError(f"{path} is missing", hint) from None
     except (ValueError, RecursionError) as error:
         raise PatchError(f"{path} is not JSON: {error}", _REWRITE) from error
     except OSError as error:

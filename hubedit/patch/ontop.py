@@ -55,6 +55,12 @@ def protected(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
     )
 
 
+def replaced(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
+    """The patch's facts that the new ones edit again, and that are no longer protected."""
+    kept = protected(patch, facts)
+    return tuple(f for f in patch.facts if f not in kept) if patch is not None else ()
+
+
 def stacked(old: Patch, new: Patch) -> Patch:
     """One patch that does both. Older facts that the new ones edit again leave the list of facts; their
     factors stay, since the new ones were computed with them in effect."""

@@ -17,6 +17,7 @@ from hubedit import folder
 from hubedit.checkpoint.merge import Attached, MergeOptions, merge
 from hubedit.checkpoint.revert import prepare, revert
 from hubedit.errors import CheckpointError, ConfigError
+from hubedit.patch.identity import patch_id
 from tests.checkpoint.tiny import MODULES, content, local, patch, tiny
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -108,6 +109,15 @@ def test_which_patch_must_be_said(tmp_path: Path) -> None:
             revert(done.path, **options)
     assert content(done.path) == before
     assert revert(done.path, patch=first[:6].upper()).removed == (first,)
+
+
+def test_the_whole_id_is_understood_too(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "m")
+    one, two = patch(base, 1), patch(base, 2)
+    done = merge([one, two], local(base), tmp_path / "out")
+    first = done.record.patches[0].id
+    assert len(patch_id(one)) > len(first)
+    assert revert(done.path, patch=patch_id(one)).removed == (first,)
 
 
 def test_nothing_is_written_through_links_to_the_base(tmp_path: Path) -> None:

@@ -28,6 +28,16 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["trace", str(facts), "--model", str(model), "--device", "cpu", "--samples", "2"]
 
 
+def test_a_patch_or_a_model_gets_no_trace_beside_it(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted((tmp_path / "model").iterdir())
+    for force in ([], ["--force"]):
+        assert run([*words, "--out", str(tmp_path / "model"), *force]) == 2
+    assert "holds a patch or a model" in capsys.readouterr().err
+    assert sorted((tmp_path / "model").iterdir()) == before
+
+
 def test_trace_writes_json_and_figures(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -198,10 +198,32 @@ def test_only_known_facts_are_traced(em: EditableModel, cache: Cache) -> None:
     assert (limited.known, limited.traced) == (3, 2)
 
 
-def test_no_known_fact_is_an_error_with_a_way_out(em: EditableModel, cache: Cache) -> None:
+class Told(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_what_the_model_says_is_traced_where_it_knows_no_ground_truth(
+    em: EditableModel, cache: Cache
+) -> None:
+    told = Told()
     facts = [replace(f, ground_truth=("Atlantis",)) for f in FACTS]
+    wrong = trace(em, facts, CONFIG, cache, told)
+    assert (wrong.checked, wrong.known, wrong.traced) == (4, 0, 4)
+    assert len(told.messages) == 1 and "none of 4 facts" in told.messages[0]
+    without = trace(em, [replace(f, ground_truth=()) for f in FACTS], CONFIG, cache, Silent())
+    assert wrong.ie_prob == without.ie_prob
+
+
+def test_no_answer_at_all_is_an_error_with_a_way_out(
+    em: EditableModel, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "greedy", lambda em, prompts, *_: ["  "] * len(prompts))
     with pytest.raises(HubEditError, match="--layers and --alpha"):
-        trace(em, facts, CONFIG, cache, Silent())
+        trace(em, FACTS, CONFIG, cache, Silent())
 
 
 @pytest.mark.parametrize(

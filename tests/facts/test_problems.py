@@ -235,3 +235,18 @@ def test_options(tmp_path: Path) -> None:
     for options in ({"format": "yaml"}, {"on_conflict": "ask"}, {"limit": -1}):
         with pytest.raises(ConfigError):
             load(tmp_path, lines(GOOD), **options)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "told"),
+    [
+        ("The city of the Japanese capital is", "Japan", True),
+        ("Japan is not the Japanese", "Japan", True),
+        ("The capital of Japan's is", "Japan", False),
+        ("日本国の首都は", "日本", False),
+    ],
+)
+def test_a_subject_inside_another_word_is_told(tmp_path: Path, prompt: str, subject: str, told: bool) -> None:
+    record = json.dumps({"prompt": prompt, "subject": subject, "target": "Kyoto"})
+    notices = load(tmp_path, lines(record), "facts.jsonl").notices
+    assert [("part of another word" in notice) for notice in notices] == [True] * told

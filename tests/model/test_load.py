@@ -153,6 +153,25 @@ def test_damaged_json(name: str, folder: Path) -> None:
     refused(folder, f"{name} is not valid JSON")
 
 
+def test_weights_that_are_no_numbers(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    refused(folder, f"{name} holds NaN or infinity")
+
+
+def test_a_type_too_narrow_for_the_model(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.down_proj.weight"] *= 1e30
+    save_file(tensors, file, {"format": "pt"})
+    assert load(str(folder), dtype="float32").num_layers == 4
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        load(str(folder), dtype="float16")
+
+
 def test_no_tokenizer(folder: Path) -> None:
     for file in folder.glob("tokenizer*"):
         file.unlink()

@@ -20,7 +20,7 @@ from hubedit.model.hooks import applied, run
 from hubedit.model.tokens import encode, pad
 from hubedit.patch import Patch
 from hubedit.patch.identity import patch_id
-from hubedit.patch.ontop import protected, stacked, standing_on
+from hubedit.patch.ontop import protected, replaced, stacked, standing_on
 from hubedit.patch.owners import owners
 from hubedit.pipeline import apply_facts
 from tests.quick import FACTS, QUICK
@@ -77,7 +77,8 @@ def test_the_new_facts_meet_the_edited_model(editable: Editable, older: Patch) -
 
 def test_older_facts_are_asked_about_unless_they_are_edited_again(editable: Editable, older: Patch) -> None:
     assert protected(older, LATER) == (older.facts[0],)
-    assert protected(None, LATER) == ()
+    assert protected(None, LATER) == () == replaced(None, LATER)
+    assert replaced(older, LATER) == (older.facts[1],)
     em = editable()
     text = [encode(em.tokenizer, "Rome is a city.").ids]
     kept = protected(older, LATER)
