@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -56,6 +57,18 @@ class Cache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else default_root()
+
+    def check(self) -> None:
+        """Raises HubEditError where no entry can be written: said before long work, and not after it."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise HubEditError(
+                f"the cache {self.root} cannot be written to: {error.strerror or error}",
+                "name another place with --cache or HUBEDIT_CACHE",
+            ) from error
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """The file of an entry; `key` is JSON data naming every input."""

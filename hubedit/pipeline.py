@@ -82,6 +82,7 @@ def apply_facts(
     check_facts(em, facts, source)
     check_config(em, config)
     check_free(path, overwrite)
+    cache.check()
     statistics = statistics_record(em, config) | ({"repo": cache.repo} if cache.repo else {})
     weights = _checksum(em)
     seconds: dict[str, float] = {}

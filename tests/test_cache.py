@@ -142,3 +142,11 @@ def test_the_place_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_root() == tmp_path / ".cache" / "hubedit"
+
+
+def test_a_place_that_takes_nothing_is_told_at_once(tmp_path: Path) -> None:
+    Cache(tmp_path / "new" / "place").check()
+    assert not any((tmp_path / "new" / "place").iterdir())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(HubEditError, match="cannot be written to"):
+        Cache(tmp_path / "file" / "place").check()

@@ -74,6 +74,8 @@ def trace(
     loaded = load_facts(facts if facts is not None else _bundled())
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
+    store = Cache(cache)
+    store.check()
     config = TraceConfig(noise, samples, window, max_facts=max_facts, seed=seed)
     if tokens is Tokens.all:
         config = replace(config, tokens="all")
@@ -81,7 +83,7 @@ def trace(
         progress.start("loading the model")
         em = hold(load, model, device=device, dtype=dtype)
         progress.finish(f"{em.num_layers} layers on {em.device}")
-        result = run(em, loaded.facts, config, Cache(cache), progress)
+        result = run(em, loaded.facts, config, store, progress)
     data = result.to_json()
     files = {"trace.json": (as_json(data) + "\n").encode(), "layerwise.png": layerwise(result)}
     if result.heat_prob:
