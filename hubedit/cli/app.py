@@ -120,6 +120,8 @@ def main() -> None:
     # read when torch is loaded: threads of GNU OpenMP that wait for one another spin for some microseconds
     # and then sleep. By default they go on spinning, and on a shared machine take the time of those that work
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if {"-q", "--quiet"} & set(sys.argv):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the Hub's client is loaded
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a character gets "?", not a traceback
         if hasattr(stream, "reconfigure"):

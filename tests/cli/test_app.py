@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -30,6 +31,17 @@ def test_a_verb_that_runs_is_the_real_one(capsys: pytest.CaptureFixture[str]) ->
     assert "--on-conflict" in capsys.readouterr().out
     assert app.run(["nonsense"]) == 2
     assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("word", "silent"), [("-q", "1"), ("--quiet", "1"), ("--json", None)])
+def test_a_quiet_command_shows_no_bars_of_the_hubs_client(
+    monkeypatch: pytest.MonkeyPatch, word: str, silent: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k.startswith("HUBEDIT")})
+    monkeypatch.setattr(sys, "argv", ["hubedit", "merge", word])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") == silent
 
 
 def test_the_list_of_commands_imports_no_verb() -> None:
