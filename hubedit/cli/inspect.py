@@ -41,7 +41,7 @@ def inspect(
     from hubedit.hub.anything import folder_of
     from hubedit.model.fetch import find
 
-    folder = folder_of(patch)
+    folder = folder_of(patch, edited=True)
     if not (folder / "adapter_config.json").is_file() and (folder / "config.json").is_file():
         from hubedit.checkpoint.stack import Stack
 

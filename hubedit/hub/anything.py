@@ -15,10 +15,11 @@ from hubedit.remote import told
 _MERGED = ("patches/*", ".eval_results/*", "plots/*", "report.json")
 
 
-def folder_of(ref: str) -> Path:
+def folder_of(ref: str, *, edited: bool = False) -> Path:
     """A local folder, or a repository `owner/name[@revision]` in the cache, with all that belongs to it.
 
-    A patch comes with its facts, a merged model with the patches in it. Raises ModelError, HubError.
+    A patch comes with its facts, a merged model with the patches in it. With `edited` a repository that
+    is neither is refused before its weights are downloaded. Raises ModelError, HubError.
     """
     if is_path(ref) or not ref.strip():
         return find(ref).folder
@@ -30,6 +31,8 @@ def folder_of(ref: str) -> Path:
         return patch_folder(pinned)
     if _is_merged(seen / RECORD):
         _fetch(repo, pinned.partition("@")[2], _MERGED)
+    elif edited:
+        raise HubError(f"hubedit merged no patch into {ref}", "hubedit diff compares two models")
     return find(pinned).folder
 
 

@@ -86,6 +86,16 @@ def test_a_patch_is_used_by_its_repository(hub: Hub, client: Client, patch: Path
     assert "is not in the local cache, and HF_HUB_OFFLINE is set" in cold.err
 
 
+def test_inspect_leaves_the_weights_of_a_plain_model_at_the_hub(
+    hub: Hub, client: Client, patch: Path
+) -> None:
+    told = client("inspect", "lab/pico")
+    assert told.code == 1 and "hubedit merged no patch into lab/pico" in told.err
+    # its weights are not in the cache now
+    offline = client("ask", "lab/pico", "x", offline=True)
+    assert offline.code == 1 and "is not in the local cache" in offline.err
+
+
 def test_inspect_and_diff_read_repositories(hub: Hub, client: Client, patch: Path) -> None:
     client("push", patch, "seen")
     told = client("inspect", "ada/seen", "--json").json
