@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from hubedit.cli.output import Output, table
-from hubedit.errors import ConfigError
+from hubedit.errors import HubError
 
 if TYPE_CHECKING:
     from hubedit.hub.history import History, Step
@@ -29,7 +29,7 @@ def log(
     from hubedit.hub.history import history
 
     if "/" not in ref.partition("@")[0] and not Path(ref).exists():
-        raise ConfigError(f"no such folder: {ref}", "check the path; a repository is owner/name")
+        raise HubError(f"no repository {ref}, and no such folder", f"give its owner too, as in you/{ref}")
     silence(True)
     found = history(ref)
     brief = "\n".join(
