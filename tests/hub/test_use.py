@@ -87,13 +87,14 @@ def test_a_patch_is_used_by_its_repository(hub: Hub, client: Client, patch: Path
 
 
 def test_inspect_leaves_the_weights_of_a_plain_model_at_the_hub(
-    hub: Hub, client: Client, patch: Path
+    hub: Hub, client: Client, pico_path: Callable[..., Path]
 ) -> None:
-    told = client("inspect", "lab/pico")
-    assert told.code == 1 and "hubedit merged no patch into lab/pico" in told.err
-    # its weights are not in the cache now
-    offline = client("ask", "lab/pico", "x", offline=True)
-    assert offline.code == 1 and "is not in the local cache" in offline.err
+    hub.seed("lab/plain", pico_path())
+    hub.clear()
+    told = client("inspect", "lab/plain")
+    assert told.code == 1 and "hubedit merged no patch into lab/plain" in told.err
+    paths = [line["path"] for line in hub.log()]
+    assert paths and not [path for path in paths if "safetensors" in path]
 
 
 def test_inspect_and_diff_read_repositories(hub: Hub, client: Client, patch: Path) -> None:
