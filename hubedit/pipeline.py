@@ -39,6 +39,7 @@ from hubedit.report.files import Source, shown_files
 from hubedit.report.licence import licence_of
 
 _ORDERS = ("attention-first", "joint")
+_SHOWN = 3  # facts that a message names one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,11 @@ def apply_facts(
     seconds: dict[str, float] = {}
 
     kept = protected(on, facts)
-    for fact in replaced(on, facts):
+    again = replaced(on, facts)
+    for fact in again[:_SHOWN]:
         progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
+    if len(again) > _SHOWN:
+        progress.message(f"and {len(again) - _SHOWN:,} more facts of the older patch are edited again")
     with standing_on(em, on) as stood:
         start = time.perf_counter()
         before = _read(stood, facts, "asking before", progress)

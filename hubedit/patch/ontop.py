@@ -57,8 +57,8 @@ def protected(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
 
 def replaced(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """The patch's facts that the new ones edit again, and that are no longer protected."""
-    kept = protected(patch, facts)
-    return tuple(f for f in patch.facts if f not in kept) if patch is not None else ()
+    kept = set(map(id, protected(patch, facts)))
+    return tuple(f for f in patch.facts if id(f) not in kept) if patch is not None else ()
 
 
 def stacked(old: Patch, new: Patch) -> Patch:
