@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EDITS, _SHOWN = 50, 8
 _POLISH = 16
-"""Half of the usual steps: a first look should not take longer than it must."""
+"""Of 32, the usual number: a first look should not take longer than it must."""
 # in the words of a newcomer; the names of the fields are in docs/facts.md
 _METRICS = {
     "success": "the edited prompts give the new answer",
@@ -65,7 +65,8 @@ def walk(
         progress.finish(f"{em.family.name}, {millions:.1f} million parameters, on {em.device}")
         sink.show(f"\n1. What the model knows, and what {len(chosen)} edits shall change\n")
         sink.show(_asked(em, chosen[:_SHOWN]))
-        sink.show("\n2. Computing the patch (the model itself stays as it is; half the usual polish)\n")
+        short = f"polished in {_POLISH} steps, not {EditConfig().polish}"
+        sink.show(f"\n2. Computing the patch (the model itself stays as it is; {short})\n")
         applied = apply_facts(
             em,
             chosen,

@@ -44,24 +44,38 @@ def next_token(em: EditableModel, texts: Sequence[str]) -> Tensor:
     return em.head_logits(hidden[at, batch.lengths - 1]).float().softmax(-1)
 
 
+class Kinds:
+    """Which of `subjects` are of the kind of the subjects that each template is about."""
+
+    def __init__(self, em: EditableModel, templates: Sequence[Template], subjects: Sequence[str]) -> None:
+        """The templates' own subjects are read here; the others' words when `fit` asks."""
+        self._em, self._templates, self._subjects = em, tuple(templates), tuple(subjects)
+        self.alike = alike(em, [t.about for t in templates], subjects)
+        """[t][i]: whether what follows subject i is like what follows the template's own."""
+        own = [(t, s) for t in templates if t.after.strip() for s in t.about[:OWN]]
+        expected = dict(zip(own, _expected(em, own), strict=True))
+        # a template that ends with its subject has no words to expect
+        self._least = [
+            median(expected[t, s] for s in t.about[:OWN]) - SURPRISED if t.after.strip() else None
+            for t in templates
+        ]
+
+    def fit(self, pairs: Sequence[tuple[int, int]]) -> list[bool]:
+        """Of pairs (template t, subject i) that are alike: whether the template's words are expected too."""
+        asked = [pair for pair in dict.fromkeys(pairs) if self._least[pair[0]] is not None]
+        words = _expected(self._em, [(self._templates[t], self._subjects[i]) for t, i in asked])
+        expected = dict(zip(asked, words, strict=True))
+        return [(least := self._least[p[0]]) is None or expected[p] >= least for p in pairs]
+
+
 def suited(
     em: EditableModel, templates: Sequence[Template], subjects: Sequence[str]
 ) -> tuple[tuple[bool, ...], ...]:
     """[t][i]: whether subject i is of the kind of the subjects that template t is about."""
-    kinds = alike(em, [t.about for t in templates], subjects)
-    own = [(t, s) for t, template in enumerate(templates) for s in template.about[:OWN]]
-    near = [(t, s) for t, row in enumerate(kinds) for s, fits in zip(subjects, row, strict=True) if fits]
-    # a template that ends with its subject has no words to expect
-    pairs = [(t, s) for t, s in dict.fromkeys([*own, *near]) if templates[t].after.strip()]
-    expected = dict(zip(pairs, _expected(em, [(templates[t], s) for t, s in pairs]), strict=True))
-    least = [
-        median(expected[t, s] for s in template.about[:OWN]) - SURPRISED if template.after.strip() else 0.0
-        for t, template in enumerate(templates)
-    ]
-    return tuple(
-        tuple(fits and expected.get((t, s), 0.0) >= least[t] for s, fits in zip(subjects, row, strict=True))
-        for t, row in enumerate(kinds)
-    )
+    kinds = Kinds(em, templates, subjects)
+    near = [(t, i) for t, row in enumerate(kinds.alike) for i, same in enumerate(row) if same]
+    found = dict(zip(near, kinds.fit(near), strict=True))
+    return tuple(tuple(found.get((t, i), False) for i in range(len(subjects))) for t in range(len(templates)))
 
 
 def _expected(em: EditableModel, pairs: Sequence[tuple[Template, str]]) -> list[float]:

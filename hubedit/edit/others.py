@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hubedit.edit.essence import CONFIDENT, Belief, Survey, ask, batch_templates
-from hubedit.edit.kinds import suited
+from hubedit.edit.kinds import Kinds, suited
 from hubedit.edit.templates import Template
 from hubedit.facts import Fact
 from hubedit.facts.answers import mentions, normalise, unspaced
@@ -126,19 +126,37 @@ def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequ
     asked = [t for t in range(len(about)) if about[t]]
     if not asked:
         return Others({}, edited)
-    kinds = suited(em, [Template(*survey.templates[t], about[t]) for t in asked], subjects)
-    # the first phrasing of each relation that is about this kind
-    first: dict[tuple[str, int], int] = {}
-    for i, s in enumerate(subjects):
-        own: dict[int, int] = {}
-        for t, row in zip(asked, kinds, strict=True):
-            if row[i]:
-                own.setdefault(survey.relation[t], t)
-        # whoever has no edited relation shows nothing about one
-        first |= {(s, relation): t for relation, t in own.items() if edited & own.keys()}
-    prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for (s, _), t in first.items()]
+    kinds = Kinds(em, [Template(*survey.templates[t], about[t]) for t in asked], subjects)
+    phrasings: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for place, t in enumerate(asked):
+        for i, same in enumerate(kinds.alike[place]):
+            if same:
+                phrasings[i, survey.relation[t]].append(place)
+    first = _first(kinds, {key: own for key, own in phrasings.items() if key[1] in edited})
+    # whoever has no edited relation shows nothing about one
+    near = {i for i, _ in first}
+    beside = {key: own for key, own in phrasings.items() if key[0] in near and key[1] not in edited}
+    first |= _first(kinds, beside)
+    order = {(subjects[i], relation): asked[first[i, relation]] for i, relation in sorted(first)}
+    prompts = [(survey.templates[t][0] + s + survey.templates[t][1], s) for (s, _), t in order.items()]
     found: dict[str, dict[int, Belief]] = {}
-    for (s, relation), belief in zip(first, ask(em, prompts), strict=True):
+    for (s, relation), belief in zip(order, ask(em, prompts), strict=True):
         if belief.confidence >= CONFIDENT:
             found.setdefault(s, {})[relation] = belief
     return Others(found, edited)
+
+
+def _first(kinds: Kinds, phrasings: Mapping[tuple[int, int], Sequence[int]]) -> dict[tuple[int, int], int]:
+    """Of each subject's phrasings of a relation, (subject, relation) -> templates, the first that fits; most
+    often the very first does, so the others are not looked at before."""
+    found: dict[tuple[int, int], int] = {}
+    left = dict(phrasings)
+    turn = 0
+    while left:
+        tried = [(own[turn], key[0]) for key, own in left.items()]
+        for key, fits in zip(left, kinds.fit(tried), strict=True):
+            if fits:
+                found[key] = left[key][turn]
+        turn += 1
+        left = {key: own for key, own in left.items() if key not in found and turn < len(own)}
+    return found

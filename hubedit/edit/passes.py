@@ -93,24 +93,23 @@ def passes_of(
     count: dict[tuple[int, bool], int] = {}
     for r in rows:
         count[r.fact, r.preserve] = count.get((r.fact, r.preserve), 0) + 1
-    least = 128 if em.device.type == "cpu" else 1024
-    return [_pass(em, rows, group, place, layer, factors, count) for group in groups(rows, limit, least)]
+    padding = 128 if em.device.type == "cpu" else 1024
+    return [_pass(em, rows, group, place, layer, factors, count) for group in groups(rows, limit, padding)]
 
 
-def groups(rows: Sequence[Row], limit: int, least: int) -> list[list[int]]:
-    """Numbers of rows, longest tails first: at most `limit` padded tail tokens in a group (or one row), and
-    beyond `least` no row that is more than a quarter shorter than the group is wide."""
+def groups(rows: Sequence[Row], limit: int, padding: int) -> list[list[int]]:
+    """Numbers of rows, longest tails first: at most `limit` padded tail tokens in a group (or one row), of
+    which at most `padding` are no row's own: a pass takes as long as so many tokens before its first one."""
     found: list[list[int]] = []
-    width = 0
+    width = wasted = 0
     for number in sorted(range(len(rows)), key=lambda n: (-_tail(rows[n]), -rows[n].last, n)):
         own = _tail(rows[number])
-        if found:
-            padded = width * len(found[-1])
-            if padded + width <= limit and (4 * own >= 3 * width or padded < least):
-                found[-1].append(number)
-                continue
+        if found and width * (len(found[-1]) + 1) <= limit and wasted + width - own <= padding:
+            found[-1].append(number)
+            wasted += width - own
+            continue
         found.append([number])
-        width = own
+        width, wasted = own, 0
     return found
 
 

@@ -33,9 +33,9 @@ TOKENS = 4096
 """Most padded tokens of a pass; all activations above the first edited layer are kept for the gradient."""
 STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
-MOST = 0.9
+MOST = 0.8
 """Share of the objective whose rows are in every step: the others are met, and have hardly a gradient."""
-TURNS = 4
+TURNS = 8
 TEXT_ROWS = 24
 LOGITS = 2**27
 """Numbers of one pass's logits, which the gradient needs several copies of: half a GB in float32."""

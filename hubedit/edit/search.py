@@ -24,6 +24,7 @@ MLP_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
 WORSE = 0.97
 """Share of the best score below which a budget is clearly worse."""
 ATTENTION_BUDGETS = (0.003, 0.02)
+"""A larger one only where the smaller one helped: else it never did better (docs/experiments.md)."""
 
 NORM_PASSES = 2
 """Further passes where a norm stands behind the sites, and one solve cannot reach what was asked."""
@@ -97,7 +98,10 @@ def search(
             assert best is not None
             mlp = best[1].budget.mlp
             for attention in ATTENTION_BUDGETS[1 if given else 0 :]:
+                before = best[1].judgement.score
                 attempt(alpha, Budget(attention, mlp))
+                if trials[-1].judgement.score < before:
+                    break
     assert best is not None
     return Found(best[0], best[1], tuple(trials))
 

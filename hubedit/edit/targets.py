@@ -152,7 +152,7 @@ def _optimise_chunk(
     """delta, norm, loss and nll of `facts`; at most `limit` tokens go through the model at once. `done` hears
     after each step which facts are finished."""
     place = {fact: i for i, fact in enumerate(facts)}
-    passes = passes_of(em, rows, place, layer, factors, limit)
+    passes, gathered = passes_of(em, rows, place, layer, factors, limit), len(facts)
     bare = bare_rows(rows)
     norm = torch.empty(len(facts), device=em.device)
     for part in passes:
@@ -190,7 +190,14 @@ def _optimise_chunk(
         (shrink,) = torch.autograd.grad(decay.sum(), leaf)
         with torch.no_grad():
             u = torch.where(active[:, None], rule.move(u, grad * rule.unit + shrink, step), u)
-        passes = [left for part in passes if (left := part.only(active)) is not None]
+        left = int(active.sum())
+        if len(passes) > 1 and 2 * left <= gathered:
+            # few rows are left in each: fewer passes hold them all
+            gathered = left
+            of = [r for r in rows if bool(active[place[r.fact]])]
+            passes = passes_of(em, of, place, layer, factors, limit)
+        else:
+            passes = [some for part in passes if (some := part.only(active)) is not None]
     return best_u * rule.unit, norm, best_loss, best_nll
 
 

@@ -6,22 +6,19 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit import corpus as corpus_module
 from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.documents import DataSet, documents
-from hubedit.edit.sample import sample_documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.progress import Silent
-from tests.pico import FAMILIES, SENTENCES, TokenizerKind, pico
+from tests.pico import SENTENCES, TokenizerKind, pico
 
 Make = Callable[..., EditableModel]
 
@@ -63,91 +60,6 @@ def make(tmp_path: Path) -> Make:
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_generates(make: Make, family: str) -> None:
-    em = make(family)
-    documents = sample_documents(em, rows=8, length=40, seed=1)
-    assert sum(map(len, documents)) > 200
-    assert len(documents) >= 8
-    ids = [i for d in documents for i in d]
-    assert set(ids).isdisjoint(em.eos_ids)
-
-
-@pytest.mark.parametrize(
-    ("family", "tokenizer"),
-    [
-        ("llama", "metaspace_bos"),
-        ("gemma3_text", "metaspace_bos"),
-        ("mistral", "byte_bpe"),
-        ("gpt2", "byte_bpe"),
-        ("gptj", "byte_bpe"),
-    ],
-)
-def test_restarted_streams_do_not_see_the_document_before(
-    make: Make, monkeypatch: pytest.MonkeyPatch, family: str, tokenizer: TokenizerKind
-) -> None:
-    """The distribution at every step is that of the document run alone."""
-    em = make(family, tokenizer)
-    # many tokens end a document, so that the stream restarts often
-    ends = torch.arange(em.model.config.vocab_size) % 4 == 2
-    ends[em.tokenizer.all_special_ids] = False
-    monkeypatch.setattr("hubedit.edit.sample._ends", lambda em: ends)
-    seen: list[torch.Tensor] = []
-    draw = torch.multinomial
-
-    def watched(p: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
-        seen.append(p[0].clone())
-        return draw(p, *args, **more)
-
-    monkeypatch.setattr(torch, "multinomial", watched)
-    documents = sample_documents(em, rows=1, length=40, seed=3)
-    assert len(documents) > 3
-    expected: list[torch.Tensor] = []
-    for document in documents:
-        alone = document if em.has_bos else [em.tokenizer.bos_token_id, *document]
-        logits = em.model(torch.tensor([alone])).logits[0].float()
-        logits[:, em.tokenizer.all_special_ids] = -torch.inf
-        logits[0, ends] = -torch.inf
-        expected += list(logits.softmax(-1))
-    # the last document is cut, so nothing was drawn after its last token
-    torch.testing.assert_close(torch.stack(seen), torch.stack(expected[:-1]), atol=1e-5, rtol=1e-3)
-
-
-def test_a_model_that_only_ends_still_gives_text(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    em = make("gpt2")
-    eos = em.eos_ids[0]
-    forward = em.model.forward
-
-    def stops(*args: object, **kwargs: object) -> object:
-        out = forward(*args, **kwargs)
-        out.logits[..., eos] += 1e4
-        return out
-
-    monkeypatch.setattr(em.model, "forward", stops)
-    documents = sample_documents(em, rows=4, length=32, seed=0)
-    assert {len(d) for d in documents} == {1}
-    assert len(documents) >= 4 * 16
-
-
-def test_documents_begin_as_prompts_do(make: Make) -> None:
-    em = make("mistral", "metaspace_bos")
-    assert all(d[0] == em.tokenizer.bos_token_id for d in sample_documents(em, 4, 20, 0))
-    seeded = sample_documents(em, 2, 20, 0, prompts=["The capital of", "Mount Everest"])
-    for document, text in zip(seeded, ["The capital of", "Mount Everest"], strict=False):
-        start = em.tokenizer(text)["input_ids"]
-        assert document[: len(start)] == start
-
-
-def test_a_tokenizer_without_start_gives_text(make: Make) -> None:
-    em = make("qwen2")
-    em.tokenizer.bos_token = em.tokenizer.eos_token = None
-    em.model.config.bos_token_id = em.model.config.eos_token_id = None
-    em.model.generation_config.eos_token_id = None
-    documents = sample_documents(em, 6, 10, 0)
-    assert [len(d) for d in documents] == [10] * 6
-    assert len({d[0] for d in documents}) > 1
 
 
 def test_generated_text_is_the_same_each_time_and_kept(

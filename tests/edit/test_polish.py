@@ -99,7 +99,8 @@ def test_rows_that_are_met_take_turns(editable: Editable, monkeypatch: pytest.Mo
     rows = [r for members, _ in groups for r in members]
     losses = {id(r): 1e-6 for r in rows}
     heavy = rows[:: len(rows) // 3]
-    losses |= {id(r): 2.0 for r in heavy}
+    share = {id(r): weight / len(members) for members, weight in groups for r in members}
+    losses |= {id(r): 1 / share[id(r)] for r in heavy}
     seen: set[int] = set()
     for step in range(module.TURNS):
         part = module._part(groups, step, losses)

@@ -72,6 +72,15 @@ def test_plain_mlp_editing_is_always_among_the_candidates(
     assert len(nothing.trials) == len(MLP_BUDGETS)
 
 
+def test_more_attention_is_tried_only_where_some_helped(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+    judged(monkeypatch, lambda n: 0.5 - 0.001 * (n == len(MLP_BUDGETS)))
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first")
+    assert [t.budget.attention for t in found.trials if t.alpha == ALPHA] == [ATTENTION_BUDGETS[0]]
+
+
 def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
     setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
 ) -> None:

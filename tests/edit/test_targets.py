@@ -289,5 +289,6 @@ def test_rows_pass_together_with_others_of_their_length(editable: Editable) -> N
     for group in found:
         lengths = [len(rows[n].ids) - rows[n].last for n in group]
         assert len(group) == 1 or max(lengths) * len(lengths) <= 24
-        assert all(4 * n >= 3 * max(lengths) for n in lengths[2:])
+        assert len(lengths) * max(lengths) - sum(lengths) <= 4, "padding"
     assert len(groups(rows, 10**6, 10**6)) == 1
+    assert all(len({len(rows[n].ids) - rows[n].last for n in group}) == 1 for group in groups(rows, 10**6, 0))
