@@ -69,7 +69,7 @@ def sample_documents(
 
 def draw(p: Tensor, generator: torch.Generator) -> Tensor:
     """One index (b,) from each row of `p` (b, n), probabilities up to a factor: where the cumulative sum
-    passes a uniform number. `torch.multinomial` draws n numbers a row, which takes longer than a small model."""
+    passes a uniform number. `torch.multinomial` draws n numbers a row: longer than a small model takes."""
     total = p.cumsum(-1)
     at = torch.rand(len(p), 1, device=p.device, generator=generator) * total[:, -1:]
     # right: never an index whose own probability is 0; rounding may reach the end of the table
