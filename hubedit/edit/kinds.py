@@ -20,7 +20,7 @@ from hubedit.edit.templates import Template
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.score import likelihoods
-from hubedit.model.tokens import encode, pad
+from hubedit.model.tokens import encode_all, pad
 
 KIND_ROWS = 256
 SAME_KIND = 0.8
@@ -36,7 +36,7 @@ OWN = 12
 @torch.no_grad()
 def next_token(em: EditableModel, texts: Sequence[str]) -> Tensor:
     """(n, vocabulary): the distribution of the token that follows each text. float32."""
-    rows = [encode(em.tokenizer, text).ids for text in texts]
+    rows = encode_all(em.tokenizer, texts)
     batch = pad(rows, em.pad_id, em.device)
     last = em.num_layers - 1
     hidden = run(em, batch, hidden=[last]).hidden[last]
@@ -82,14 +82,12 @@ def _expected(em: EditableModel, pairs: Sequence[tuple[Template, str]]) -> list[
     """The log-probability of a template's first words after the subject, pair by pair."""
     asked = [(t.before + s, _beginning(t.after)) for t, s in pairs]
     once = list(dict.fromkeys(asked))  # many templates begin alike
-    rows, starts = [], []
-    for prompt, words in once:
-        short, whole = encode(em.tokenizer, prompt).ids, encode(em.tokenizer, prompt + words).ids
-        rows.append(whole)
-        # as it stands in the text, where the subject's last token may have merged with what follows
-        starts.append(
-            next((i for i, (a, b) in enumerate(zip(short, whole, strict=False)) if a != b), len(short))
-        )
+    rows = encode_all(em.tokenizer, [prompt + words for prompt, words in once])
+    # as it stands in the text, where the subject's last token may have merged with what follows
+    starts = [
+        next((i for i, (a, b) in enumerate(zip(short, whole, strict=False)) if a != b), len(short))
+        for short, whole in zip(encode_all(em.tokenizer, [p for p, _ in once]), rows, strict=True)
+    ]
     found = dict(zip(once, likelihoods(em, rows, starts), strict=True))
     return [found[pair] for pair in asked]
 

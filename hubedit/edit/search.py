@@ -20,9 +20,9 @@ from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 
 MLP_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""Tried in turn, up to the first that is clearly worse than the best so far."""
-WORSE = 0.97
-"""Share of the best score below which a budget is clearly worse."""
+"""Tried in turn, up to the first that is worse than the best so far."""
+WORSE = 0.995
+"""Share of the best score below which a budget is worse; none after it was better (docs/experiments.md)."""
 ATTENTION_BUDGETS = (0.003, 0.02)
 """A larger one only where the smaller one helped: else it never did better (docs/experiments.md)."""
 

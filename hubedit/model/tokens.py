@@ -47,6 +47,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> Prompt:
     return Prompt(text, _tokens(tokenizer, text)[0])
 
 
+def encode_all(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """`encode(text).ids` of many texts, in a tenth of the time."""
+    return [ids for ids, _ in _all_tokens(tokenizer, texts)]
+
+
 def locate(tokenizer: PreTrainedTokenizerFast, text: str, subject: str) -> Prompt:
     """The text's tokens, with the subject's place: its last occurrence in the text.
 
@@ -128,27 +133,40 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | 
 def _tokens(
     tokenizer: PreTrainedTokenizerFast, text: str, special: bool = True
 ) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+    """Ids and character offsets of one text."""
+    return _all_tokens(tokenizer, [text], special)[0]
+
+
+def _all_tokens(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], special: bool = True
+) -> list[tuple[tuple[int, ...], list[tuple[int, int]]]]:
     """Ids and character offsets. An end-of-text token that the tokenizer appends is left out."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TokenError(f"{text!r} is not valid Unicode: {error.reason}") from error
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenError(f"{text!r} is not valid Unicode: {error.reason}") from error
+    if not texts:
+        return []
     encoded = tokenizer(
-        text,
+        list(texts),
         add_special_tokens=special,
         return_offsets_mapping=True,
         truncation=False,
         padding=False,
         verbose=False,
     )
-    ids: list[int] = list(encoded["input_ids"])
-    offsets: list[tuple[int, int]] = [(a, b) for a, b in encoded["offset_mapping"]]
-    while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
-        ids.pop()
-        offsets.pop()
-    if not ids and special:
-        raise TokenError(f"{text!r} gives no tokens", "write a prompt that is not empty")
-    return tuple(ids), offsets
+    found = []
+    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        end = len(ids)
+        while (
+            end > 1 and ids[end - 1] == tokenizer.eos_token_id and offsets[end - 1][0] == offsets[end - 1][1]
+        ):
+            end -= 1
+        if not end and special:
+            raise TokenError(f"{text!r} gives no tokens", "write a prompt that is not empty")
+        found.append((tuple(ids[:end]), [(a, b) for a, b in offsets[:end]]))
+    return found
 
 
 def _alone(tokenizer: PreTrainedTokenizerFast, piece: str) -> list[tuple[int, ...]]:
