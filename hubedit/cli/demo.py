@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EDITS, _SHOWN = 50, 8
 _POLISH = 20
-"""Of 32, the usual number: a first look should not take longer than it must."""
+"""Fewer than usual: a first look should not take longer than it must."""
 # in the words of a newcomer; the names of the fields are in docs/facts.md
 _METRICS = {
     "success": "the edited prompts give the new answer",

@@ -13,7 +13,7 @@ import torch
 from hubedit.cache import Cache, Entry, digest
 from hubedit.config import StatsConfig
 from hubedit.edit.documents import documents, fingerprint
-from hubedit.edit.sample import sample_documents
+from hubedit.edit.sample import DRAW, sample_documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import TokenBudget
@@ -46,6 +46,7 @@ def corpus_key(config: StatsConfig, em: EditableModel) -> dict[str, Any]:
             "dtype": str(em.dtype),
             "device": em.device.type,
             "seed": config.seed,
+            "draw": DRAW,
             "length": _length(em, _LENGTH),
         }
     return {**fingerprint(config.corpus), "row": _length(em, _ROW)}

@@ -9,6 +9,7 @@ lets a third of the wrong subjects pass, the second needs a pass over every pair
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from statistics import median
@@ -20,7 +21,7 @@ from hubedit.edit.templates import Template
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.score import likelihoods
-from hubedit.model.tokens import encode_all, pad
+from hubedit.model.tokens import pad, token_ids
 
 KIND_ROWS = 256
 SAME_KIND = 0.8
@@ -36,7 +37,7 @@ OWN = 12
 @torch.no_grad()
 def next_token(em: EditableModel, texts: Sequence[str]) -> Tensor:
     """(n, vocabulary): the distribution of the token that follows each text. float32."""
-    rows = encode_all(em.tokenizer, texts)
+    rows = token_ids(em.tokenizer, texts)
     batch = pad(rows, em.pad_id, em.device)
     last = em.num_layers - 1
     hidden = run(em, batch, hidden=[last]).hidden[last]
@@ -50,22 +51,29 @@ class Kinds:
     def __init__(self, em: EditableModel, templates: Sequence[Template], subjects: Sequence[str]) -> None:
         """The templates' own subjects are read here; the others' words when `fit` asks."""
         self._em, self._templates, self._subjects = em, tuple(templates), tuple(subjects)
-        self.alike = alike(em, [t.about for t in templates], subjects)
-        """[t][i]: whether what follows subject i is like what follows the template's own."""
-        own = [(t, s) for t in templates if t.after.strip() for s in t.about[:OWN]]
-        expected = dict(zip(own, _expected(em, own), strict=True))
+        self._expected: dict[tuple[str, str], float] = {}
+        self.near = alike(em, [t.about for t in templates], subjects)
+        """[t][i]: whether what follows subject i is like what follows the template's own; `fit` has the rest."""
+        own = [(t, s) for t in templates for s in t.about[:OWN]]
+        words = dict(zip(own, self._words(own), strict=True))
         # a template that ends with its subject has no words to expect
         self._least = [
-            median(expected[t, s] for s in t.about[:OWN]) - SURPRISED if t.after.strip() else None
+            median(words[t, s] for s in t.about[:OWN]) - SURPRISED if t.after.strip() else -math.inf
             for t in templates
         ]
 
     def fit(self, pairs: Sequence[tuple[int, int]]) -> list[bool]:
-        """Of pairs (template t, subject i) that are alike: whether the template's words are expected too."""
-        asked = [pair for pair in dict.fromkeys(pairs) if self._least[pair[0]] is not None]
-        words = _expected(self._em, [(self._templates[t], self._subjects[i]) for t, i in asked])
-        expected = dict(zip(asked, words, strict=True))
-        return [(least := self._least[p[0]]) is None or expected[p] >= least for p in pairs]
+        """Of pairs (template t, subject i) that are `near`: whether the template's words are expected too."""
+        words = self._words([(self._templates[t], self._subjects[i]) for t, i in pairs])
+        return [word >= self._least[t] for word, (t, _) in zip(words, pairs, strict=True)]
+
+    def _words(self, pairs: Sequence[tuple[Template, str]]) -> list[float]:
+        """The log-probability of a template's first words after the subject, pair by pair."""
+        asked = [(t.before + s, _beginning(t.after)) for t, s in pairs]
+        # many templates begin alike; of no words nothing is to be known
+        new = [a for a in dict.fromkeys(asked) if a[1] and a not in self._expected]
+        self._expected |= dict(zip(new, _expected(self._em, new), strict=True))
+        return [self._expected.get(a, 0.0) for a in asked]
 
 
 def suited(
@@ -73,23 +81,20 @@ def suited(
 ) -> tuple[tuple[bool, ...], ...]:
     """[t][i]: whether subject i is of the kind of the subjects that template t is about."""
     kinds = Kinds(em, templates, subjects)
-    near = [(t, i) for t, row in enumerate(kinds.alike) for i, same in enumerate(row) if same]
+    near = [(t, i) for t, row in enumerate(kinds.near) for i, same in enumerate(row) if same]
     found = dict(zip(near, kinds.fit(near), strict=True))
     return tuple(tuple(found.get((t, i), False) for i in range(len(subjects))) for t in range(len(templates)))
 
 
-def _expected(em: EditableModel, pairs: Sequence[tuple[Template, str]]) -> list[float]:
-    """The log-probability of a template's first words after the subject, pair by pair."""
-    asked = [(t.before + s, _beginning(t.after)) for t, s in pairs]
-    once = list(dict.fromkeys(asked))  # many templates begin alike
-    rows = encode_all(em.tokenizer, [prompt + words for prompt, words in once])
+def _expected(em: EditableModel, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """The log-probability of words after a prompt."""
+    rows = token_ids(em.tokenizer, [prompt + words for prompt, words in pairs])
     # as it stands in the text, where the subject's last token may have merged with what follows
     starts = [
         next((i for i, (a, b) in enumerate(zip(short, whole, strict=False)) if a != b), len(short))
-        for short, whole in zip(encode_all(em.tokenizer, [p for p, _ in once]), rows, strict=True)
+        for short, whole in zip(token_ids(em.tokenizer, [p for p, _ in pairs]), rows, strict=True)
     ]
-    found = dict(zip(once, likelihoods(em, rows, starts), strict=True))
-    return [found[pair] for pair in asked]
+    return likelihoods(em, rows, starts)
 
 
 def _beginning(words: str) -> str:

@@ -129,7 +129,7 @@ def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequ
     kinds = Kinds(em, [Template(*survey.templates[t], about[t]) for t in asked], subjects)
     phrasings: dict[tuple[int, int], list[int]] = defaultdict(list)
     for place, t in enumerate(asked):
-        for i, same in enumerate(kinds.alike[place]):
+        for i, same in enumerate(kinds.near[place]):
             if same:
                 phrasings[i, survey.relation[t]].append(place)
     first = _first(kinds, {key: own for key, own in phrasings.items() if key[1] in edited})
@@ -153,10 +153,10 @@ def _first(kinds: Kinds, phrasings: Mapping[tuple[int, int], Sequence[int]]) -> 
     left = dict(phrasings)
     turn = 0
     while left:
-        tried = [(own[turn], key[0]) for key, own in left.items()]
+        tried = [(places[turn], key[0]) for key, places in left.items()]
         for key, fits in zip(left, kinds.fit(tried), strict=True):
             if fits:
                 found[key] = left[key][turn]
         turn += 1
-        left = {key: own for key, own in left.items() if key not in found and turn < len(own)}
+        left = {key: places for key, places in left.items() if key not in found and turn < len(places)}
     return found

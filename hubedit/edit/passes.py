@@ -24,12 +24,12 @@ _DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to f
 class Pass:
     """Rows that go through the upper layers together, with everything that does not change while delta does.
 
-    `numbers`: which rows of the batch; `owner` (b,): each row's fact. Scored positions, those of edit rows
+    `rows` (b); `owner` (b,): each row's fact, as a row of delta. Scored positions, those of edit rows
     first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
     `original` (s - edits, vocabulary): the model's own log-probabilities at the others.
     """
 
-    numbers: tuple[int, ...]
+    rows: tuple[Row, ...]
     tail: Tail
     owner: Tensor
     row: Tensor
@@ -69,7 +69,7 @@ class Pass:
         scored = rows[self.row]
         return replace(
             self,
-            numbers=tuple(self.numbers[i] for i in keep.tolist()),
+            rows=tuple(self.rows[i] for i in keep.tolist()),
             tail=self.tail.select(keep),
             owner=self.owner[keep],
             row=new[self.row[scored]],
@@ -93,18 +93,19 @@ def passes_of(
     count: dict[tuple[int, bool], int] = {}
     for r in rows:
         count[r.fact, r.preserve] = count.get((r.fact, r.preserve), 0) + 1
-    padding = 128 if em.device.type == "cpu" else 1024
-    return [_pass(em, rows, group, place, layer, factors, count) for group in groups(rows, limit, padding)]
+    # about what one more pass costs: measured on a CPU (docs/experiments.md), guessed on a GPU
+    most = 128 if em.device.type == "cpu" else 1024
+    return [_pass(em, rows, group, place, layer, factors, count) for group in groups(rows, limit, most)]
 
 
-def groups(rows: Sequence[Row], limit: int, padding: int) -> list[list[int]]:
-    """Numbers of rows, longest tails first: at most `limit` padded tail tokens in a group (or one row), of
-    which at most `padding` are no row's own: a pass takes as long as so many tokens before its first one."""
+def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]]:
+    """Numbers of rows, longest tails first: at most `limit` padded tail tokens in a group (or one row), at
+    most `most_padding` of them no row's own. The prefixes are padded too, and read only once."""
     found: list[list[int]] = []
     width = wasted = 0
     for number in sorted(range(len(rows)), key=lambda n: (-_tail(rows[n]), -rows[n].last, n)):
         own = _tail(rows[number])
-        if found and width * (len(found[-1]) + 1) <= limit and wasted + width - own <= padding:
+        if found and width * (len(found[-1]) + 1) <= limit and wasted + width - own <= most_padding:
             found[-1].append(number)
             wasted += width - own
             continue
@@ -162,7 +163,7 @@ def _pass(
         with applied(em, factors):
             tail = Tail.of(em, layer, ids, cuts)
     return Pass(
-        tuple(numbers),
+        tuple(own),
         tail,
         torch.tensor([place[r.fact] for r in own], device=em.device),
         row,

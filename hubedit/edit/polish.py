@@ -34,7 +34,8 @@ TOKENS = 4096
 STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
 MOST = 0.8
-"""Share of the objective whose rows are in every step: the others are met, and have hardly a gradient."""
+"""Share of the objective whose rows are in every step. The others take turns, without a larger weight: what
+is nearly met counts for less than the objective says (docs/experiments.md)."""
 TURNS = 8
 TEXT_ROWS = 24
 LOGITS = 2**27

@@ -12,7 +12,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from hubedit.errors import ModelError
 from hubedit.model.editable import EditableModel
+
+DRAW = "cumulative"
+"""How tokens are drawn, for keys of caches: another way gives another text from the same seed."""
 
 
 def sample_documents(
@@ -25,6 +29,7 @@ def sample_documents(
     never the first token of a document: a model that would only ever stop still gives text.
     With `prompts` the documents begin with them, in turn. Each document has the tokens the tokenizer
     would give it (with BOS where it adds one). The same seed, model and device give the same text.
+    Raises ModelError when the model computes NaN.
     """
     device = em.device
     generator = torch.Generator(device).manual_seed(seed)
@@ -38,6 +43,7 @@ def sample_documents(
     mask = torch.zeros(rows, length, dtype=torch.long, device=device)
     begins[:, 0] = True
     past = None
+    sound = torch.ones((), dtype=torch.bool, device=device)
     with torch.no_grad():
         for step in range(length):
             ids[:, step] = token
@@ -55,7 +61,9 @@ def sample_documents(
             logits = out.logits[:, -1].float().masked_fill(banned, -torch.inf)
             fresh = position == lengths[which] - 1
             logits = logits.masked_fill(fresh[:, None] & ends, -torch.inf)
-            drawn = draw(logits.softmax(-1), generator)
+            p = logits.softmax(-1)
+            sound &= torch.isfinite(p).all()
+            drawn = draw(p, generator)
             given = offset + 1 < lengths[which]
             ended = ends[drawn] & ~given
             offset = torch.where(ended, 0, offset + given.long())
@@ -64,6 +72,10 @@ def sample_documents(
             token = torch.where(given | ended, starts[which, offset], drawn)
             mask = mask * ~ended[:, None]
             begins[:, step + 1] = ended
+    if not bool(sound):
+        kind = str(em.dtype).removeprefix("torch.")
+        hint = "use --dtype bfloat16 or float32" if kind == "float16" else "give a text with --corpus"
+        raise ModelError(f"{em.ref} computes NaN in {kind} when it writes text", hint)
     return _split(ids.cpu(), begins.cpu(), drop=1 if hidden_start else 0)
 
 
@@ -72,9 +84,10 @@ def draw(p: Tensor, generator: torch.Generator) -> Tensor:
     passes a uniform number. `torch.multinomial` draws n numbers a row: longer than a small model takes."""
     total = p.cumsum(-1)
     at = torch.rand(len(p), 1, device=p.device, generator=generator) * total[:, -1:]
-    # right: never an index whose own probability is 0; rounding may reach the end of the table
-    drawn = torch.searchsorted(total, at, right=True)[:, 0]
-    return drawn.clamp_max((total < total[:, -1:]).sum(-1))
+    drawn = torch.searchsorted(total, at, right=True)[:, 0].clamp_max(p.shape[1] - 1)
+    # a sum in parts, as a GPU takes it, is not quite monotone, and rounding may reach the end of the table
+    possible = p.gather(1, drawn[:, None])[:, 0] > 0
+    return torch.where(possible, drawn, p.argmax(-1))
 
 
 def _starts(em: EditableModel, prompts: Sequence[str], seed: int, length: int) -> tuple[Tensor, Tensor, bool]:

@@ -24,7 +24,7 @@ MLP_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
 WORSE = 0.995
 """Share of the best score below which a budget is worse; none after it was better (docs/experiments.md)."""
 ATTENTION_BUDGETS = (0.003, 0.02)
-"""A larger one only where the smaller one helped: else it never did better (docs/experiments.md)."""
+"""A larger one unless the smaller one was worse than none: then it never was better (docs/experiments.md)."""
 
 NORM_PASSES = 2
 """Further passes where a norm stands behind the sites, and one solve cannot reach what was asked."""

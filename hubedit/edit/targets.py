@@ -157,9 +157,10 @@ def _optimise_chunk(
     norm = torch.empty(len(facts), device=em.device)
     for part in passes:
         size = part.tail.hidden[:, 0].float().norm(dim=1)
-        for i, number in enumerate(part.numbers):
-            if bare[rows[number].fact] is rows[number]:
-                norm[place[rows[number].fact]] = size[i]
+        for i, r in enumerate(part.rows):
+            if bare[r.fact] is r:
+                norm[place[r.fact]] = size[i]
+    del part
     rule = rule_of(config, norm, em.hidden_size)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
@@ -190,12 +191,12 @@ def _optimise_chunk(
         (shrink,) = torch.autograd.grad(decay.sum(), leaf)
         with torch.no_grad():
             u = torch.where(active[:, None], rule.move(u, grad * rule.unit + shrink, step), u)
-        left = int(active.sum())
-        if len(passes) > 1 and 2 * left <= gathered:
+        alive = active.tolist()
+        if len(passes) > 1 and 2 * sum(alive) <= gathered:
             # few rows are left in each: fewer passes hold them all
-            gathered = left
-            of = [r for r in rows if bool(active[place[r.fact]])]
-            passes = passes_of(em, of, place, layer, factors, limit)
+            gathered = sum(alive)
+            passes = []  # not in memory beside the new ones
+            passes = passes_of(em, [r for r in rows if alive[place[r.fact]]], place, layer, factors, limit)
         else:
             passes = [some for part in passes if (some := part.only(active)) is not None]
     return best_u * rule.unit, norm, best_loss, best_nll

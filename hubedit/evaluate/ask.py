@@ -11,7 +11,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget
-from hubedit.model.tokens import decode, encode_all, pad
+from hubedit.model.tokens import decode, pad, token_ids
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def ask(
 ) -> tuple[Answer, ...]:
     """One answer a prompt, in order. Call it inside `applied` to ask the edited model."""
     texts = greedy(em, prompts, max_new_tokens)
-    ids = encode_all(em.tokenizer, prompts)
+    ids = token_ids(em.tokenizer, prompts)
     last, budget = em.num_layers - 1, TokenBudget(em.device)
     answers: list[Answer] = []
     while len(answers) < len(ids):

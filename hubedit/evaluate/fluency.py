@@ -21,7 +21,7 @@ from torch import Tensor
 from hubedit.cache import digest
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import TokenBudget, release
-from hubedit.model.tokens import decode, encode_all
+from hubedit.model.tokens import decode, token_ids
 
 LENGTH = 100  # tokens of a text, its prompt included
 TOP = 5
@@ -62,7 +62,7 @@ def write(em: EditableModel, prompts: Sequence[str], *, length: int = LENGTH, se
     the other prompts. A prompt that is as long already stays as it is. Works inside `applied`.
     """
     length = min(length, em.max_positions)
-    ids = encode_all(em.tokenizer, prompts)
+    ids = token_ids(em.tokenizer, prompts)
     order = sorted((i for i, row in enumerate(ids) if len(row) < length), key=lambda i: len(ids[i]))
     texts = dict(enumerate(prompts))
     budget, at = TokenBudget(em.device), 0

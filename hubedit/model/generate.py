@@ -15,7 +15,7 @@ from hubedit.errors import TokenError
 from hubedit.facts.answers import clip
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import out_of_memory, release
-from hubedit.model.tokens import decode, encode_all
+from hubedit.model.tokens import decode, token_ids
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def answers(
 
 
 def _encoded(em: EditableModel, prompts: Sequence[str], new: int) -> list[tuple[int, ...]]:
-    ids = encode_all(em.tokenizer, prompts)
+    ids = token_ids(em.tokenizer, prompts)
     for prompt, sequence in zip(prompts, ids, strict=True):
         if len(sequence) + new > em.max_positions:
             raise TokenError(

@@ -47,8 +47,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> Prompt:
     return Prompt(text, _tokens(tokenizer, text)[0])
 
 
-def encode_all(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """`encode(text).ids` of many texts, in a tenth of the time."""
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """`encode(text).ids` of many texts, in less time than one by one."""
     return [ids for ids, _ in _all_tokens(tokenizer, texts)]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from hubedit.edit import kinds
+from hubedit.edit import others as others_module
 from hubedit.edit.essence import survey
 from hubedit.edit.kinds import alike
 from hubedit.edit.others import companions, named, others
@@ -53,11 +55,25 @@ def test_a_template_is_not_about_subjects_after_which_its_words_surprise(
 ) -> None:
     expected = {"Ada": -2.0, "Bea": -2.5, "Cyd": -5.9, "Ulm": -6.3}
     monkeypatch.setattr(kinds, "alike", lambda em, about, who: tuple((True,) * len(who) for _ in about))
-    monkeypatch.setattr(kinds, "_expected", lambda em, pairs: [expected[s] for _, s in pairs])
+    monkeypatch.setattr(kinds, "_expected", lambda em, pairs: [expected[s] for s, _ in pairs])
     em: EditableModel = None  # type: ignore[assignment]
     born = Template("", " was born in", ("Ada", "Bea"))
     assert kinds.suited(em, [born], ["Cyd", "Ulm", "Ada"]) == ((True, False, True),)
     assert kinds.suited(em, [Template("I met ", "", ("Ada",))], ["Ulm"]) == ((True,),), "no words to expect"
+
+
+def test_a_phrasing_is_looked_at_only_where_those_before_do_not_fit() -> None:
+    asked: list[list[tuple[int, int]]] = []
+
+    class Stub:
+        def fit(self, pairs: list[tuple[int, int]]) -> list[bool]:
+            asked.append(pairs)
+            return [pair in {(0, 7), (3, 8)} for pair in pairs]
+
+    phrasings = {(7, 0): [0, 3], (8, 0): [0, 3], (9, 0): [3]}
+    stub: Any = Stub()
+    assert others_module._first(stub, phrasings) == {(7, 0): 0, (8, 0): 3}
+    assert asked == [[(0, 7), (0, 8), (3, 9)], [(3, 8)]]
 
 
 def test_the_bundled_model_expects_a_city_to_lie_somewhere_and_a_person_to_be_born() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from hubedit.edit import sample
 from hubedit.edit.sample import sample_documents
+from hubedit.errors import ModelError
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from tests.pico import FAMILIES, TokenizerKind, pico
@@ -84,6 +85,28 @@ def test_draws_follow_the_probabilities() -> None:
         share = torch.bincount(drawn[:, column], minlength=5) / len(drawn)
         torch.testing.assert_close(share, torch.tensor(wanted), atol=0.015, rtol=0)
         assert share[torch.tensor(wanted) == 0].sum() == 0
+
+
+@pytest.mark.parametrize(("uniform", "wanted"), [(0.0, 1), (1.0, 2)])
+def test_draws_at_the_ends_of_the_table(monkeypatch: pytest.MonkeyPatch, uniform: float, wanted: int) -> None:
+    """What has no probability is not drawn where a number meets the table's first or last sum either."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, uniform))
+    p = torch.tensor([[0.0, 0.25, 0.75, 0.0, 0.0]])
+    assert sample.draw(p, torch.Generator()).tolist() == [wanted]
+
+
+def test_a_model_that_computes_nan_writes_no_text(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    em = make("qwen2")
+    forward = em.model.forward
+
+    def breaks(*args: object, **kwargs: object) -> object:
+        out = forward(*args, **kwargs)
+        out.logits[1] = float("nan")
+        return out
+
+    monkeypatch.setattr(em.model, "forward", breaks)
+    with pytest.raises(ModelError, match="computes NaN in float32 when it writes text"):
+        sample_documents(em, rows=2, length=8, seed=1)
 
 
 def test_a_model_that_only_ends_still_gives_text(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_plain_mlp_editing_is_always_among_the_candidates(
     assert len(nothing.trials) == len(MLP_BUDGETS)
 
 
-def test_more_attention_is_tried_only_where_some_helped(
+def test_more_attention_is_not_tried_where_some_was_worse(
     setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, delta, probes, clean = setting

@@ -131,17 +131,28 @@ def test_facts_that_are_done_leave_and_do_not_change_the_others(
     em = editable()
     rows = rows_of(em)
     sizes: list[int] = []
-    inner = module._objective
+    inner, gather = module._objective, passes_of
+    gathered: list[int] = []
+
+    def counted(em: EditableModel, own: Sequence[Any], *rest: Any) -> Any:
+        gathered.append(len(own))
+        return gather(em, own, *rest)
+
+    monkeypatch.setattr(module, "passes_of", counted)
+    # several passes
+    monkeypatch.setattr(module, "pass_tokens", lambda em, layer: 24)
 
     def watched(em: EditableModel, passes: Sequence[Pass], *rest: Any, **more: Any) -> Any:
-        sizes.append(sum(len(part.numbers) for part in passes))
+        sizes.append(sum(len(part.rows) for part in passes))
         return inner(em, passes, *rest, **more)
 
     monkeypatch.setattr(module, "_objective", watched)
     final = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=40)).loss
     config = replace(CONFIG, steps=40, loss=float(final.sort().values[1]) + 0.05)
     sizes.clear()
+    gathered.clear()
     found = optimise(em, rows, len(FACTS), LAYER, config)
+    assert gathered[0] == len(rows) and 1 < len(gathered) <= 3 and gathered[-1] < len(rows), "gathered anew"
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < sizes[0], "some left early"
     for n in range(len(FACTS)):

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from hubedit.errors import TokenError
-from hubedit.model.tokens import Prompt, continuation, decode, encode, encode_all, joined, locate, pad
+from hubedit.model.tokens import Prompt, continuation, decode, encode, joined, locate, pad, token_ids
 from tests.pico import TokenizerKind, tokenizers
 
 KINDS: tuple[TokenizerKind, ...] = ("byte_bpe", "metaspace_bos")
@@ -121,10 +121,10 @@ def test_encode() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_texts_at_once_give_what_each_gives(kind: TokenizerKind) -> None:
     texts = [text for text, _ in PLACES]
-    assert encode_all(TOKENIZERS[kind], texts) == [encode(TOKENIZERS[kind], t).ids for t in texts]
-    assert encode_all(TOKENIZERS[kind], []) == []
+    assert token_ids(TOKENIZERS[kind], texts) == [encode(TOKENIZERS[kind], t).ids for t in texts]
+    assert token_ids(TOKENIZERS[kind], []) == []
     with pytest.raises(TokenError, match="not valid Unicode"):
-        encode_all(TOKENIZERS[kind], ["fine", "\ud800"])
+        token_ids(TOKENIZERS[kind], ["fine", "\ud800"])
 
 
 def test_an_end_token_that_the_tokenizer_appends_is_left_out() -> None:
