@@ -53,7 +53,7 @@ class Kinds:
         self._em, self._templates, self._subjects = em, tuple(templates), tuple(subjects)
         self._expected: dict[tuple[str, str], float] = {}
         self.near = alike(em, [t.about for t in templates], subjects)
-        """[t][i]: whether what follows subject i is like what follows the template's own; `fit` has the rest."""
+        """[t][i]: whether what follows subject i is like what follows the template's own."""
         own = [(t, s) for t in templates for s in t.about[:OWN]]
         words = dict(zip(own, self._words(own), strict=True))
         # a template that ends with its subject has no words to expect
