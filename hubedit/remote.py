@@ -119,6 +119,12 @@ def explain(error: BaseException, repo: str, revision: str | None = None, *, doi
         away = isinstance(inner, (transport, ConnectionError, TimeoutError, hf.LocalEntryNotFoundError))
         if away or _is_xet(inner):
             more = f", and {repo} is not in the local cache" if doing == "download" else f": {line(inner)}"
+            if doing in ("download", "read") and "/" not in repo:
+                return Trouble(
+                    f"there is no folder {repo} here, and {constants.ENDPOINT} cannot be reached",
+                    "check the path; for a model of the Hub write owner/name, and check the network",
+                    "network",
+                )
             hint = "check the network, then run the same command again"
             if doing in ("download", "read") and not repo.startswith("."):
                 hint += f"; or, if {repo} is a folder, check the path: there is none here"

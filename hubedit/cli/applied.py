@@ -31,6 +31,9 @@ def show(sink: Output, applied: Applied) -> None:
         lines = [f"{o.fact.prompt} -> {o.fact.target} (says: {_cut(o.after)})" for o in report.failed]
         left = len(lines) - _MOST
         more = [f"and {left} more, in {applied.path / 'report.json'}"] if left > 0 else []
+        more.append(
+            "give the target as the model itself writes it, edit fewer facts, or add --prefer success"
+        )
         count = f"{len(lines)} of {len(report.outcomes)} facts still {'fail' if len(lines) > 1 else 'fails'}:"
         sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
 

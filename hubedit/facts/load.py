@@ -116,6 +116,7 @@ class _Reading:
     def result(self) -> LoadedFacts:
         """Everything read. Raises FactsError with all problems."""
         self._check_ids()
+        self._check_rephrasings()
         found = self._source.problems
         problems = self._problems + [(line, f"{self._path}:{line}: {what}") for line, what in found]
         if problems:
@@ -159,6 +160,15 @@ class _Reading:
                 self._problem(number, f"{what}; give every fact its own")
             elif fact.id:
                 seen[fact.id] = number
+
+    def _check_rephrasings(self) -> None:
+        """A rephrasing that another fact edits to another target cannot come out as both."""
+        for number, fact in self.facts.items():
+            for phrase in fact.rephrase:
+                for other in self._by_prompt.get(loose(phrase), ()):
+                    if other != number and self.facts[other].target != fact.target:
+                        theirs = f'"{self.facts[other].target}" at line {self._at(other)}'
+                        self._notice(number, f'the rephrasing "{phrase}" has another target, {theirs}')
 
     def _check_columns(self) -> bool:
         """Whether a CSV's rows are worth reading: a missing column is reported once, not for every row."""

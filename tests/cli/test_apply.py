@@ -74,7 +74,7 @@ def test_apply_writes_a_patch_and_shows_it(
     assert "--no-search" in command and "--seed" not in command
     # a random model does not learn facts in a moment: that is a warning, not an error
     failed = [f for f in json.loads((out / "report.json").read_text())["facts"] if not f["success"]]
-    assert ("still fail" in said.err) == bool(failed)
+    assert ("still fail" in said.err) == ("--prefer success" in said.err) == bool(failed)
 
     assert run([*words, "--out", str(out)]) == 2
     assert "--force" in capsys.readouterr().err

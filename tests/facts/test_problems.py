@@ -143,6 +143,19 @@ def test_contradictions_name_both_lines(tmp_path: Path) -> None:
     assert "facts.jsonl:1: dropped, because line 3" in last.notices[0]
 
 
+def test_a_rephrasing_that_another_fact_edits_is_told(tmp_path: Path) -> None:
+    """Only told: benchmarks have such records, and an edit of one of them alone is sound."""
+    told = {**GOOD, "rephrase": ["Peru has its capital in", "Peru's capital is"]}
+    other = {**GOOD, "prompt": "Peru has its  capital in", "target": "Arequipa"}
+    agreed = {**GOOD, "prompt": "Peru's capital is"}
+    loaded = load(tmp_path, lines(told, other, agreed), "facts.jsonl")
+    assert len(loaded.facts) == 3
+    (notice,) = loaded.notices
+    assert notice.endswith(
+        'facts.jsonl:1: the rephrasing "Peru has its capital in" has another target, "Arequipa" at line 2'
+    )
+
+
 def test_a_repeated_subject_is_no_contradiction(tmp_path: Path) -> None:
     other = GOOD | {"prompt": "The language of Peru is", "target": "Latin"}
     assert len(load(tmp_path, lines(GOOD, other), "facts.jsonl").facts) == 2

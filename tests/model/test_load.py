@@ -230,6 +230,15 @@ def test_what_the_hub_answers(
     refused("owner/name@v9", says)
 
 
+def test_a_name_without_an_owner_is_most_likely_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise errors.LocalEntryNotFoundError("not cached")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    refused("nosuchmodel", "there is no folder nosuchmodel here, and http")
+
+
 def test_not_a_repository_name() -> None:
     refused("owner/na me", "not a repository name")
 
