@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hubedit.pipeline import Applied
 
 _EDITS, _SHOWN = 50, 8
-_POLISH = 20
+_POLISH = 16
 """Fewer than usual: a first look should not take longer than it must."""
 # in the words of a newcomer; the names of the fields are in docs/facts.md
 _METRICS = {

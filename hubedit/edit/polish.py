@@ -33,10 +33,10 @@ TOKENS = 4096
 """Most padded tokens of a pass; all activations above the first edited layer are kept for the gradient."""
 STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
-MOST = 0.8
+MOST = 0.9
 """Share of the objective whose rows are in every step. The others take turns, without a larger weight: what
 is nearly met counts for less than the objective says (docs/experiments.md)."""
-TURNS = 8
+TURNS = 4
 TEXT_ROWS = 24
 LOGITS = 2**27
 """Numbers of one pass's logits, which the gradient needs several copies of: half a GB in float32."""
