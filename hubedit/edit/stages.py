@@ -58,7 +58,8 @@ class Job:
     """One batch for a method. `em` behaves as after the batches before, under an identity of its own.
 
     `kept`: facts edited before that stay so; `earlier`: the keys (M, d_in) of facts edited before, for
-    methods that preserve keys.
+    methods that preserve keys; `contexts`: for the published methods, sentences before the prompts, from the
+    model as it was before the first batch.
     """
 
     em: EditableModel
@@ -70,6 +71,7 @@ class Job:
     clock: Clock
     kept: Sequence[Fact] = ()
     earlier: Mapping[Site, Tensor] = field(default_factory=dict)
+    contexts: Sequence[str] = ()
 
 
 def measure(

@@ -34,7 +34,11 @@ ONE_BY_ONE = frozenset({"rome", "r-rome", "intattn-rome", "lora"})
 
 def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
     """`run` on batches of `config.batch_size` facts, one after another; on all at once with 0."""
-    job = replace(job, earlier=_keys(job, job.kept) if job.config.method != "intattn" else {})
+    if job.config.method != "intattn":
+        # once, as MEMIT does: an edited model writes other sentences (LoRA trains on the prompts alone)
+        contexts = [] if job.config.method == "lora" else contexts_of(job.em, job.config)
+        job = replace(job, contexts=contexts)
+        job = replace(job, earlier=_keys(job, job.kept))
     size = job.config.batch_size or len(job.facts)
     batches = [job.facts[at : at + size] for at in range(0, len(job.facts), size)]
     if len(batches) == 1 or job.config.method in ONE_BY_ONE:
@@ -71,10 +75,9 @@ def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
     if not facts or job.config.method in ONE_BY_ONE:
         return {}
     config, ground = job.config, job.ground
+    contexts = job.contexts
     if config.method == "intattn":
         contexts = leading_sentences(job.em, ground.text, config.targets.contexts)
-    else:
-        contexts = contexts_of(job.em, config)
     rows = edit_rows(job.em, facts, contexts)
     sites = sorted(ground.moments)
     state = at_subject(job.em, rows, ground.layers[-1], sites)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.prompts import contexts_of, published_rows
+from hubedit.edit.methods.prompts import published_rows
 from hubedit.edit.methods.states import at_subject, bare, halves
 from hubedit.edit.residual import site_residual
 from hubedit.edit.result import Edit
@@ -30,7 +30,7 @@ Solve = Callable[[Site, Tensor, Tensor], tuple[LowRank, float]]
 def layered(job: Job, solve: Solve) -> Edit:
     """Targets at the last layer, then `solve` at each layer's MLP."""
     em, ground, count = job.em, job.ground, len(job.facts)
-    rows, essence = published_rows(em, job.facts, contexts_of(em, job.config))
+    rows, essence = published_rows(em, job.facts, job.contexts)
     targets = cached_targets(job, [*rows, *essence], ground.layers[-1])
     job.clock.lap("targets")
 

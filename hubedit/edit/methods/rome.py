@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.prompts import contexts_of, published_rows
+from hubedit.edit.methods.prompts import published_rows
 from hubedit.edit.methods.states import States, at_subject, bare, uniform
 from hubedit.edit.residual import site_residual
 from hubedit.edit.result import Edit
@@ -62,7 +62,7 @@ def _one_by_one(job: Job, key: Key, shares: dict[SiteKind, float]) -> Edit:
         s: Preserved.of(ground.moments[s].matrix, device=solve_device(em)) if config.whiten else None
         for s in sites
     }
-    contexts = contexts_of(em, config)
+    contexts = job.contexts
     factors: dict[Site, LowRank] = {}
     live: dict[Site, LowRank] = {}
     found: list[Targets] = []
