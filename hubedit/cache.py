@@ -118,6 +118,7 @@ def read_entry(path: Path) -> Entry | None:
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {})["hubedit"])
-            return Entry({name: file.get_tensor(name) for name in file.keys()}, record)  # noqa: SIM118
+            names = file.keys()  # the file itself cannot be walked through
+            return Entry({name: file.get_tensor(name) for name in names}, record)
     except (FileNotFoundError, SafetensorError, KeyError, json.JSONDecodeError):
         return None

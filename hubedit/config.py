@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hubedit.errors import ConfigError
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 PREFERENCES = ("success", "balanced", "locality")
 """From "edits must succeed" to "nothing else may change"."""
@@ -130,7 +133,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(kind: type[Config], data: Mapping[str, Any]) -> Config:
     """The configuration `data` describes. Raises ConfigError on an unknown key."""
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name: f for f in fields(kind)}
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ConfigError(f"unknown setting {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
@@ -139,4 +142,4 @@ def from_dict(kind: type[Config], data: Mapping[str, Any]) -> Config:
         k: from_dict(type(getattr(default, k)), v) if is_dataclass(getattr(default, k)) else v
         for k, v in data.items()
     }
-    return replace(default, **nested)  # type: ignore[type-var]
+    return replace(default, **nested)

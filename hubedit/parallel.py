@@ -144,10 +144,10 @@ def _take_part(
 def _together(action: Callable[[], T]) -> T:
     """`action` on every rank. Where one fails, rank 0 raises its error, and the others _Left."""
     share = world()
-    value: Any = None
+    done: list[T] = []
     failure: Exception | None = None
     try:
-        value = action()
+        done.append(action())
     except Exception as error:  # whatever it is has to reach rank 0, or all would wait for ever
         failure = error
     told: list[Any] = [None] * share.size
@@ -156,7 +156,7 @@ def _together(action: Callable[[], T]) -> T:
         if share.rank > 0:
             raise _Left
         raise failure or next(error for error in told if error is not None)
-    return value  # type: ignore[no-any-return]
+    return done[0]
 
 
 def _portable(failure: Exception, share: Share) -> HubEditError:

@@ -122,7 +122,7 @@ def explain(error: BaseException, repo: str, revision: str | None = None, *, doi
             if doing in ("download", "read") and "/" not in repo:
                 return Trouble(
                     f"there is no folder {repo} here, and {constants.ENDPOINT} cannot be reached",
-                    "check the path; for a model of the Hub write owner/name, and check the network",
+                    "check the path; a repository of the Hub is written owner/name, and needs the network",
                     "network",
                 )
             hint = "check the network, then run the same command again"

@@ -205,7 +205,8 @@ class _Work:
         whole = {**self._side.key, "part": kind, "version": _VERSION, **key}
         entry = self._cache.load("evaluate", whole)
         if entry is not None:
-            return entry.record["data"]  # type: ignore[no-any-return]
+            known: dict[str, Any] = entry.record["data"]
+            return known
         data = compute()
         # the format cannot hold a file without any tensor
         self._cache.save("evaluate", whole, {"nothing": torch.zeros(1)}, {"data": data})

@@ -15,7 +15,7 @@ from hubedit.facts.check import finish
 from hubedit.facts.dump import dump_facts
 from hubedit.facts.record import Record
 from hubedit.facts.schemas import CSV_FIELDS, FORMATS, SCHEMAS, Schema, detect, looks_like
-from hubedit.facts.source import Raw, Source, read_text, split
+from hubedit.facts.source import Container, Raw, Source, read_text, split
 from hubedit.facts.text import loose
 from hubedit.facts.types import Fact, Probe
 
@@ -50,8 +50,8 @@ def load_facts(
         raise ConfigError(f"limit is {limit}", "0 reads all facts")
     path = Path(path)
     text = read_text(path)
-    forced = format if format in ("jsonl", "json", "csv") else None
-    source = split(text, path, forced)  # type: ignore[arg-type]
+    forced: Container | None = next((c for c in get_args(Container) if c == format), None)
+    source = split(text, path, forced)
     own = forced or source.container
     schema = SCHEMAS[format] if format != "auto" else detect((raw.data for raw in source.records), own)
     if not source.records:

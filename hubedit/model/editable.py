@@ -40,7 +40,7 @@ class EditableModel:
     @property
     def device(self) -> torch.device:
         """Where the embeddings are computed: where the whole model lies, unless it is spread or offloaded."""
-        home: torch.device = self.embeddings().weight.device  # type: ignore[assignment]
+        home = self.embeddings().get_parameter("weight").device
         # accelerate brings offloaded weights in for each call
         hook: Any = getattr(self.embeddings(), "_hf_hook", None)
         return home if hook is None or home.type != "meta" else torch.device(hook.execution_device)
@@ -121,7 +121,7 @@ class EditableModel:
 
     def d_in(self, site: Site) -> int:
         """Width of the site's input."""
-        shape: torch.Size = self.site(site).weight.shape  # type: ignore[assignment]
+        shape = self.site(site).get_parameter("weight").shape
         return int(shape[0 if self.family.conv1d else 1])
 
     def embeddings(self) -> nn.Module:

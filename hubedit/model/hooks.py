@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from hubedit.model.tokens import Batch
 
 Change = Callable[[Tensor], Tensor]
 """Maps an output (b, t, d) to what stands in its place."""
+
+
+Place = TypeVar("Place", Site, int)
 
 
 @dataclass
@@ -101,10 +104,16 @@ def run(
         if logits:
             assert result is not None
             captured.logits = result.logits
-    for kept in (captured.inputs, captured.outputs, captured.hidden):
-        for key, value in kept.items():  # a model on several devices
-            kept[key] = value.to(em.device)  # type: ignore[index]
+    for place in (captured.inputs, captured.outputs):
+        _bring(place, em.device)
+    _bring(captured.hidden, em.device)
     return captured
+
+
+def _bring(kept: dict[Place, Tensor], device: torch.device) -> None:
+    """Puts everything on one device: a model may lie on several."""
+    for key, value in kept.items():
+        kept[key] = value.to(device)
 
 
 def forward(em: EditableModel, batch: Batch) -> Any | None:

@@ -15,6 +15,7 @@ from hubedit.model.limits import limit_gpus, parse_memory, placement
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from hubedit.model.editable import EditableModel
@@ -54,10 +55,11 @@ def load(
         spread = placement(limits) if limits and device == "auto" and "LOCAL_RANK" not in os.environ else {}
         model = _weights(source, family, wanted, trust_remote_code, spread)
     try:
+        module: nn.Module = model  # whose methods have types
         if not spread:  # accelerate has put the weights where they belong
-            model.to(place)  # type: ignore[arg-type]  # its annotation lacks self
-        model.eval()  # type: ignore[no-untyped-call]
-        model.requires_grad_(False)
+            module.to(place)
+        module.eval()
+        module.requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{source.ref} does not fit into the memory of {place}", "use device cpu") from error
 

@@ -7,7 +7,7 @@ wrongly), scaling 1, float32. What those readers accept in silence and get wrong
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,9 @@ def read_tensors(path: Path, damaged: str) -> dict[str, tuple[str, Array]]:
     """
     if not path.is_file():
         raise PatchError(f"{path} is missing", "check that the path is a patch or a PEFT LoRA adapter")
+    unpack: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = deserialize
     try:
-        found = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        found = unpack(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PatchError(f"{path} cannot be read: {reason}", damaged) from error
