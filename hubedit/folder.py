@@ -1,9 +1,9 @@
 """A folder that appears complete or not at all.
 
-Everything is written into a hidden sibling, synced to disk, and renamed. A process that is killed leaves
-only the sibling, which the next run removes (its lock is gone with the process). Where the system can
-exchange two folders in one step, an old folder is replaced in that step; elsewhere by two renames, and
-the next run completes what was cut off between them.
+Everything is written into a hidden sibling, synced to disk unless it can be made again, and renamed. A
+process that is killed leaves only the sibling, which the next run removes (its lock is gone with the
+process). Where the system can exchange two folders in one step, an old folder is replaced in that step;
+elsewhere by two renames, and the next run completes what was cut off between them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ def write_folder(
     overwrite: bool,
     what: str = "patch",
     error: type[HubEditError] = PatchError,
+    sync: bool = True,
 ) -> None:
     """Calls `fill` with an empty folder and puts the result at `folder`.
 
     `marker`: a file name that says the folder is one of ours; `overwrite` replaces only such a folder,
-    and the old one stays until the new one is complete. `what`: how messages call it. Raises ConfigError when
-    something else is there, `error` when the disk refuses; then nothing is left behind.
+    and the old one stays until the new one is complete. `what`: how messages call it. `sync`: wait for the
+    disk, so that a power cut loses nothing either; without it the system writes when it likes, as after `cp`.
+    Raises ConfigError when something else is there, `error` when the disk refuses; then nothing is left
+    behind.
     """
     folder = Path(os.path.abspath(folder))
     try:
@@ -53,8 +56,9 @@ def write_folder(
         try:
             with _held(part):
                 fill(part)
-                _sync(part)
-                _replace(part, folder, overwrite)
+                if sync:
+                    _sync(part)
+                _replace(part, folder, overwrite, sync)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as problem:
@@ -119,10 +123,11 @@ def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch
         raise ConfigError(f"{folder} exists already", f"choose another place with --out{force}")
 
 
-def _replace(part: Path, folder: Path, overwrite: bool) -> None:
+def _replace(part: Path, folder: Path, overwrite: bool, sync: bool) -> None:
     """Puts `part` at `folder`; the old folder is removed last."""
     if folder.exists() and overwrite and _exchange(part, folder):
-        sync_file(folder.parent)
+        if sync:
+            sync_file(folder.parent)
         return  # the old folder now has the name of the part, which is removed
     old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
     if folder.exists() and overwrite:
@@ -135,7 +140,8 @@ def _replace(part: Path, folder: Path, overwrite: bool) -> None:
         if old.exists():
             os.rename(old, folder)
         raise
-    sync_file(folder.parent)
+    if sync:
+        sync_file(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ from hubedit.checkpoint.read import CONFIG, INDEX, SINGLE, Checkpoint
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touched, to_text
 from hubedit.checkpoint.stack import Member, factors
 from hubedit.checkpoint.write import Written, copy_tensors, kept_at, other_files, same_files
-from hubedit.errors import CheckpointError, HubEditError
+from hubedit.errors import CheckpointError
 from hubedit.progress import Progress
 
 Card = Callable[[Path], str]
@@ -76,11 +76,12 @@ class Assembly:
             elif (card := self.origin.file(CARD)) is not None:
                 shutil.copyfile(card, part / CARD)
         shutil.rmtree(scratch, ignore_errors=True)
-        progress.start("waiting for the disk")
-        for name, way in written.files.items():
-            if way != "linked":
-                folder.sync_file(part / name)
-        progress.finish()
+        if self.in_place:
+            progress.start("waiting for the disk")
+            for name, way in written.files.items():
+                if way != "linked":
+                    folder.sync_file(part / name)
+            progress.finish()
         return done
 
     @contextmanager
@@ -149,13 +150,9 @@ class Assembly:
 
     def _patches(self, part: Path) -> None:
         for number, each in enumerate(self.members, 1):
-            try:
-                each.patch.save(part / PATCHES / str(number), files=each.files)
-            except HubEditError as error:
-                # whoever writes the whole folder names it, and not this part of it
-                if isinstance(error.__cause__, OSError):
-                    raise error.__cause__ from None
-                raise
+            own = part / PATCHES / str(number)
+            own.mkdir(parents=True)
+            each.patch.write(own, files=each.files)
 
     def _originals(self, part: Path, base: Mapping[str, TensorEntry]) -> dict[str, int]:
         """Where in the file of the originals each changed tensor's bytes go when they are read; the others

@@ -100,7 +100,10 @@ class Merge:
         )
 
     def write(self, progress: Progress | None = None) -> MergeResult:
-        """Writes the merged model; it appears complete or not at all. Raises CheckpointError, PatchError."""
+        """Writes the merged model; it appears complete or not at all. Raises CheckpointError, PatchError.
+
+        It is not synced, since patches and base can make it again, and nothing is replaced by it.
+        """
         done = Done()
 
         def fill(part: Path) -> None:
@@ -108,7 +111,13 @@ class Merge:
             done = self.assembly.fill(part, progress or Silent())
 
         folder.write_folder(
-            self.out, fill, marker=RECORD, overwrite=False, what="merged model", error=CheckpointError
+            self.out,
+            fill,
+            marker=RECORD,
+            overwrite=False,
+            what="merged model",
+            error=CheckpointError,
+            sync=False,
         )
         assert done.record is not None
         warnings = [*self.warnings, vanished(done.record)]

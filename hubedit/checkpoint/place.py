@@ -7,7 +7,6 @@ replace and do not change in place. A blob of the cache is never linked, since o
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import sys
@@ -21,7 +20,6 @@ Placed = Literal["cloned", "linked", "copied"]
 
 _CLONE = 0x40049409  # FICLONE of linux/fs.h
 _PIECE = 1 << 24
-_WRITE = 2  # SYNC_FILE_RANGE_WRITE of linux/fs.h
 
 if sys.platform == "linux":
     import fcntl
@@ -71,17 +69,7 @@ def copy_range(source: Path, target: int, start: int, end: int, at: int) -> None
             count = _copy(stream.fileno(), target, start, min(_PIECE, end - start), at)
             if not count:
                 raise OSError(f"{source} was cut short while it was read")
-            to_disk(target, at, count)
             start, at = start + count, at + count
-
-
-def to_disk(handle: int, at: int, count: int) -> None:
-    """Starts to put bytes that were written on the disk, so that less is left for the sync at the end.
-
-    Only a hint: nothing is waited for, and where the system has no such call nothing happens.
-    """
-    if _SYNC_RANGE is not None and count:
-        _SYNC_RANGE(handle, ctypes.c_int64(at), ctypes.c_int64(count), _WRITE)
 
 
 def write_at(target: int, data: memoryview, at: int) -> None:
@@ -102,7 +90,6 @@ def writing(file: Path, at: int) -> Iterator[Callable[[memoryview], None]]:
                 data = data[os.write(stream.fileno(), data) :]
 
         yield write
-        to_disk(stream.fileno(), at, stream.tell() - at)
 
 
 def _copy(source: int, target: int, start: int, count: int, at: int) -> int:
@@ -121,16 +108,3 @@ def _copy(source: int, target: int, start: int, count: int, at: int) -> int:
 def _pwrite(target: int, data: memoryview, at: int) -> int:
     os.lseek(target, at, os.SEEK_SET)
     return os.write(target, data)
-
-
-def _sync_range() -> Callable[..., int] | None:
-    if sys.platform != "linux":
-        return None
-    try:
-        call: Callable[..., int] = ctypes.CDLL(None).sync_file_range
-    except (AttributeError, OSError):
-        return None
-    return call
-
-
-_SYNC_RANGE = _sync_range()

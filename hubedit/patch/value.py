@@ -115,13 +115,26 @@ class Patch:
         patch, never another folder. Equal patches give equal bytes. Raises PatchError, and ConfigError
         where something is in the way.
         """
+        path = Path(path)
+        fill = partial(self.write, with_facts=with_facts, files=files)
+        folder.write_folder(path, fill, marker=RECORD, overwrite=overwrite)
+        return path
+
+    def write(self, path: Path, *, with_facts: bool = True, files: Mapping[str, bytes] | None = None) -> None:
+        """Writes the same files into an empty folder, one after another. Raises OSError, PatchError."""
         more = {str(folder.check_name(name)): data for name, data in (files or {}).items()}
         if taken := _OWN & set(more):
             raise ValueError(f"{min(taken)} is written by the patch itself")
-        path = Path(path)
-        fill = partial(self._fill, with_facts=with_facts, more=more)
-        folder.write_folder(path, fill, marker=RECORD, overwrite=overwrite)
-        return path
+        config = adapter.config(self.base, self.commit, list(self.factors), self.rank, self.fan_in_fan_out)
+        _write_json(path / adapter.CONFIG, config)
+        adapter.write_weights(self.pairs, self.rank, path / adapter.WEIGHTS)
+        _write_json(path / RECORD, self.full_record())
+        if with_facts and self.facts:
+            (path / FACTS).write_bytes(dump_facts(self.facts).encode())
+        for name, data in more.items():
+            file = path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
 
     @classmethod
     def load(cls, path: str | Path) -> Patch:
@@ -156,18 +169,6 @@ class Patch:
             text = dump_facts(self.facts).encode()
             full["facts"] = {"count": len(self.facts), "sha256": hashlib.sha256(text).hexdigest()}
         return full
-
-    def _fill(self, path: Path, *, with_facts: bool, more: Mapping[str, bytes]) -> None:
-        config = adapter.config(self.base, self.commit, list(self.factors), self.rank, self.fan_in_fan_out)
-        _write_json(path / adapter.CONFIG, config)
-        adapter.write_weights(self.pairs, self.rank, path / adapter.WEIGHTS)
-        _write_json(path / RECORD, self.full_record())
-        if with_facts and self.facts:
-            (path / FACTS).write_bytes(dump_facts(self.facts).encode())
-        for name, data in more.items():
-            file = path / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -123,7 +123,7 @@ def test_broken_input_is_one_line_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
-@pytest.mark.parametrize("call", ["mkdir", "write", "fsync"])
+@pytest.mark.parametrize("call", ["mkdir", "write", "rename"])
 def test_a_disk_that_refuses_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
