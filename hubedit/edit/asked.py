@@ -119,8 +119,10 @@ def prepare(
     told = told_rows(em, facts, beliefs, wanted.told)
     if wanted.implied > 0:
         told += answer_rows(em, implied(em, facts, beliefs, hops, wanted.implied))
+    before = kept_rows(em, facts, kept, contexts)
     preserved = belief_rows(em, choose(beliefs, facts, wanted.essence, config.seed))
-    near = other_rows(em, around.sample(config.seed)) + kept_rows(em, kept, contexts)
+    preserved += tuple(r for r in before if r.fact != OTHER)
+    near = other_rows(em, around.sample(config.seed)) + tuple(r for r in before if r.fact == OTHER)
     probes = preferring(Probes((*rows, *told), preserved, near, tuple(map(tuple, text))), config.prefer)
     return Asked(rows, told, preserved, tuple(generic_rows(em, facts)), near, probes)
 
@@ -165,10 +167,14 @@ def other_rows(em: EditableModel, beliefs: Sequence[Belief]) -> tuple[Row, ...]:
     return tuple(row(em, OTHER, b.prompt, b.subject, answer=b.answer, preserve=True) for b in beliefs)
 
 
-def kept_rows(em: EditableModel, kept: Sequence[Fact], contexts: Sequence[str]) -> tuple[Row, ...]:
-    """Rows of facts that an older patch edited: their new answers stay, alone and after a sentence."""
+def kept_rows(
+    em: EditableModel, facts: Sequence[Fact], kept: Sequence[Fact], contexts: Sequence[str]
+) -> tuple[Row, ...]:
+    """Rows of facts that an older patch edited: their new answers stay, alone and after a sentence. Where
+    another fact about the same subject is edited now, what is added to the subject must keep them."""
+    again = {fact.subject: n for n, fact in reversed(list(enumerate(facts)))}
     return tuple(
-        row(em, OTHER, context + f.prompt, f.subject, answer=f.target, preserve=True)
+        row(em, again.get(f.subject, OTHER), context + f.prompt, f.subject, answer=f.target, preserve=True)
         for f in kept
         for context in ("", *contexts[:1])
     )

@@ -12,6 +12,7 @@ from hubedit.config import EditConfig
 from hubedit.edit.asked import Asked
 from hubedit.edit.methods.batches import in_batches
 from hubedit.edit.methods.table import RUNS
+from hubedit.edit.places import at_places, places
 from hubedit.edit.polish import polish
 from hubedit.edit.probes import judge, read_text
 from hubedit.edit.repair import repair
@@ -53,7 +54,8 @@ def joint(job: Job) -> Edit:
     asked = cached_survey(job)
     job.clock.lap("survey")
 
-    targets = cached_targets(job, asked.all_rows, ground.layers[-1])
+    where = places(facts, asked.rows)
+    targets = cached_targets(job, at_places(asked.all_rows, where), 1 + max(where), ground.layers[-1])
     job.clock.lap("targets")
 
     progress.start("solve")
@@ -68,6 +70,7 @@ def joint(job: Job) -> Edit:
         earlier=job.earlier,
         earlier_weight=earlier_weight(job),
         threshold=threshold(config),
+        places=where,
     )
     fixed = config.lam > 0 or not config.search
     budgets = [Budget(config.drift_attention, config.drift_mlp, config.lam)] if fixed else []

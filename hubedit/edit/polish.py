@@ -203,9 +203,7 @@ def _log_probabilities(em: EditableModel, rows: Rows) -> Tensor:
 
 def _root(spreader: Spreader, site: Site, factor: LowRank) -> Tensor:
     """(r, r) lower triangular R with R R^T = A C A^T, float64, on the CPU."""
-    preserved = spreader.preserved(site)
-    right = factor.A.to(preserved.factor)
-    half = (right if preserved.basis is None else right @ preserved.basis) @ preserved.factor
+    half = spreader.whitened(site, factor)
     gram = (half @ half.T).cpu()
     # facts with the same key make it singular
     gram.diagonal().add_(1e-6 * float(gram.diagonal().mean()))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hubedit.config import EditConfig
+from hubedit.edit.places import at_places
 from hubedit.edit.probes import Probes, TextState, hits, judge
 from hubedit.edit.rows import Row, bare_rows
 from hubedit.edit.search import Found
@@ -44,16 +45,19 @@ def repair(
         failing = [n for n, good in enumerate(ok) if not good]
         if not failing:
             break
-        progress.start("repair", len(failing), "facts")
-        place = {n: i for i, n in enumerate(failing)}
-        part = [replace(r, fact=place[r.fact]) for r in rows if r.fact in place]
+        # with them the other facts of their subjects, which share what is added
+        again = sorted({spreader.places[n] for n in failing})
+        number = {place: i for i, place in enumerate(again)}
+        part = [r for r in at_places(rows, spreader.places) if r.fact in number]
+        part = [replace(r, fact=number[r.fact]) for r in part]
+        progress.start("repair", len(again), "subjects")
         live = {s: f.to(em.device) for s, f in best.factors.items()}
         extra = optimise(
-            em, part, len(failing), spreader.layers[-1], config.targets, factors=live, progress=progress
+            em, part, len(again), spreader.layers[-1], config.targets, factors=live, progress=progress
         )
         with applied(em, live):
             delta = spreader.mean_at_subject(spreader.layers[-1])["hidden"] - spreader.clean
-        delta[failing] += extra.delta.double()
+        delta[again] += extra.delta.double()
         attempt = spreader.correct(best, delta, found.trial.alpha)
         with applied(em, {s: f.to(em.device) for s, f in attempt.factors.items()}):
             now = hits(em, bare)

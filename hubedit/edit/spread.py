@@ -94,13 +94,16 @@ class Spreader:
         earlier: Mapping[Site, Tensor] | None = None,
         earlier_weight: float = 0.0,
         threshold: Threshold | None = None,
+        places: Sequence[int] = (),
     ) -> None:
         """`around`, `own`: prompts that join what is preserved, and their weight (`_around_subjects`).
 
         `earlier`: keys (M, d_in) of facts edited before; `earlier_weight` K^T K joins what is preserved.
-        `threshold`: write only into the null space of what is preserved.
+        `threshold`: write only into the null space of what is preserved. `places`: each fact's
+        (`hubedit.edit.places`); deltas, keys and ranks go by place, N in number (without it, one each).
         """
         self.em, self.count, self.layers = em, count, tuple(layers)
+        self.places = tuple(places) or tuple(range(count))
         # what follows the subject's last token cannot change its keys
         self.rows = [Row(r.fact, r.ids[: r.last + 1], r.last, ()) for r in rows]
         self.moments = moments
@@ -154,11 +157,11 @@ class Spreader:
     def mean_at_subject(
         self, hidden: int, sites: Sequence[Site] = (), outputs: Sequence[Site] = ()
     ) -> dict[str, Tensor]:
-        """Means over each fact's contexts, at the subject's last token: the bare prompt counts one half,
-        the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys;
+        """Means over each place's facts and contexts, at the subject's last token: the bare prompts count one
+        half, the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys;
         "out " + str(site): (N, d) what the site writes. float64."""
         sums: dict[str, Tensor] = {}
-        number = Counter(r.fact for r in self.rows)
+        number, facts = Counter(r.fact for r in self.rows), Counter(self.places)
         weight = {id(r): 0.5 / max(1, number[r.fact] - 1) for r in self.rows}
         weight |= {id(r): 1.0 if number[n] == 1 else 0.5 for n, r in bare_rows(self.rows).items()}
         for part in by_length(self.rows, pass_size(self.em, KEY_TOKENS)):
@@ -166,16 +169,18 @@ class Spreader:
             found = run(self.em, batch, inputs=sites, outputs=outputs, hidden=[hidden])
             rows_at = torch.arange(len(part), device=self.em.device)
             last = torch.tensor([r.last for r in part], device=self.em.device)
-            fact = torch.tensor([r.fact for r in part])
-            share = torch.tensor([weight[id(r)] for r in part], dtype=torch.float64)
+            place = torch.tensor([self.places[r.fact] for r in part])
+            share = torch.tensor(
+                [weight[id(r)] / facts[self.places[r.fact]] for r in part], dtype=torch.float64
+            )
             for name, values in (
                 ("hidden", found.hidden[hidden]),
                 *((str(s), found.inputs[s]) for s in sites),
                 *((f"out {s}", found.outputs[s]) for s in outputs),
             ):
                 at = values[rows_at, last].to("cpu", torch.float64)
-                total = sums.setdefault(name, torch.zeros(self.count, at.shape[1], dtype=torch.float64))
-                total.index_add_(0, fact, at * share[:, None])
+                total = sums.setdefault(name, torch.zeros(len(facts), at.shape[1], dtype=torch.float64))
+                total.index_add_(0, place, at * share[:, None])
         return sums
 
     def solve(
@@ -238,10 +243,17 @@ class Spreader:
         result = {}
         for site, factor in factors.items():
             old = solution.reports[site]
-            residual = factor.B.T.to(solution.spaces[site].basis)
-            drift = solution.spaces[site].drift(residual, old.lam) / max(self._power[site], 1e-30)
+            half = self.whitened(site, factor)
+            # from what is written, and not from the key space: that rounds where keys are nearly the same
+            drift = float((factor.B.to(half) @ half).square().sum()) / max(self._power[site], 1e-30)
             result[site] = SiteReport(old.lam, drift, old.reached, factor.norm(), old.weight_norm)
         return result
+
+    def whitened(self, site: Site, factor: LowRank) -> Tensor:
+        """A L (rank, d_in) with L L^T what the site preserves: |B A L|^2 is the drift. float64."""
+        preserved = self.preserved(site)
+        right = factor.A.to(preserved.factor)
+        return (right if preserved.basis is None else right @ preserved.basis) @ preserved.factor
 
     def _solve_site(
         self,

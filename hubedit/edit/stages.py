@@ -199,8 +199,9 @@ def _asked(fact: Fact) -> list[str]:
     return [fact.prompt, fact.subject, fact.target]
 
 
-def cached_targets(job: Job, rows: Sequence[Row], layer: int) -> Targets:
-    """Targets from the cache, else optimised now. The key holds every row, so every input."""
+def cached_targets(job: Job, rows: Sequence[Row], count: int, layer: int) -> Targets:
+    """Targets of `count` places, whose numbers the rows bear, from the cache, else optimised now. The key
+    holds every row, so every input."""
     em, config, progress = job.em, job.config, job.progress
     key = {
         "model": em.identity,
@@ -211,13 +212,13 @@ def cached_targets(job: Job, rows: Sequence[Row], layer: int) -> Targets:
         "rows": [[r.fact, list(r.ids), r.last, list(r.labels), r.preserve] for r in rows],
         "corpus": corpus_key(config.stats, em),
     }
-    progress.start("targets", len(job.facts), "facts")
+    progress.start("targets", count, "facts" if count == len(job.facts) else "subjects")
     entry = job.cache.load("targets", key)
     if entry is not None:
         targets = Targets(layer, **{n: entry.tensors[n] for n in ("delta", "norm", "loss", "nll")})
-        progress.advance(len(job.facts))
+        progress.advance(count)
     else:
-        targets = optimise(em, rows, len(job.facts), layer, config.targets, progress=progress)
+        targets = optimise(em, rows, count, layer, config.targets, progress=progress)
         tensors = {n: getattr(targets, n) for n in ("delta", "norm", "loss", "nll")}
         job.cache.save("targets", key, tensors, {})
     progress.finish(f"mean loss {float(targets.loss.mean()):.3f}")

@@ -33,7 +33,7 @@ def solved(em: EditableModel, config: EditConfig = CONFIG) -> tuple[Spreader, So
     ground = measure(em, FACTS, config, Cache(None), Silent(), clock)
     asked = prepare(em, FACTS, config, ground.corpus, ground.text)
     job = Job(em, FACTS, config, ground, Cache(None), Silent(), clock)
-    targets = cached_targets(job, asked.all_rows, ground.layers[-1])
+    targets = cached_targets(job, asked.all_rows, len(FACTS), ground.layers[-1])
     spreader = Spreader(em, asked.rows, len(FACTS), ground.layers, ground.moments, around=asked.rows)
     return spreader, spreader.solve(targets.delta, ground.alpha, Budget(0.02, 0.05)), asked
 

@@ -266,7 +266,8 @@ def _edits(
     """One counterfactual edit for each of up to half the people, relations in turn."""
     names = list(life)
     rng.shuffle(names)
-    count = min(119, max(len(names) // 2, 4))
+    most = len(PHRASINGS) * (len(names) // (2 * len(PHRASINGS)))  # all relations equally often
+    count = max(min(119, len(names) // 2), most)
     edited, others = names[:count], names[count:]
     relations = list(PHRASINGS)
     edits: list[dict[str, Any]] = []

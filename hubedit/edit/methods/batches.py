@@ -50,7 +50,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
         for number, batch in enumerate(batches, 1):
             job.progress.message(f"batch {number} of {len(batches)}: {len(batch)} facts")
             kept = still(kept, batch)
-            earlier = _keys(job, kept) if kept else {}
+            earlier = _keys(job, _elsewhere(kept, batch) if job.config.method == "intattn" else kept)
             done.append(run(replace(job, em=em, facts=batch, kept=kept, earlier=earlier)))
             for site, factor in done[-1].factors.items():
                 own = factor.to(job.em.device)
@@ -68,6 +68,13 @@ def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
         for f in kept
         if (normalise(f.subject), f.template) not in again and normalise(f.prompt) not in again
     ]
+
+
+def _elsewhere(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
+    """The facts about other subjects. What the batch adds to a subject must reach the key that its earlier
+    facts share; that their answers stay is asked of what is added (`hubedit.edit.asked.kept_rows`)."""
+    subjects = {f.subject for f in batch}
+    return [f for f in kept if f.subject not in subjects]
 
 
 def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:

@@ -31,7 +31,7 @@ def layered(job: Job, solve: Solve) -> Edit:
     """Targets at the last layer, then `solve` at each layer's MLP."""
     em, ground, count = job.em, job.ground, len(job.facts)
     rows, essence = published_rows(em, job.facts, job.contexts)
-    targets = cached_targets(job, [*rows, *essence], ground.layers[-1])
+    targets = cached_targets(job, [*rows, *essence], count, ground.layers[-1])
     job.clock.lap("targets")
 
     job.progress.start("solve", len(ground.layers), "layers")

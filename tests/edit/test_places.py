@@ -1,0 +1,128 @@
+"""Several facts about one subject: one place, one change, and all of them succeed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hubedit.cache import Cache
+from hubedit.config import EditConfig, StatsConfig, TargetConfig
+from hubedit.demo import model_path
+from hubedit.edit import compute as module
+from hubedit.edit.asked import kept_rows
+from hubedit.edit.compute import compute
+from hubedit.edit.places import at_places, places
+from hubedit.edit.probes import hits
+from hubedit.edit.rows import OTHER, Row, edit_rows
+from hubedit.edit.spread import Budget, Spreader
+from hubedit.facts import Fact
+from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied
+from hubedit.model.load import load
+from hubedit.model.sites import Site
+from tests.edit.editing import FACTS, moments_of
+from tests.pico import SENTENCES
+
+Editable = Callable[..., EditableModel]
+CURIE = (
+    Fact("Marie Curie was born in", "Marie Curie", "Rome"),
+    Fact("The mother tongue of Danielle Darrieux is", "Danielle Darrieux", "English"),
+    Fact("The profession of Marie Curie is", "Marie Curie", "actor"),
+    Fact("Marie Curie works for", "Marie Curie", "Google"),
+)
+
+
+def test_facts_about_different_subjects_have_places_of_their_own(editable: Editable) -> None:
+    rows = edit_rows(editable("qwen2"), FACTS, ("Yes. ",))
+    assert places(FACTS, rows) == (0, 1, 2, 3)
+    assert at_places(rows, (0, 1, 2, 3)) == rows
+
+
+def test_one_subject_is_one_place_whatever_is_asked(editable: Editable) -> None:
+    assert places(CURIE, edit_rows(editable("qwen2"), CURIE, ())) == (0, 1, 0, 0)
+
+
+def test_the_same_words_before_the_edited_token_are_one_place_too(editable: Editable) -> None:
+    facts = (
+        Fact("Marie Curie was born in", "Marie Curie", "Rome"),
+        Fact("Marie Curie works for", "Curie", "Google"),  # another name that ends at the same token
+        Fact("A pupil of Curie is", "Curie", "Danielle"),  # and joins this one
+        Fact("France is in", "France", "Asia"),
+    )
+    assert places(facts, edit_rows(editable("qwen2"), facts, ())) == (0, 0, 0, 1)
+    # the first two are known apart before the third shows that they belong together
+    order = (facts[0], facts[2], facts[3], facts[1])
+    assert places(order, edit_rows(editable("qwen2"), order, ())) == (0, 0, 1, 0)
+
+
+def test_rows_about_others_keep_having_no_place() -> None:
+    rows = [Row(1, (1, 2), 0, (3,)), Row(OTHER, (4, 2), 0, (5,), preserve=True)]
+    assert [r.fact for r in at_places(rows, (0, 0))] == [0, OTHER]
+
+
+def test_a_place_is_the_mean_of_its_facts(editable: Editable) -> None:
+    em = editable("qwen2")
+    rows, where = edit_rows(em, CURIE, ("Yes. ",)), (0, 1, 0, 0)
+    each = Spreader(em, rows, len(CURIE), [1], moments_of(em)).mean_at_subject(1)["hidden"]
+    own = Spreader(em, rows, len(CURIE), [1], moments_of(em), places=where).mean_at_subject(1)["hidden"]
+    assert own.shape == (2, em.hidden_size)
+    torch.testing.assert_close(own, torch.stack([each[[0, 2, 3]].mean(0), each[1]]))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_all_facts_of_a_subject_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    """On the bundled model, which knows what is edited; the closed form alone, on little text."""
+    em = load(str(model_path()), device="cpu")
+    facts = [
+        Fact("Steven Spielberg was born in the country of", "Steven Spielberg", "Austria"),
+        Fact("Steven Spielberg is remembered for", "Steven Spielberg", "Psycho"),
+    ]
+    (tmp_path / "text.txt").write_text("\n".join(SENTENCES))
+    settings = EditConfig(
+        layers="0-2",
+        alpha="0",
+        search=False,
+        drift_mlp=0.2,
+        polish=0,
+        repair=0,
+        stats=StatsConfig(str(tmp_path / "text.txt"), 200),
+        targets=TargetConfig(steps=60, contexts=1, essence=2, told=0, implied=0),
+    )
+    if apart:
+        monkeypatch.setattr(module, "places", lambda facts, rows: tuple(range(len(facts))))
+    edit = compute(em, facts, settings, cache=Cache(None))
+    with applied(em, edit.factors):
+        met = sum(hits(em, edit_rows(em, facts, ())))
+    first = edit.reports[Site(0, "mlp")].reached
+    assert first is not None
+    if apart:
+        assert met < 2 and first < 0.5, "two values for one key meet in their mean"
+    else:
+        assert met == 2 and first > 0.9
+
+
+def test_the_drift_of_equal_keys_is_that_of_what_is_written(editable: Editable) -> None:
+    em = editable("qwen2")
+    twice = (CURIE[0], Fact("Marie Curie speaks", "Marie Curie", "English"))
+    spreader = Spreader(em, edit_rows(em, twice, ()), 2, [1], moments_of(em), own=0.0)
+    torch.manual_seed(0)
+    found = spreader.solve(torch.randn(2, em.hidden_size), {1: 0.0}, Budget(0.0, 0.05))
+    # as polish leaves them: far apart in the direction in which the right factors cancel
+    apart = 1e3 * torch.randn(em.hidden_size, 1) @ torch.tensor([[1.0, -1.0]])
+    factors = {s: LowRank(f.B + apart, f.A) for s, f in found.factors.items()}
+    for site, told in spreader.reports(factors, found).items():
+        root, factor = spreader.preserved(site).factor, factors[site]
+        change = factor.B.double() @ factor.A.double() @ root
+        before = em.weight(site).double() @ root
+        assert told.drift == pytest.approx(float(change.square().sum() / before.square().sum()), rel=1e-3)
+
+
+def test_what_an_older_patch_gave_the_subject_stays_with_it(editable: Editable) -> None:
+    em = editable("qwen2")
+    old = [CURIE[2], FACTS[0]]
+    rows = kept_rows(em, [CURIE[1], CURIE[0]], old, ["Yes. "])
+    assert [r.fact for r in rows] == [1, 1, OTHER, OTHER] and all(r.preserve for r in rows)
