@@ -37,6 +37,7 @@ from hubedit.presets import check_method, check_settings
 from hubedit.progress import Progress, Silent
 from hubedit.report.files import Source, shown_files
 from hubedit.report.licence import licence_of
+from hubedit.report.markup import plural
 
 _ORDERS = ("attention-first", "joint")
 _SHOWN = 3  # facts that a message names one by one
@@ -148,7 +149,8 @@ def apply_facts(
         shares = [compare(kept, r, r).metrics["success"] for r in (kept_before, kept_after)]
         told["on"] = {"facts": len(kept), "success_before": shares[0], "success_after": shares[1]}
         progress.message(
-            f"{len(kept)} facts of the older patch: {shares[0]:.0%} hold before, {shares[1]:.0%} after"
+            f"{plural(len(kept), 'fact')} of the older patch: "
+            f"{shares[0]:.0%} hold before, {shares[1]:.0%} after"
         )
     files = _files(patch, told, path.name, with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
@@ -213,7 +215,10 @@ def check_strict(report: EditReport) -> None:
     """Raises StrictError when facts of a written patch still fail."""
     if report.failed:
         count, total = len(report.failed), len(report.outcomes)
-        raise StrictError(f"{count} of {total} facts still fail; the patch was written all the same")
+        fail = "fails" if count == 1 else "fail"
+        raise StrictError(
+            f"{count} of {plural(total, 'fact')} still {fail}; the patch was written all the same"
+        )
 
 
 def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:

@@ -38,7 +38,7 @@ def show(sink: Output, applied: Applied) -> None:
         sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
 
 
-_FROM = {("search", "0"): "search: on the probes the MLP alone did better"}
+_FROM = {("search", "0"): "search: on the probes the MLP alone did clearly better"}
 
 
 def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:

@@ -10,6 +10,7 @@ from typer import Argument, Option
 from hubedit.cli.facts import Conflict
 from hubedit.cli.output import Output
 from hubedit.errors import ConfigError
+from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,5 +114,5 @@ def _told(found: Composed, count: int) -> Table:
     if found.energy:
         lines.append(("energy kept", f"at least {100 * min(found.energy.values()):.2f} % a module"))
     if found.dropped:
-        lines.append(("taken out", f"{len(found.dropped)} facts that gave way to another"))
+        lines.append(("taken out", f"{plural(len(found.dropped), 'fact')} that gave way to another"))
     return table_of(lines)

@@ -11,6 +11,7 @@ import typer
 
 from hubedit.cli.output import Output, table
 from hubedit.errors import ConfigError, FactsError
+from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
     from hubedit.facts import LoadedFacts
@@ -122,7 +123,7 @@ def convert(
         return
     write_file(target, data)
     sink.data({"out": target, **_summary(loaded)}, human=str(target), brief=str(target))
-    sink.note(f"{len(loaded.facts)} facts written")
+    sink.note(f"{plural(len(loaded.facts), 'fact')} written")
 
 
 def _summary(loaded: LoadedFacts) -> dict[str, Any]:

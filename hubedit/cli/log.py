@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from hubedit.cli.output import Output, table
 from hubedit.errors import HubError
+from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
     from hubedit.hub.history import History, Step
@@ -33,7 +34,7 @@ def log(
     silence(True)
     found = history(ref)
     brief = "\n".join(
-        " ".join(part for part in (step.id, step.date[:10], f"{step.count} facts", step.base) if part)
+        " ".join(part for part in (step.id, step.date[:10], plural(step.count, "fact"), step.base) if part)
         for step in found.steps
     )
     sink.data(found, human=lambda: _tables(found, all_facts), brief=brief)
@@ -62,5 +63,10 @@ def _title(number: int, step: Step) -> str:
     figures = ", ".join(f"{name} {100 * value:.0f} %" for name, value in step.metrics.items())
     commit = f"@{step.base_commit[:8]}" if step.base_commit else ""
     name = f"{step.name} ({step.id})" if step.name and step.id else step.name or step.id or "patch"
-    parts = [f"{number}. {name}", step.date[:10], f"{step.count} facts for {step.base}{commit}", figures]
+    parts = [
+        f"{number}. {name}",
+        step.date[:10],
+        f"{plural(step.count, 'fact')} for {step.base}{commit}",
+        figures,
+    ]
     return ", ".join(part for part in parts if part)

@@ -140,7 +140,11 @@ def merge(
         sink.data(_value(done), human=lambda: realised(done.record), brief=str(done.path))
         sink.note(f"merged model: {done.path}")
         if done.left_out:
-            sink.note(f"left out (unedited weights, or no part of the model): {', '.join(done.left_out)}")
+            # nothing is lost: they stay where they are
+            sink.note(
+                "not taken over from the base (other copies of its weights, or no part of the model): "
+                + ", ".join(done.left_out)
+            )
         warnings = done.warnings
     for line in warnings:
         sink.warn(line)

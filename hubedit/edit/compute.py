@@ -83,6 +83,7 @@ def joint(job: Job) -> Edit:
         order=config.order,
         budgets=budgets,
         given=config.alpha not in ("auto", "per-layer"),
+        polished=config.polish > 0,
         tick=progress.advance,
     )
     progress.finish()

@@ -81,6 +81,29 @@ def test_more_attention_is_not_tried_where_some_was_worse(
     assert [t.budget.attention for t in found.trials if t.alpha == ALPHA] == [ATTENTION_BUDGETS[0]]
 
 
+@pytest.mark.parametrize(
+    ("scores", "tried", "chosen"),
+    [
+        ((0.46,), (0.02,), 0.02),  # a little worse: polish makes more of twice the sites
+        ((0.44, 0.46), (0.02, 0.003), 0.003),
+        ((0.44, 0.44), (0.02, 0.003), 0.0),
+    ],
+)
+def test_before_polish_attention_only_has_to_come_near(
+    setting: tuple[Spreader, Tensor, Probes, TextState],
+    monkeypatch: pytest.MonkeyPatch,
+    scores: tuple[float, ...],
+    tried: tuple[float, ...],
+    chosen: float,
+) -> None:
+    own, delta, probes, clean = setting
+    judged(monkeypatch, [*([0.5] * len(MLP_BUDGETS)), *scores].__getitem__)
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", polished=True)
+    assert tuple(t.budget.attention for t in found.trials if t.alpha == ALPHA) == tried
+    assert found.trial.budget.attention == chosen
+    assert max(found.trial.alpha.values()) == (0.3 if chosen else 0.0)
+
+
 def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
     setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
