@@ -18,7 +18,7 @@ from hubedit.edit.balance import alphas, parse_layers, parse_null_space
 from hubedit.edit.compute import TEXT_ROWS, Edit, compute
 from hubedit.edit.corpus import SELF, holdout_rows
 from hubedit.edit.documents import source as corpus_source
-from hubedit.edit.record import edit_record, portable, statistics_record
+from hubedit.edit.record import edit_record, method_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
 from hubedit.edit.stages import check_one_layer, unseen_rows
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
@@ -106,7 +106,7 @@ def apply_facts(
     seconds |= edit.seconds
 
     start = time.perf_counter()
-    patch, perplexity = _patch(em, edit, facts), edit.perplexity_after
+    patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
     if on is not None:
         patch = stacked(on, patch)
     truncated = 0 < config.rank < max(factor.rank for factor in patch.factors.values())
@@ -226,11 +226,15 @@ def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:
     return {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
 
 
-def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact]) -> Patch:
+def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditConfig) -> Patch:
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
     factors = {em.module_name(site): factor for site, factor in edit.factors.items()}
-    record = {"base": {**base_record(em, edit.factors), "licence": licence_of(em.path)}}
+    # the method tells whose the rows are, also for what stands below them
+    record = {
+        **method_record(config),
+        "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
+    }
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
 
 

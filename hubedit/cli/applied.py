@@ -12,6 +12,7 @@ from hubedit.cli.evaluated import summary
 from hubedit.cli.output import Output, mark, table
 from hubedit.cli.progress import duration
 from hubedit.report import about
+from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,11 +35,12 @@ def show(sink: Output, applied: Applied) -> None:
         more.append(
             "give the target as the model itself writes it, edit fewer facts, or add --prefer success"
         )
-        count = f"{len(lines)} of {len(report.outcomes)} facts still {'fail' if len(lines) > 1 else 'fails'}:"
+        total = plural(len(report.outcomes), "fact")
+        count = f"{len(lines)} of {total} still {'fail' if len(lines) > 1 else 'fails'}:"
         sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
 
 
-_FROM = {("search", "0"): "search: on the probes the MLP alone did clearly better"}
+_FROM = {("search", "0"): "search: the trials chose the MLP alone"}
 
 
 def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:

@@ -17,6 +17,7 @@ from hubedit.edit.essence import GENERIC, Belief, Survey, batch_templates, choos
 from hubedit.edit.hops import Hops, second_hops
 from hubedit.edit.implied import implied
 from hubedit.edit.others import companions, named, others
+from hubedit.edit.places import beside
 from hubedit.edit.probes import Probes, preferring
 from hubedit.edit.rows import OTHER, Row, edit_rows, row
 from hubedit.edit.templates import mine, overheard, tell
@@ -107,7 +108,10 @@ def prepare(
         names = [*subjects, *named(texts, phrasings, subjects)]
         mined += mine(em, overheard(texts, names), BEHIND)
     tick()
-    beliefs = survey(em, facts, mined, joined)
+    at = beside(em, facts, kept)
+    beliefs = survey(em, facts, mined, joined, [f for f, n in zip(kept, at, strict=True) if n != OTHER])
+    kept, at = still(beliefs, kept, at)
+    beliefs = replace(beliefs, before=templates_before(beliefs, kept, at))
     tick()
     around = others(em, facts, beliefs, texts)
     tick()
@@ -119,7 +123,7 @@ def prepare(
     told = told_rows(em, facts, beliefs, wanted.told)
     if wanted.implied > 0:
         told += answer_rows(em, implied(em, facts, beliefs, hops, wanted.implied))
-    before = kept_rows(em, facts, kept, contexts)
+    before = kept_rows(em, kept, at, contexts)
     preserved = belief_rows(em, choose(beliefs, facts, wanted.essence, config.seed))
     preserved += tuple(r for r in before if r.fact != OTHER)
     near = other_rows(em, around.sample(config.seed)) + tuple(r for r in before if r.fact == OTHER)
@@ -167,15 +171,42 @@ def other_rows(em: EditableModel, beliefs: Sequence[Belief]) -> tuple[Row, ...]:
     return tuple(row(em, OTHER, b.prompt, b.subject, answer=b.answer, preserve=True) for b in beliefs)
 
 
+def still(
+    beliefs: Survey, kept: Sequence[Fact], at: Sequence[int]
+) -> tuple[tuple[Fact, ...], tuple[int, ...]]:
+    """The facts edited before that no fact of the batch edits again in other words, and each one's `at`: the
+    fact beside it (`hubedit.edit.places.beside`)."""
+    left = []
+    for fact, n in zip(kept, at, strict=True):
+        own = _template(beliefs, fact)
+        again = n != OTHER and own >= 0 and any(e >= 0 and beliefs.same(e, own) for e in beliefs.edited(n))
+        if not again:
+            left.append((fact, n))
+    return tuple(fact for fact, _ in left), tuple(n for _, n in left)
+
+
+def templates_before(beliefs: Survey, kept: Sequence[Fact], at: Sequence[int]) -> dict[int, frozenset[int]]:
+    """For each fact of the batch the templates of facts edited before about its subject."""
+    found: dict[str, set[int]] = {}
+    for fact, n in zip(kept, at, strict=True):
+        if n != OTHER:
+            found.setdefault(beliefs.beliefs[0][n].subject, set()).add(_template(beliefs, fact))
+    subjects = [b.subject for b in beliefs.beliefs[0]] if beliefs.beliefs else []
+    return {n: frozenset(found[s]) for n, s in enumerate(subjects) if s in found}
+
+
+def _template(beliefs: Survey, fact: Fact) -> int:
+    return beliefs.templates.index(fact.template) if fact.template in beliefs.templates else -1
+
+
 def kept_rows(
-    em: EditableModel, facts: Sequence[Fact], kept: Sequence[Fact], contexts: Sequence[str]
+    em: EditableModel, kept: Sequence[Fact], at: Sequence[int], contexts: Sequence[str]
 ) -> tuple[Row, ...]:
-    """Rows of facts that an older patch edited: their new answers stay, alone and after a sentence. Where
-    another fact about the same subject is edited now, what is added to the subject must keep them."""
-    again = {fact.subject: n for n, fact in reversed(list(enumerate(facts)))}
+    """Rows of facts that were edited before: their new answers stay, alone and after a sentence. Where a fact
+    of the batch stands beside one, what is added to their subject must keep it."""
     return tuple(
-        row(em, again.get(f.subject, OTHER), context + f.prompt, f.subject, answer=f.target, preserve=True)
-        for f in kept
+        row(em, n, context + f.prompt, f.subject, answer=f.target, preserve=True)
+        for f, n in zip(kept, at, strict=True)
         for context in ("", *contexts[:1])
     )
 
@@ -183,10 +214,15 @@ def kept_rows(
 def generic_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
     """Preserve rows that fit any subject, unless such a prompt is the edited one; one position each."""
     rows = []
+    edited: dict[str, list[str]] = {}
+    for fact in facts:
+        edited.setdefault(fact.subject, []).append(fact.prompt)
     for n, fact in enumerate(facts):
         for before, after in GENERIC:
             prompt = before + fact.subject + after
-            # " is" before "Rome is a" would ask for the edited answer; the bare subject only asks for a verb
-            if fact.prompt != prompt and (after == "" or not fact.prompt.startswith(prompt.strip())):
+            # "Rome is" before "Rome is a" would ask for the edited answer, and so would "Rome is a" after an
+            # edited "Rome is"; the bare subject only asks for a verb
+            near = (p for p in edited[fact.subject] if p.startswith(prompt.strip()) or prompt.startswith(p))
+            if all(p != prompt and after == "" for p in near):
                 rows.append(row(em, n, prompt, fact.subject, labels=(0,), preserve=True))
     return rows

@@ -70,13 +70,12 @@ def joint(job: Job) -> Edit:
         earlier=job.earlier,
         earlier_weight=earlier_weight(job),
         threshold=threshold(config),
-        places=where,
     )
     fixed = config.lam > 0 or not config.search
     budgets = [Budget(config.drift_attention, config.drift_mlp, config.lam)] if fixed else []
     found = search(
         spreader,
-        targets.delta,
+        targets.delta[list(where)],
         ground.alpha,
         asked.probes,
         ground.clean,
@@ -93,7 +92,7 @@ def joint(job: Job) -> Edit:
     job.clock.lap("polish")
 
     solution, repaired = repair(
-        em, spreader, found, asked.all_rows, asked.probes, ground.clean, config, progress
+        em, spreader, found, asked.all_rows, where, asked.probes, ground.clean, config, progress
     )
     factors = {site: solution.factors[site] for site in sorted(solution.factors)}
     with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
@@ -124,11 +123,12 @@ def polished(job: Job, spreader: Spreader, found: Found, asked: Asked) -> Found:
     solution = polish(em, spreader, found.solution, asked, steps, job.progress)
     with applied(em, on_device(spreader, solution)):
         judgement = judge(em, asked.probes, job.ground.clean, spreader.count)
-    better = judgement.score > found.trial.judgement.score
+    unpolished = found.best or (found.solution, found.trial)
+    better = judgement.score > unpolished[1].judgement.score
     before, after = found.trial.judgement.score, judgement.score
     job.progress.finish(f"probes {before:.3f} to {after:.3f}" + ("" if better else ", not kept"))
     if not better:
-        return found
+        return Found(*unpolished, found.trials)
     drift = tuple(report.drift for report in solution.reports.values())
     return replace(found, solution=solution, trial=replace(found.trial, judgement=judgement, drift=drift))
 

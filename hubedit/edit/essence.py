@@ -56,7 +56,8 @@ class Survey:
     """Templates asked of every fact's subject that they fit: `beliefs[t][n]`, an empty answer where they do
     not; `own[n]`: fact n's template, or -1; `fits[t][n]`: whether the template is about subjects of this
     kind (empty: all are); `others`: answers of other subjects, by subject and relation; `bridged`: relations,
-    and those that follow from them by what the model says about the answers (`hops.py`). The templates of
+    and those that follow from them by what the model says about the answers (`hops.py`); `before[n]`: the
+    templates of facts about fact n's subject that were edited before, and stay. The templates of
     the batch come first. After the facts come companions, subjects that no fact edits, so that a small
     batch shows too which templates ask the same."""
 
@@ -66,6 +67,7 @@ class Survey:
     fits: tuple[tuple[bool, ...], ...] = ()
     others: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     bridged: frozenset[tuple[int, int]] = frozenset()
+    before: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     @cached_property
     def _edited(self) -> Mapping[str, frozenset[int]]:
@@ -77,7 +79,8 @@ class Survey:
 
     def edited(self, fact: int) -> frozenset[int]:
         """The templates of all facts about this fact's subject; -1 among them for one that was not asked."""
-        return self._edited[self.beliefs[0][fact].subject] if self.beliefs else frozenset()
+        own = self._edited[self.beliefs[0][fact].subject] if self.beliefs else frozenset()
+        return own | self.before.get(fact, frozenset())
 
     @cached_property
     def _same(self) -> dict[tuple[int, int], bool]:
@@ -103,22 +106,23 @@ class Survey:
         return tuple(first)
 
     def unrelated(self, fact: int) -> list[int]:
-        """Templates of other relations that do not follow from the fact's own, most confident first."""
-        own = self.own[fact]
-        # what another fact of the batch changes about the same subject is not to be kept either
+        """Templates of relations that no fact about the subject edits, nor moves, most confident first."""
+        # what another fact changes about the same subject, in any words, is not to be kept either
         edited = self.edited(fact)
         keep = []
         for t in range(len(self.templates)):
             belief = self.beliefs[t][fact]
             if t in edited or not belief.answer or belief.confidence < CONFIDENT:
                 continue
-            if own >= 0:
-                if self._said[t][fact] == self._said[own][fact]:
-                    continue
-                if self.same(own, t) or self.follows(own, t):
-                    continue
-            keep.append(t)
+            if not any(e >= 0 and self._moves(e, t, fact) for e in edited):
+                keep.append(t)
         return sorted(keep, key=lambda t: -self.beliefs[t][fact].confidence)
+
+    def _moves(self, edited: int, t: int, fact: int) -> bool:
+        """Whether template t cannot keep its answer when the fact's subject gets another one to `edited`."""
+        return (
+            self._said[t][fact] == self._said[edited][fact] or self.same(edited, t) or self.follows(edited, t)
+        )
 
     def paraphrases(self, fact: int) -> list[int]:
         """Other templates of the fact's own relation, by the model's answers."""
@@ -211,11 +215,12 @@ def survey(
     facts: Sequence[Fact],
     mined: Sequence[Template] = (),
     companions: Sequence[str] = (),
+    older: Sequence[Fact] = (),
 ) -> Survey:
-    """Asks the batch's most frequent templates, and the `mined` ones, of the batch's subjects that they fit,
-    and of `companions`, by greedy generation."""
+    """Asks the batch's most frequent templates, those of `older` facts about its subjects, and the `mined`
+    ones, of the batch's subjects that they fit, and of `companions`, by greedy generation."""
     subjects = [*(f.subject for f in facts), *companions]
-    templates = batch_templates(facts)
+    templates = batch_templates([*facts, *older])
     held = {(t.before, t.after) for t in templates}
     templates += [t for t in mined if (t.before, t.after) not in held]
     place = {(t.before, t.after): i for i, t in enumerate(templates)}

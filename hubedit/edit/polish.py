@@ -82,7 +82,7 @@ def polish(
                 p.mul_(min(1.0, sizes[s] / max(float(p.norm()), 1e-30)))
         progress.advance()
     factors = {s: LowRank((p @ inverse[s]).cpu(), solution.factors[s].A) for s, p in points.items()}
-    return Solution(factors, solution.spaces, spreader.reports(factors, solution))
+    return Solution(factors, spreader.reports(factors, solution))
 
 
 def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:

@@ -53,9 +53,8 @@ def edit_record(
     settings["stats"]["corpus"] = portable(config.stats.corpus)
     return {
         "base": {**base, "ref": base_name(em)},
-        "method": config.method,
         "batch_size": config.batch_size,
-        **_own(config),
+        **method_record(config),
         "layers": list(edit.layers),
         "layers_from": "trace" if config.layers == "auto" else "given",
         "alpha": {str(layer): edit.alpha[layer] for layer in edit.layers if layer in edit.alpha},
@@ -155,12 +154,13 @@ def _alpha_from(edit: Edit, config: EditConfig, num_layers: int) -> str:
     return source if same else "search"
 
 
-def _own(config: EditConfig) -> dict[str, Any]:
-    """What only some methods have. LoRA's rows belong to no single fact (`hubedit.patch.owners`)."""
+def method_record(config: EditConfig) -> dict[str, Any]:
+    """The method, and what only some have. LoRA's rows belong to no single fact (`hubedit.patch.owners`)."""
     settings = METHODS[config.method].settings
     found: dict[str, Any] = {
         name: getattr(config, name) for name in ("order", "null_space") if name in settings
     }
+    found = {"method": config.method, **found}
     return {**found, "rows": {}} if config.method == "lora" else found
 
 

@@ -22,12 +22,14 @@ def repair(
     spreader: Spreader,
     found: Found,
     rows: Sequence[Row],
+    where: Sequence[int],
     probes: Probes,
     clean: TextState,
     config: EditConfig,
     progress: Progress,
 ) -> tuple[Solution, int]:
-    """Re-optimises the facts that fail through the factors, up to `config.repair` times.
+    """Re-optimises the facts that fail through the factors, up to `config.repair` times. `where`: each
+    fact's place (`hubedit.edit.places`); with a fact the others of its place are optimised again.
 
     The right factors and lambdas stay; only what the left factors ask for changes, so the rank does not
     grow. A round is kept when more facts succeed and the judgement does not fall. Returns the solution
@@ -45,19 +47,17 @@ def repair(
         failing = [n for n, good in enumerate(ok) if not good]
         if not failing:
             break
-        # with them the other facts of their subjects, which share what is added
-        again = sorted({spreader.places[n] for n in failing})
-        number = {place: i for i, place in enumerate(again)}
-        part = [r for r in at_places(rows, spreader.places) if r.fact in number]
-        part = [replace(r, fact=number[r.fact]) for r in part]
-        progress.start("repair", len(again), "subjects")
+        number = {place: i for i, place in enumerate(sorted({where[n] for n in failing}))}
+        part = [replace(r, fact=number[r.fact]) for r in at_places(rows, where) if r.fact in number]
+        progress.start("repair", len(number), "facts" if len(set(where)) == len(where) else "subjects")
         live = {s: f.to(em.device) for s, f in best.factors.items()}
         extra = optimise(
-            em, part, len(again), spreader.layers[-1], config.targets, factors=live, progress=progress
+            em, part, len(number), spreader.layers[-1], config.targets, factors=live, progress=progress
         )
         with applied(em, live):
             delta = spreader.mean_at_subject(spreader.layers[-1])["hidden"] - spreader.clean
-        delta[again] += extra.delta.double()
+        again = [n for n, place in enumerate(where) if place in number]
+        delta[again] += extra.delta.double()[[number[where[n]] for n in again]]
         attempt = spreader.correct(best, delta, found.trial.alpha)
         with applied(em, {s: f.to(em.device) for s, f in attempt.factors.items()}):
             now = hits(em, bare)

@@ -28,7 +28,7 @@ ATTENTION_BUDGETS = (0.003, 0.02)
 """Without polish, a larger one unless the smaller one was worse than none: then it never was better. With
 polish, the larger one if it comes near (docs/experiments.md)."""
 NEAR = 0.9
-"""Share of the best score without attention that the joint update needs before polish."""
+"""Share of the best score so far that more attention needs before polish."""
 
 NORM_PASSES = 2
 """Further passes where a norm stands behind the sites, and one solve cannot reach what was asked."""
@@ -46,11 +46,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """The winner, and every trial made on the way."""
+    """What was taken, and every trial made on the way. `best`: the solution with the best score and its
+    trial, where another was taken because polish follows."""
 
     solution: Solution
     trial: Trial
     trials: tuple[Trial, ...]
+    best: tuple[Solution, Trial] | None = None
 
 
 def search(
@@ -73,9 +75,9 @@ def search(
     """
     trials: list[Trial] = []
     best: tuple[Solution, Trial] | None = None
+    near: tuple[Solution, Trial] | None = None
 
-    def attempt(share: Mapping[int, float], budget: Budget, enough: float = 1.0) -> None:
-        """Makes a trial, and takes it where it has more than `enough` of the best score so far."""
+    def attempt(share: Mapping[int, float], budget: Budget) -> tuple[Solution, Trial]:
         nonlocal best
         solution = spreader.solve(delta, share, budget, order=order)
         for _ in range(NORM_PASSES if spreader.em.family.post_norm else 0):
@@ -85,9 +87,10 @@ def search(
         drift = tuple(report.drift for report in solution.reports.values())
         trial = Trial(share, budget, judgement, drift)
         trials.append(trial)
-        if best is None or trial.judgement.score > enough * best[1].judgement.score:
+        if best is None or trial.judgement.score > best[1].judgement.score:
             best = solution, trial
         tick()
+        return solution, trial
 
     if budgets:
         for budget in budgets:
@@ -104,15 +107,20 @@ def search(
             assert best is not None
             mlp = best[1].budget.mlp
             attentions = ATTENTION_BUDGETS[1 if given else 0 :]
-            enough = NEAR if polished else 1.0
             for attention in reversed(attentions) if polished else attentions:
-                needed = enough * best[1].judgement.score
-                attempt(alpha, Budget(attention, mlp), enough)
-                # with polish the first that comes near is it; without, none after a worse one was better
-                if (trials[-1].judgement.score >= needed) is polished:
+                before = best[1].judgement.score
+                made = attempt(alpha, Budget(attention, mlp))
+                score = made[1].judgement.score
+                if polished and score > NEAR * before:
+                    near = made
+                    break
+                # without polish none after a worse one was better
+                if not polished and score < before:
                     break
     assert best is not None
-    return Found(best[0], best[1], tuple(trials))
+    if near is None or near[1] is best[1]:
+        return Found(*best, tuple(trials))
+    return Found(*near, tuple(trials), best)
 
 
 def _spent(before: Trial, after: Trial) -> bool:

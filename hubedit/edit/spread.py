@@ -70,10 +70,9 @@ class SiteReport:
 
 @dataclass
 class Solution:
-    """The factors found, and what is kept to correct them: the key space of every site."""
+    """The factors found, and what the solve did at each site."""
 
     factors: dict[Site, LowRank] = field(default_factory=dict)
-    spaces: dict[Site, KeySpace] = field(default_factory=dict)
     reports: dict[Site, SiteReport] = field(default_factory=dict)
 
 
@@ -94,16 +93,13 @@ class Spreader:
         earlier: Mapping[Site, Tensor] | None = None,
         earlier_weight: float = 0.0,
         threshold: Threshold | None = None,
-        places: Sequence[int] = (),
     ) -> None:
         """`around`, `own`: prompts that join what is preserved, and their weight (`_around_subjects`).
 
         `earlier`: keys (M, d_in) of facts edited before; `earlier_weight` K^T K joins what is preserved.
-        `threshold`: write only into the null space of what is preserved. `places`: each fact's
-        (`hubedit.edit.places`); deltas, keys and ranks go by place, N in number (without it, one each).
+        `threshold`: write only into the null space of what is preserved.
         """
         self.em, self.count, self.layers = em, count, tuple(layers)
-        self.places = tuple(places) or tuple(range(count))
         # what follows the subject's last token cannot change its keys
         self.rows = [Row(r.fact, r.ids[: r.last + 1], r.last, ()) for r in rows]
         self.moments = moments
@@ -157,11 +153,11 @@ class Spreader:
     def mean_at_subject(
         self, hidden: int, sites: Sequence[Site] = (), outputs: Sequence[Site] = ()
     ) -> dict[str, Tensor]:
-        """Means over each place's facts and contexts, at the subject's last token: the bare prompts count one
-        half, the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys;
+        """Means over each fact's contexts, at the subject's last token: the bare prompt counts one half,
+        the contexts the other. "hidden": (N, d) after layer `hidden`; str(site): (N, d_in) keys;
         "out " + str(site): (N, d) what the site writes. float64."""
         sums: dict[str, Tensor] = {}
-        number, facts = Counter(r.fact for r in self.rows), Counter(self.places)
+        number = Counter(r.fact for r in self.rows)
         weight = {id(r): 0.5 / max(1, number[r.fact] - 1) for r in self.rows}
         weight |= {id(r): 1.0 if number[n] == 1 else 0.5 for n, r in bare_rows(self.rows).items()}
         for part in by_length(self.rows, pass_size(self.em, KEY_TOKENS)):
@@ -169,18 +165,16 @@ class Spreader:
             found = run(self.em, batch, inputs=sites, outputs=outputs, hidden=[hidden])
             rows_at = torch.arange(len(part), device=self.em.device)
             last = torch.tensor([r.last for r in part], device=self.em.device)
-            place = torch.tensor([self.places[r.fact] for r in part])
-            share = torch.tensor(
-                [weight[id(r)] / facts[self.places[r.fact]] for r in part], dtype=torch.float64
-            )
+            fact = torch.tensor([r.fact for r in part])
+            share = torch.tensor([weight[id(r)] for r in part], dtype=torch.float64)
             for name, values in (
                 ("hidden", found.hidden[hidden]),
                 *((str(s), found.inputs[s]) for s in sites),
                 *((f"out {s}", found.outputs[s]) for s in outputs),
             ):
                 at = values[rows_at, last].to("cpu", torch.float64)
-                total = sums.setdefault(name, torch.zeros(len(facts), at.shape[1], dtype=torch.float64))
-                total.index_add_(0, place, at * share[:, None])
+                total = sums.setdefault(name, torch.zeros(self.count, at.shape[1], dtype=torch.float64))
+                total.index_add_(0, fact, at * share[:, None])
         return sums
 
     def solve(
@@ -231,7 +225,7 @@ class Spreader:
                     extra = self._site_residual(site, state, residual).T.to(factors[site].B)
                     factors[site] = LowRank(factors[site].B + extra, factors[site].A)
                     live[site] = factors[site].to(self.em.device)
-        return Solution(factors, solution.spaces, self.reports(factors, solution))
+        return Solution(factors, self.reports(factors, solution))
 
     def _site_residual(self, site: Site, state: Mapping[str, Tensor], residual: Tensor) -> Tensor:
         """`site_residual` on measured states. What a norm's fixed length cannot reach remains, and `correct`
@@ -244,13 +238,15 @@ class Spreader:
         for site, factor in factors.items():
             old = solution.reports[site]
             half = self.whitened(site, factor)
-            # from what is written, and not from the key space: that rounds where keys are nearly the same
-            drift = float((factor.B.to(half) @ half).square().sum()) / max(self._power[site], 1e-30)
+            # from what is written, and not from the key space: that rounds where keys are the same
+            left = factor.B.to(half)
+            drift = float(((left.T @ left) * (half @ half.T)).sum().clamp_min(0))
+            drift /= max(self._power[site], 1e-30)
             result[site] = SiteReport(old.lam, drift, old.reached, factor.norm(), old.weight_norm)
         return result
 
     def whitened(self, site: Site, factor: LowRank) -> Tensor:
-        """A L (rank, d_in) with L L^T what the site preserves: |B A L|^2 is the drift. float64."""
+        """A L (rank, d_in) with L L^T what the site preserves, so that |B A L|^2 is the drift. float64."""
         preserved = self.preserved(site)
         right = factor.A.to(preserved.factor)
         return (right if preserved.basis is None else right @ preserved.basis) @ preserved.factor
@@ -272,7 +268,6 @@ class Spreader:
         factor = space.solve(residual, lam).to(device="cpu", dtype=torch.float32)
         weight = float(self.em.weight(site).float().norm())
         solution.factors[site] = factor
-        solution.spaces[site] = space
         solution.reports[site] = SiteReport(
             lam, space.drift(residual, lam) / power, space.reached(residual, lam), factor.norm(), weight
         )

@@ -11,7 +11,7 @@ from hubedit.facts import Fact
 from hubedit.patch.conflicts import Conflict, conflicts, losers
 from hubedit.patch.foreign import is_foreign
 from hubedit.patch.identity import patch_id
-from hubedit.patch.owners import Owners, as_record, owners, without
+from hubedit.patch.owners import Owners, as_record, owners, torn, without
 from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.same_base import merged_base
 from hubedit.patch.value import Patch
@@ -118,11 +118,16 @@ def decide(
     if on_conflict == "stop":
         what = "contradict each other" if same[0].kind == "contradiction" else "edit the same facts"
         raise _refused(f"the patches {what}", same, names, "--on-conflict last or first says which counts")
-    fixed = {n for n, patch in enumerate(patches) if owners(patch) is None}
+    mixed = [n for n, patch in enumerate(patches) if owners(patch) is None]
+    fixed = {(n, fact) for n in mixed for fact in range(len(patches[n].facts))}
     gone = losers(same, on_conflict, fixed)
+    while more := {(n, fact) for n, facts in gone.items() for fact in torn(patches[n], facts)}:
+        fixed |= more
+        gone = losers(same, on_conflict, fixed)
     if stuck := [c for c in same if _both_stay(c, gone)]:
         raise _refused(
-            "a fact would have to give way, but its patch is truncated or foreign and cannot lose one",
+            "a fact would have to give way and cannot: its patch is truncated or foreign, or changed another "
+            "fact about the same subject with it",
             stuck,
             names,
             "edit the later facts on top of the earlier patch: hubedit apply --on PATCH",

@@ -183,12 +183,11 @@ def chance_cosine(first: int, second: int, width: int) -> float:
 
 
 def losers(
-    found: Iterable[Conflict], keep: Literal["first", "last"], fixed: Container[int] = ()
+    found: Iterable[Conflict], keep: Literal["first", "last"], fixed: Container[tuple[int, int]] = ()
 ) -> dict[int, set[int]]:
     """Patch -> its facts that give way, when of two that contradict or repeat the first or last one stays.
 
-    A fact gives way only to one that stays itself. `fixed`: patches whose facts cannot be taken out; all of
-    theirs stay.
+    A fact gives way only to one that stays itself. `fixed`: (patch, fact) pairs that cannot be taken out.
     """
     beaten: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for c in found:
@@ -201,6 +200,6 @@ def losers(
     # from the winners' side: what may beat a fact is settled before the fact is
     for patch, fact in sorted(beaten, reverse=keep == "last"):
         stay = any(f not in gone.get(p, ()) for p, f in beaten[patch, fact])
-        if stay and patch not in fixed:
+        if stay and (patch, fact) not in fixed:
             gone.setdefault(patch, set()).add(fact)
     return gone

@@ -74,8 +74,9 @@ def stacked(old: Patch, new: Patch) -> Patch:
         told = record.get("sites")
         record["sites"] = {**sizes, **(told if isinstance(told, Mapping) else {})}
     whole = replace(new, factors=Factors(pairs), record=record, facts=unique_ids([*kept, *new.facts]))
-    rows = _rows(old, new, kept)
-    return whole if rows is None else replace(whole, record={**record, "rows": as_record(rows)})
+    # an empty record says that rows and facts do not correspond, whatever their numbers
+    rows = as_record(_rows(old, new, kept) or {})
+    return replace(whole, record={**record, "rows": rows})
 
 
 def _tensors(old: Patch, new: Patch) -> dict[str, Any]:

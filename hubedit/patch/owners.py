@@ -1,15 +1,17 @@
 """Which row of a patch's factors belongs to which fact.
 
 The solve gives every fact one row of A and one column of B (B = R^T, the residuals), in the facts' order.
-Without its row a fact asks for no change, and all others ask for what they did before. A truncated or
-foreign patch has mixed its rows, and nothing can be taken out of it again.
+Without its row a fact asks for no change, and all others ask for what they did before; but facts about one
+subject share what they ask for (`hubedit.edit.places`), and only go together. A truncated or foreign patch
+has mixed its rows, and nothing can be taken out of it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from hubedit.facts.answers import normalise
 from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
 
@@ -35,6 +37,15 @@ def owners(patch: Patch) -> Owners | None:
         if len(rows) != pair.rank or not all(0 <= fact < count for fact in rows):
             return None
     return found
+
+
+def torn(patch: Patch, gone: Collection[int]) -> set[int]:
+    """Those of the facts `gone` that cannot be taken out, since another fact about their subject stays."""
+    subjects: dict[str, set[int]] = {}
+    for n, fact in enumerate(patch.facts):
+        subjects.setdefault(normalise(fact.subject), set()).add(n)
+    joint = patch.record.get("method", "intattn") == "intattn"
+    return {n for own in subjects.values() if joint and not own <= set(gone) for n in own & set(gone)}
 
 
 def as_record(rows: Owners) -> dict[str, list[list[int]]]:

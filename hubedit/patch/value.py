@@ -121,7 +121,7 @@ class Patch:
         return path
 
     def write(self, path: Path, *, with_facts: bool = True, files: Mapping[str, bytes] | None = None) -> None:
-        """Writes the same files into an empty folder, one after another. Raises OSError, PatchError."""
+        """Writes the same files into an empty folder, one after another. Raises OSError."""
         more = {str(folder.check_name(name)): data for name, data in (files or {}).items()}
         if taken := _OWN & set(more):
             raise ValueError(f"{min(taken)} is written by the patch itself")

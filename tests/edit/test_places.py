@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig
 from hubedit.demo import model_path
 from hubedit.edit import compute as module
-from hubedit.edit.asked import kept_rows
+from hubedit.edit.asked import generic_rows, kept_rows, still, templates_before
 from hubedit.edit.compute import compute
-from hubedit.edit.places import at_places, places
+from hubedit.edit.essence import Belief, Survey
+from hubedit.edit.places import at_places, beside, places
 from hubedit.edit.probes import hits
 from hubedit.edit.rows import OTHER, Row, edit_rows
 from hubedit.edit.spread import Budget, Spreader
@@ -64,13 +66,10 @@ def test_rows_about_others_keep_having_no_place() -> None:
     assert [r.fact for r in at_places(rows, (0, 0))] == [0, OTHER]
 
 
-def test_a_place_is_the_mean_of_its_facts(editable: Editable) -> None:
-    em = editable("qwen2")
-    rows, where = edit_rows(em, CURIE, ("Yes. ",)), (0, 1, 0, 0)
-    each = Spreader(em, rows, len(CURIE), [1], moments_of(em)).mean_at_subject(1)["hidden"]
-    own = Spreader(em, rows, len(CURIE), [1], moments_of(em), places=where).mean_at_subject(1)["hidden"]
-    assert own.shape == (2, em.hidden_size)
-    torch.testing.assert_close(own, torch.stack([each[[0, 2, 3]].mean(0), each[1]]))
+def test_what_two_facts_of_a_place_keep_counts_once() -> None:
+    keep, say = Row(0, (1, 2, 3), 1, (4,), preserve=True), Row(0, (1, 2, 5), 1, (6,))
+    rows = [keep, say, Row(1, (1, 2, 3), 1, (4,), preserve=True), Row(1, (1, 2, 5), 1, (6,))]
+    assert at_places(rows, (0, 0)) == [keep, say, say]
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -123,6 +122,70 @@ def test_the_drift_of_equal_keys_is_that_of_what_is_written(editable: Editable) 
 
 def test_what_an_older_patch_gave_the_subject_stays_with_it(editable: Editable) -> None:
     em = editable("qwen2")
-    old = [CURIE[2], FACTS[0]]
-    rows = kept_rows(em, [CURIE[1], CURIE[0]], old, ["Yes. "])
-    assert [r.fact for r in rows] == [1, 1, OTHER, OTHER] and all(r.preserve for r in rows)
+    new = [CURIE[1], CURIE[0]]
+    old = [CURIE[2], FACTS[0], Fact("A pupil of Curie is", "Curie", "Danielle")]
+    assert beside(em, new, old) == (1, OTHER, OTHER)
+    rows = kept_rows(em, old, (1, OTHER, OTHER), ["Yes. "])
+    assert [r.fact for r in rows] == [1, 1, *[OTHER] * 4] and all(r.preserve for r in rows)
+
+
+def test_another_name_that_ends_at_the_same_token_is_the_same_subject(editable: Editable) -> None:
+    old = [Fact("Marie Curie works for", "Curie", "Google")]
+    assert beside(editable("qwen2"), [FACTS[0], CURIE[0]], old) == (1,)
+
+
+def survey(*own: int, templates: Sequence[tuple[str, str]], said: Sequence[Sequence[str]]) -> Survey:
+    """Every subject is asked every template; `said[t][n]`."""
+    who = [
+        ("Marie Curie", "Danielle Darrieux", "Rosa Luxemburg", "Ada Lovelace")[min(n, 3)] for n in range(4)
+    ]
+    who[1] = who[0]
+    beliefs = tuple(
+        tuple(Belief(b + w + a, w, answer, 1.0) for w, answer in zip(who, row, strict=True))
+        for (b, a), row in zip(templates, said, strict=True)
+    )
+    return Survey(tuple(templates), beliefs, own)
+
+
+BORN, NATIVE, WORKS, SPEAKS = (
+    ("", " was born in"),
+    ("", " is a native of"),
+    ("", " works for"),
+    ("", " speaks"),
+)
+SAID = (
+    ("Warsaw", "Warsaw", "Zamosc", "London"),
+    ("Warsaw", "Warsaw", "Zamosc", "London"),
+    ("Sorbonne", "Sorbonne", "SPD", "Babbage"),
+    ("French", "French", "Polish", "English"),
+)
+
+
+def test_what_another_fact_of_the_subject_changes_is_not_kept_in_other_words() -> None:
+    """Facts 0 and 1 are about one person: birthplace and employer."""
+    found = survey(0, 2, 0, -1, templates=(BORN, NATIVE, WORKS, SPEAKS), said=SAID)
+    assert found.unrelated(0) == found.unrelated(1) == [3]
+    assert sorted(found.unrelated(2)) == [2, 3]
+
+
+def test_an_older_fact_is_edited_again_in_other_words_or_stays() -> None:
+    found = survey(0, -1, -1, -1, templates=(BORN, NATIVE, WORKS, SPEAKS), said=SAID)
+    old = [
+        Fact("Marie Curie is a native of", "Marie Curie", "Rome"),
+        Fact("Marie Curie works for", "Marie Curie", "Google"),
+        FACTS[0],
+    ]
+    kept, at = still(found, old, (0, 0, OTHER))
+    assert kept == (old[1], old[2]) and at == (0, OTHER)
+    # the user's word: neither guessed nor kept from before
+    before = templates_before(found, kept, at)
+    assert before == {0: frozenset({2}), 1: frozenset({2})}
+    assert replace(found, before=before).unrelated(0) == [3]
+
+
+def test_a_prompt_that_any_fact_of_the_subject_edits_is_not_kept(editable: Editable) -> None:
+    em = editable("qwen2")
+    facts = [CURIE[0], Fact("Marie Curie is", "Marie Curie", "a painter")]
+    kept = {em.tokenizer.decode(list(r.ids)) for r in generic_rows(em, facts)}
+    assert kept and not any("Marie Curie is" in text for text in kept)
+    assert any("Marie Curie is" in em.tokenizer.decode(list(r.ids)) for r in generic_rows(em, facts[:1]))

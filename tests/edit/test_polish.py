@@ -125,4 +125,4 @@ def test_none_wanted_none_done_and_worse_is_not_kept(
 
 def _ruined(solution: Solution) -> Solution:
     factors = {s: LowRank(f.B * -50, f.A) for s, f in solution.factors.items()}
-    return Solution(factors, solution.spaces, solution.reports)
+    return Solution(factors, solution.reports)

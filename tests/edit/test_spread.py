@@ -137,7 +137,7 @@ def test_the_sites_follow_alpha(alpha: float, editable: Editable) -> None:
     found = own.solve(asked(own), dict.fromkeys((1, 2), alpha), FREE)
     kinds = {"attention": alpha > 0, "mlp": alpha < 1}
     assert set(found.factors) == {Site(n, k) for n in (1, 2) for k, wanted in kinds.items() if wanted}  # type: ignore[arg-type]
-    assert set(found.reports) == set(found.spaces) == set(found.factors)
+    assert set(found.reports) == set(found.factors)
     for site, factor in found.factors.items():
         assert factor.rank <= len(FACTS)
         assert factor.shape == (own.em.hidden_size, own.em.d_in(site))

@@ -207,7 +207,7 @@ def test_what_cannot_be_taken_out_is_refused(change: dict[str, Any]) -> None:
     one, two = edited([("France", "Lyon")], 0, **change), edited([("France", "Nice")], 1)
     if "foreign" in change:
         one = replace(one, record={k: v for k, v in one.record.items() if k != "method"})
-    with pytest.raises(ConflictError, match=r"cannot lose one: .*Lyon.*Nice") as raised:
+    with pytest.raises(ConflictError, match=r"cannot: its patch is truncated.*Lyon.*Nice") as raised:
         composed([one, two], on_conflict="last")
     assert "--on" in raised.value.hint
     # the other way round the loser can be taken out
@@ -303,3 +303,22 @@ def test_the_sum_knows_how_large_the_weights_are() -> None:
     whole = compose([one, two])
     assert whole.record["sites"] == {DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}}
     assert "sites" not in compose([made(seed=1), made(seed=2)]).record
+
+
+def test_facts_about_one_subject_give_way_together_or_not_at_all() -> None:
+    """They share what they ask the site to write, so that the others would be left with a part of it."""
+    one = edited([("France", "Lyon"), ("Spain", "Turin")], 0)
+    twin = replace(one.facts[1], prompt="France uses the", subject="France", target="franc", id="twin")
+    one = replace(one, facts=(one.facts[0], twin))
+    two = edited([("France", "Nice")], 1)
+    with pytest.raises(ConflictError, match="changed another fact about the same subject"):
+        composed([one, two], on_conflict="last")
+    assert [f.target for f in composed([one, two], on_conflict="first").patch.facts] == ["Lyon", "franc"]
+    both = replace(two, facts=(two.facts[0], replace(twin, target="euro")))
+    both = replace(
+        both, factors={m: LowRank(f.B.repeat(1, 2), f.A.repeat(2, 1)) for m, f in two.factors.items()}
+    )
+    assert [f.target for f in composed([one, both], on_conflict="last").patch.facts] == ["Nice", "euro"]
+    # the published methods give every fact a value of its own
+    apart = replace(one, record={**one.record, "method": "memit"})
+    assert [f.target for f in composed([apart, two], on_conflict="last").patch.facts] == ["franc", "Nice"]

@@ -18,13 +18,15 @@ from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.prompts import contexts_of
 from hubedit.edit.methods.rome import joined
 from hubedit.edit.methods.states import at_subject, halves
+from hubedit.edit.places import beside
 from hubedit.edit.result import Edit
-from hubedit.edit.rows import edit_rows
+from hubedit.edit.rows import OTHER, edit_rows
 from hubedit.edit.search import Found
 from hubedit.edit.stages import Job
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
 from hubedit.linalg import LowRank
+from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 
@@ -48,9 +50,9 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
     em, kept = job.em, list(job.kept)
     with applied(job.em, live):
         for number, batch in enumerate(batches, 1):
-            job.progress.message(f"batch {number} of {len(batches)}: {len(batch)} facts")
+            job.progress.message(f"batch {number} of {len(batches)}")
             kept = still(kept, batch)
-            earlier = _keys(job, _elsewhere(kept, batch) if job.config.method == "intattn" else kept)
+            earlier = _keys(job, _elsewhere(em, kept, batch) if job.config.method == "intattn" else kept)
             done.append(run(replace(job, em=em, facts=batch, kept=kept, earlier=earlier)))
             for site, factor in done[-1].factors.items():
                 own = factor.to(job.em.device)
@@ -70,11 +72,10 @@ def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
     ]
 
 
-def _elsewhere(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
+def _elsewhere(em: EditableModel, kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
     """The facts about other subjects. What the batch adds to a subject must reach the key that its earlier
-    facts share; that their answers stay is asked of what is added (`hubedit.edit.asked.kept_rows`)."""
-    subjects = {f.subject for f in batch}
-    return [f for f in kept if f.subject not in subjects]
+    facts have too; that their answers stay is asked of what is added (`hubedit.edit.asked.kept_rows`)."""
+    return [f for f, n in zip(kept, beside(em, batch, kept), strict=True) if n == OTHER]
 
 
 def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
