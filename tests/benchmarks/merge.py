@@ -3,9 +3,9 @@
 `python -m tests.benchmarks.merge [--size 15] [--repeat 3] [--json]` writes a checkpoint of random
 bfloat16 weights with the shapes of Qwen2.5-0.5B (up to 2 GB) or Qwen2.5-7B (above; 15 GB are its 28
 layers) and a patch of five layers, merges it, and removes everything again. Like `cp`, a merge leaves
-it to the system when what it writes reaches the disk; a `cp -r` that is synced stands beside. `--no-peft` leaves PEFT out, which needs
-the model in memory; it is stopped after `--peft-limit` minutes, and told as not finished when it runs out
-of memory.
+it to the system when what it writes reaches the disk; a `cp -r` that is synced stands beside.
+`--no-peft` leaves PEFT out, which needs the model in memory; it is stopped after `--peft-limit` minutes, and
+told as not finished when it runs out of memory.
 """
 
 from __future__ import annotations
