@@ -30,7 +30,7 @@ def settle(members: Sequence[Member], old: int, on_conflict: OnConflict) -> Sett
     """Looks for conflicts between new patches and all others; the first `old` members were settled before.
 
     "stop" raises ConflictError for a prompt that two patches edit; "first" and "last" take the rows of the
-    other fact out of its patch, which then has another id, and raise it where rows do not belong to facts.
+    other fact out of its patch, which then has another id, and raise it where that cannot be done.
     """
     names = [each.name or each.id for each in members]
     found = [c for c in conflicts([each.patch for each in members]) if c.second >= old]

@@ -110,7 +110,6 @@ def prepare(
     tick()
     at = beside(em, facts, kept)
     beliefs = survey(em, facts, mined, joined, [f for f, n in zip(kept, at, strict=True) if n != OTHER])
-    kept, at = still(beliefs, kept, at)
     beliefs = replace(beliefs, before=templates_before(beliefs, kept, at))
     tick()
     around = others(em, facts, beliefs, texts)
@@ -171,26 +170,13 @@ def other_rows(em: EditableModel, beliefs: Sequence[Belief]) -> tuple[Row, ...]:
     return tuple(row(em, OTHER, b.prompt, b.subject, answer=b.answer, preserve=True) for b in beliefs)
 
 
-def still(
-    beliefs: Survey, kept: Sequence[Fact], at: Sequence[int]
-) -> tuple[tuple[Fact, ...], tuple[int, ...]]:
-    """The facts edited before that no fact of the batch edits again in other words, and each one's `at`: the
-    fact beside it (`hubedit.edit.places.beside`)."""
-    left = []
-    for fact, n in zip(kept, at, strict=True):
-        own = _template(beliefs, fact)
-        again = n != OTHER and own >= 0 and any(e >= 0 and beliefs.same(e, own) for e in beliefs.edited(n))
-        if not again:
-            left.append((fact, n))
-    return tuple(fact for fact, _ in left), tuple(n for _, n in left)
-
-
 def templates_before(beliefs: Survey, kept: Sequence[Fact], at: Sequence[int]) -> dict[int, frozenset[int]]:
     """For each fact of the batch the templates of facts edited before about its subject."""
     found: dict[str, set[int]] = {}
     for fact, n in zip(kept, at, strict=True):
-        if n != OTHER:
-            found.setdefault(beliefs.beliefs[0][n].subject, set()).add(_template(beliefs, fact))
+        # under another name the words before the subject are others
+        if n != OTHER and beliefs.beliefs and beliefs.beliefs[0][n].subject == fact.subject:
+            found.setdefault(fact.subject, set()).add(_template(beliefs, fact))
     subjects = [b.subject for b in beliefs.beliefs[0]] if beliefs.beliefs else []
     return {n: frozenset(found[s]) for n, s in enumerate(subjects) if s in found}
 

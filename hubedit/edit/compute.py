@@ -115,7 +115,7 @@ def joint(job: Job) -> Edit:
 
 
 def polished(job: Job, spreader: Spreader, found: Found, asked: Asked) -> Found:
-    """The winner with its factors polished, unless the probes like it less."""
+    """What the search took, polished; the best of its trials where the probes like that no less."""
     em, steps = job.em, job.config.polish
     if steps < 1:
         return found
@@ -125,7 +125,7 @@ def polished(job: Job, spreader: Spreader, found: Found, asked: Asked) -> Found:
         judgement = judge(em, asked.probes, job.ground.clean, spreader.count)
     unpolished = found.best or (found.solution, found.trial)
     better = judgement.score > unpolished[1].judgement.score
-    before, after = found.trial.judgement.score, judgement.score
+    before, after = unpolished[1].judgement.score, judgement.score
     job.progress.finish(f"probes {before:.3f} to {after:.3f}" + ("" if better else ", not kept"))
     if not better:
         return Found(*unpolished, found.trials)

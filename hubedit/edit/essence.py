@@ -107,14 +107,16 @@ class Survey:
 
     def unrelated(self, fact: int) -> list[int]:
         """Templates of relations that no fact about the subject edits, nor moves, most confident first."""
-        # what another fact changes about the same subject, in any words, is not to be kept either
         edited = self.edited(fact)
+        # what another fact of the batch changes about the same subject, in any words, is not to be kept
+        # either; what a fact edited before has brought is
+        moving = self._edited[self.beliefs[0][fact].subject] if self.beliefs else ()
         keep = []
         for t in range(len(self.templates)):
             belief = self.beliefs[t][fact]
             if t in edited or not belief.answer or belief.confidence < CONFIDENT:
                 continue
-            if not any(e >= 0 and self._moves(e, t, fact) for e in edited):
+            if not any(e >= 0 and self._moves(e, t, fact) for e in moving):
                 keep.append(t)
         return sorted(keep, key=lambda t: -self.beliefs[t][fact].confidence)
 
@@ -220,9 +222,10 @@ def survey(
     """Asks the batch's most frequent templates, those of `older` facts about its subjects, and the `mined`
     ones, of the batch's subjects that they fit, and of `companions`, by greedy generation."""
     subjects = [*(f.subject for f in facts), *companions]
-    templates = batch_templates([*facts, *older])
-    held = {(t.before, t.after) for t in templates}
-    templates += [t for t in mined if (t.before, t.after) not in held]
+    templates = batch_templates(facts)
+    for more in (batch_templates(older), mined):
+        held = {(t.before, t.after) for t in templates}
+        templates += [t for t in more if (t.before, t.after) not in held]
     place = {(t.before, t.after): i for i, t in enumerate(templates)}
     own = (*(place.get(f.template, -1) for f in facts), *(-1 for _ in companions))
     fits = _fits(em, subjects, templates, own)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from hubedit.edit.rows import OTHER, Row, bare_rows, edit_rows
 from hubedit.facts import Fact
+from hubedit.facts.together import together
 from hubedit.model.editable import EditableModel
 
 
@@ -21,28 +22,29 @@ def places(facts: Sequence[Fact], rows: Sequence[Row]) -> tuple[int, ...]:
 
     Facts share one where they name the same subject, or where the same tokens lead up to its last one.
     """
-    bare = bare_rows(rows)
-    found: list[int] = []
-    first: dict[object, int] = {}
-    for n, fact in enumerate(facts):
-        names: tuple[object, ...] = (fact.subject, bare[n].ids[: bare[n].last + 1])
-        known = sorted({first[name] for name in names if name in first})
-        own = known[0] if known else n
-        if len(known) > 1:  # the fact joins two places that were apart
-            found = [own if place in known else place for place in found]
-            first = {name: own if place in known else place for name, place in first.items()}
-        found.append(own)
-        first |= dict.fromkeys(names, own)
-    number = {place: i for i, place in enumerate(dict.fromkeys(found))}
-    return tuple(number[place] for place in found)
+    return together(_names(facts, rows))
 
 
 def beside(em: EditableModel, facts: Sequence[Fact], kept: Sequence[Fact]) -> tuple[int, ...]:
-    """For each fact that was edited before, the first of `facts` at its place, or `OTHER`."""
-    together = [*facts, *kept]
-    where = places(together, edit_rows(em, together, ()))
-    first = {place: n for n, place in reversed(list(enumerate(where[: len(facts)])))}
-    return tuple(first.get(place, OTHER) for place in where[len(facts) :])
+    """For each fact that was edited before, one of `facts` at its place, or `OTHER`: one with the same tokens
+    up to the subject's end before one with the same subject, before any."""
+    both = [*facts, *kept]
+    names = _names(both, edit_rows(em, both, ()))
+    where, count = together(names), len(facts)
+    members: dict[int, list[int]] = {}
+    for n in range(count):
+        members.setdefault(where[n], []).append(n)
+
+    def nearest(n: int) -> int:
+        same = [(names[i][1] == names[n][1], names[i][0] == names[n][0], -i) for i in members[where[n]]]
+        return -max(same)[2]
+
+    return tuple(nearest(n) if where[n] in members else OTHER for n in range(count, len(both)))
+
+
+def _names(facts: Sequence[Fact], rows: Sequence[Row]) -> list[tuple[str, tuple[int, ...]]]:
+    bare = bare_rows(rows)
+    return [(fact.subject, bare[n].ids[: bare[n].last + 1]) for n, fact in enumerate(facts)]
 
 
 def at_places(rows: Sequence[Row], where: Sequence[int]) -> list[Row]:

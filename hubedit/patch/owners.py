@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hubedit.facts.answers import normalise
+from hubedit.facts.together import together
 from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
 
@@ -41,11 +42,23 @@ def owners(patch: Patch) -> Owners | None:
 
 def torn(patch: Patch, gone: Collection[int]) -> set[int]:
     """Those of the facts `gone` that cannot be taken out, since another fact about their subject stays."""
-    subjects: dict[str, set[int]] = {}
-    for n, fact in enumerate(patch.facts):
-        subjects.setdefault(normalise(fact.subject), set()).add(n)
-    joint = patch.record.get("method", "intattn") == "intattn"
-    return {n for own in subjects.values() if joint and not own <= set(gone) for n in own & set(gone)}
+    if not _joint(patch.record):
+        return set()
+    # as `hubedit.edit.places` has them, as far as it can be told without a tokenizer
+    group = together(
+        (("subject", normalise(fact.subject)), ("words", normalise(fact.template[0] + fact.subject)))
+        for fact in patch.facts
+    )
+    stay = {group[n] for n in range(len(patch.facts)) if n not in gone}
+    return {n for n in gone if group[n] in stay}
+
+
+def _joint(record: Mapping[str, Any]) -> bool:
+    """Whether some of the patch's facts may share what they ask for. The published methods give every fact a
+    value of its own; of what a patch stands on the method is not known."""
+    parts = record.get("composed_of")
+    methods = [part.get("method") for part in parts] if isinstance(parts, list) else [record.get("method")]
+    return "on" in record or any(method in (None, "intattn") for method in methods)
 
 
 def as_record(rows: Owners) -> dict[str, list[list[int]]]:

@@ -13,7 +13,7 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig
 from hubedit.demo import model_path
 from hubedit.edit import compute as module
-from hubedit.edit.asked import generic_rows, kept_rows, still, templates_before
+from hubedit.edit.asked import generic_rows, kept_rows, templates_before
 from hubedit.edit.compute import compute
 from hubedit.edit.essence import Belief, Survey
 from hubedit.edit.places import at_places, beside, places
@@ -147,12 +147,8 @@ def survey(*own: int, templates: Sequence[tuple[str, str]], said: Sequence[Seque
     return Survey(tuple(templates), beliefs, own)
 
 
-BORN, NATIVE, WORKS, SPEAKS = (
-    ("", " was born in"),
-    ("", " is a native of"),
-    ("", " works for"),
-    ("", " speaks"),
-)
+BORN, NATIVE = ("", " was born in"), ("", " is a native of")
+WORKS, EMPLOYED, SPEAKS = ("", " works for"), ("", " is employed by"), ("", " speaks")
 SAID = (
     ("Warsaw", "Warsaw", "Zamosc", "London"),
     ("Warsaw", "Warsaw", "Zamosc", "London"),
@@ -168,19 +164,31 @@ def test_what_another_fact_of_the_subject_changes_is_not_kept_in_other_words() -
     assert sorted(found.unrelated(2)) == [2, 3]
 
 
-def test_an_older_fact_is_edited_again_in_other_words_or_stays() -> None:
-    found = survey(0, -1, -1, -1, templates=(BORN, NATIVE, WORKS, SPEAKS), said=SAID)
-    old = [
-        Fact("Marie Curie is a native of", "Marie Curie", "Rome"),
-        Fact("Marie Curie works for", "Marie Curie", "Google"),
-        FACTS[0],
-    ]
-    kept, at = still(found, old, (0, 0, OTHER))
-    assert kept == (old[1], old[2]) and at == (0, OTHER)
-    # the user's word: neither guessed nor kept from before
-    before = templates_before(found, kept, at)
+def test_an_older_fact_is_the_users_word_and_what_it_brought_stays() -> None:
+    templates, said = (BORN, NATIVE, WORKS, EMPLOYED), (*SAID[:3], SAID[2])
+    found = survey(0, -1, -1, -1, templates=templates, said=said)
+    old = [Fact("Marie Curie works for", "Marie Curie", "Google"), FACTS[0]]
+    before = templates_before(found, old, (0, OTHER))
     assert before == {0: frozenset({2}), 1: frozenset({2})}
-    assert replace(found, before=before).unrelated(0) == [3]
+    found = replace(found, before=before)
+    assert found.edited(0) - {-1} == {0, 2}
+    # the older prompt itself has rows of its own; its other wording is kept, that of the new fact is not
+    assert found.unrelated(0) == [3]
+
+
+def test_words_about_another_name_are_no_template_of_the_subject() -> None:
+    found = survey(0, -1, -1, -1, templates=(BORN, NATIVE), said=SAID[:2])
+    assert templates_before(found, [Fact("Marie Curie works for", "Curie", "Google")], (0,)) == {}
+
+
+def test_a_fact_that_joins_two_of_the_batch_stands_beside_the_one_with_its_key(editable: Editable) -> None:
+    new = [
+        Fact("A pupil of Curie is", "Curie", "Danielle"),
+        Fact("Marie Curie was born in", "Marie Curie", "Rome"),
+    ]
+    em, old = editable("qwen2"), [Fact("Marie Curie works for", "Curie", "Google")]
+    assert places(new, edit_rows(em, new, ())) == (0, 1)
+    assert beside(em, new, old) == (1,) and beside(em, new[:1], old) == (0,)
 
 
 def test_a_prompt_that_any_fact_of_the_subject_edits_is_not_kept(editable: Editable) -> None:

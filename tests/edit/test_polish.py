@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from hubedit.edit.compute import compute
 from hubedit.edit.polish import polish, weighted
 from hubedit.edit.result import Clock
 from hubedit.edit.rows import Rows
+from hubedit.edit.search import Found, search
 from hubedit.edit.spread import Budget, Solution, Spreader
 from hubedit.edit.stages import Job, cached_targets, measure
 from hubedit.linalg import LowRank
@@ -120,6 +122,25 @@ def test_none_wanted_none_done_and_worse_is_not_kept(
     )
     kept = compute(em, FACTS, CONFIG, cache=Cache(None))
     for site, factor in plain.factors.items():
+        assert torch.equal(kept.factors[site].B, factor.B)
+
+
+def test_where_polish_fails_the_best_trial_comes_back(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    best: list[Found] = []
+
+    def near(*arguments: Any, **more: Any) -> Found:
+        found = search(*arguments, **more)
+        best.append(found)
+        return Found(_ruined(found.solution), found.trial, found.trials, (found.solution, found.trial))
+
+    monkeypatch.setattr("hubedit.edit.compute.search", near)
+    monkeypatch.setattr("hubedit.edit.compute.polish", lambda em, spreader, solution, *rest: solution)
+    kept = compute(em, FACTS, replace(CONFIG, repair=0), cache=Cache(None))
+    assert kept.found is not None and kept.found.best is None
+    for site, factor in best[0].solution.factors.items():
         assert torch.equal(kept.factors[site].B, factor.B)
 
 

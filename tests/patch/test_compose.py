@@ -19,7 +19,7 @@ from hubedit.patch import Patch
 from hubedit.patch.compose import ConflictError, compose, composed
 from hubedit.patch.conflicts import chance_cosine, conflicts
 from hubedit.patch.identity import patch_id
-from hubedit.patch.owners import owners
+from hubedit.patch.owners import owners, torn
 
 DOWN, OUT = "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.o_proj"
 HASHES = {DOWN: "d" * 64, OUT: "e" * 64}
@@ -322,3 +322,21 @@ def test_facts_about_one_subject_give_way_together_or_not_at_all() -> None:
     # the published methods give every fact a value of its own
     apart = replace(one, record={**one.record, "method": "memit"})
     assert [f.target for f in composed([apart, two], on_conflict="last").patch.facts] == ["franc", "Nice"]
+    # what a patch stands on may have shared all the same
+    below = replace(apart, record={**apart.record, "on": {"id": "x", "facts": 1}})
+    with pytest.raises(ConflictError, match="changed another fact"):
+        composed([below, two], on_conflict="last")
+    parts = [{"method": "memit"}, {"method": "rome"}]
+    summed = replace(one, record={**one.record, "composed_of": parts})
+    assert not torn(summed, {0})
+    assert torn(replace(one, record={**one.record, "composed_of": [*parts, {"method": "intattn"}]}), {0}) == {
+        0
+    }
+
+
+def test_a_name_that_ends_alike_is_the_same_subject() -> None:
+    one = edited([("France", "Lyon"), ("Spain", "Turin")], 0)
+    long = Fact("Marie Curie works for", "Marie Curie", "Google", "a")
+    short = Fact("Marie Curie was born in", "Curie", "Rome", "b")
+    assert torn(replace(one, facts=(long, short)), {0}) == {0}
+    assert not torn(replace(one, facts=(long, short)), {0, 1})
