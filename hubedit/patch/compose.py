@@ -65,8 +65,9 @@ def composed(
     when two patches edit the same prompt, to different targets or to the same one (the sum would hold its
     change twice). "stop" raises ConflictError. "last" and "first" take the loser's rows out of its factors
     where every row belongs to one fact; the other facts keep theirs. Of a truncated or foreign patch no fact
-    can be taken out, and facts about one subject only together (`hubedit.patch.owners`): where one that cannot
-    go would have to give way, ConflictError is raised too. `names`: of the patches, for messages. Raises PatchError for patches of different bases, ConfigError for options
+    can be taken out, and facts about one subject only together (`hubedit.patch.owners`): where one that
+    cannot go would have to give way, ConflictError is raised too. `names`: of the patches, for messages.
+    Raises PatchError for patches of different bases, ConfigError for options
     and for the same patch twice.
     """
     if not patches:
