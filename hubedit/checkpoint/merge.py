@@ -15,7 +15,7 @@ from hubedit.checkpoint.assemble import DTYPES, Assembly, Card, Done
 from hubedit.checkpoint.header import TensorEntry, nbytes
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import Link
-from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
+from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, vanished
 from hubedit.checkpoint.settle import settle
 from hubedit.checkpoint.stack import Member, Stack, member
 from hubedit.checkpoint.write import converted, planned_files
@@ -25,9 +25,6 @@ from hubedit.patch import Patch
 from hubedit.patch.compose import OnConflict
 from hubedit.patch.foreign import is_foreign
 from hubedit.progress import Progress, Silent
-
-KEPT_ENOUGH = 0.9
-"""A merge warns where less than this share of a change's energy survives the rounding."""
 
 
 @dataclass(frozen=True)
@@ -258,20 +255,6 @@ def repositories(record: Record) -> list[tuple[str, str]]:
     """(repository, commit) pairs of the Hub that have the base's tensors: its own, or those of patches."""
     pairs = [(record.base, record.commit), *((entry.base, entry.commit) for entry in record.patches)]
     return list(dict.fromkeys((repo, commit) for repo, commit in pairs if repo and commit))
-
-
-def vanished(record: Record) -> str:
-    """A warning where rounding took too much of the change; "" where enough of it survived."""
-    poor = {name: t for name, t in record.tensors.items() if t.kept < KEPT_ENOUGH}
-    if not poor:
-        return ""
-    worst = min(poor, key=lambda name: poor[name].kept)
-    count = f"{len(poor)} of {len(record.tensors)} tensors keep" if len(record.tensors) > 1 else "it keeps"
-    return (
-        f"{count} less than {100 * KEPT_ENOUGH:.0f} % of the change's energy when rounded to "
-        f"{poor[worst].dtype} (least: {worst}, {100 * poor[worst].kept:.0f} %). Edit fewer, larger layers "
-        "(hubedit apply --layers), merge with --dtype float32, or use the patch as an adapter"
-    )
 
 
 def _doubts(added: Sequence[Member]) -> Iterator[str]:

@@ -19,6 +19,8 @@ PATCHES = "patches"
 ORIGINALS = "originals"
 KIND = "merged"
 SCHEMA = 1
+KEPT_ENOUGH = 0.9
+"""A merge warns where less than this share of a change's energy survives the rounding."""
 _HINT = "the folder was changed or damaged; merge again from the base"
 _HEX = re.compile("[0-9a-f]{64}")
 Value = TypeVar("Value")
@@ -223,3 +225,17 @@ def _get(file: Path, data: Any, key: str, kind: type[Value]) -> Value:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise CheckpointError(f"{file}: {key} is missing or of the wrong kind", _HINT)
     return value
+
+
+def vanished(record: Record) -> str:
+    """A warning where rounding took too much of the change; "" where enough of it survived."""
+    poor = {name: t for name, t in record.tensors.items() if t.kept < KEPT_ENOUGH}
+    if not poor:
+        return ""
+    worst = min(poor, key=lambda name: poor[name].kept)
+    count = f"{len(poor)} of {len(record.tensors)} tensors keep" if len(record.tensors) > 1 else "it keeps"
+    return (
+        f"{count} less than {100 * KEPT_ENOUGH:.0f} % of the change's energy when rounded to "
+        f"{poor[worst].dtype} (least: {worst}, {100 * poor[worst].kept:.0f} %). Edit fewer, larger layers "
+        "(hubedit apply --layers), merge with --dtype float32, or use the patch as an adapter"
+    )
