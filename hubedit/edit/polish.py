@@ -49,7 +49,8 @@ FIRST, SECOND = 0.8, 0.95
 SLIGHT = 1e-3
 """Coordinates with less than this share of the root mean square gradient move less."""
 TOLD = 2.0
-"""Weight of other phrasings, and of what follows, beside the facts' own prompts and each thing that stays."""
+"""Weight of other phrasings and what follows, and of the prompts after other sentences, beside the facts' own
+prompts and each thing that stays."""
 
 
 def polish(
@@ -90,6 +91,8 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     less, as the user prefers; by the root, for the gradient answers to it more sharply than the score."""
     change = math.sqrt(asked.probes.weight)
     bare = bare_rows(asked.rows)
+    # another sentence in front changes the keys: what only the bare prompt is held to is lost there
+    behind = tuple(r for r in asked.rows if r is not bare[r.fact])
     text = tuple(
         Row(OTHER, tuple(ids[:-1]), 0, tuple(ids[1:]), preserve=True)
         for ids in asked.probes.text[:TEXT_ROWS]
@@ -98,6 +101,7 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     groups = (
         (tuple(bare[n] for n in sorted(bare)), change),
         (asked.told, TOLD * change),
+        (behind, TOLD * change),
         (asked.preserved, 1.0),
         (asked.others, 1.0),
         (text, 1.0),

@@ -56,6 +56,17 @@ def objective(em: EditableModel, solution: Solution, asked: Asked) -> float:
     return total
 
 
+def test_prompts_after_other_sentences_are_held_to_the_answer_too(editable: Editable) -> None:
+    _, _, asked = solved(editable("qwen2"))
+    groups = [rows for rows, _ in weighted(asked)]
+    first = list(groups[0])
+    behind = [r for r in asked.rows if r not in first]
+    assert len(first) == len(FACTS)
+    assert len(behind) == len(FACTS) * CONFIG.targets.contexts
+    assert all(len(r.ids) > len(first[r.fact].ids) for r in behind)
+    assert tuple(behind) in groups
+
+
 @pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2"])
 def test_the_objective_falls_and_no_drift_grows(editable: Editable, family: str) -> None:
     em = editable(family)
