@@ -52,6 +52,9 @@ TOLD = 2.0
 """Weight of other phrasings and what follows, and of the prompts after other sentences, beside the facts' own
 prompts and each thing that stays."""
 
+CONTEXTS = 2
+"""Prompts of a fact after other sentences; all five take longer and bring little (docs/experiments.md)."""
+
 
 def polish(
     em: EditableModel, spreader: Spreader, solution: Solution, asked: Asked, steps: int, progress: Progress
@@ -91,8 +94,6 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     less, as the user prefers; by the root, for the gradient answers to it more sharply than the score."""
     change = math.sqrt(asked.probes.weight)
     bare = bare_rows(asked.rows)
-    # another sentence in front changes the keys: what only the bare prompt is held to is lost there
-    behind = tuple(r for r in asked.rows if r is not bare[r.fact])
     text = tuple(
         Row(OTHER, tuple(ids[:-1]), 0, tuple(ids[1:]), preserve=True)
         for ids in asked.probes.text[:TEXT_ROWS]
@@ -101,12 +102,22 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     groups = (
         (tuple(bare[n] for n in sorted(bare)), change),
         (asked.told, TOLD * change),
-        (behind, TOLD * change),
+        (_after_sentences(asked.rows, bare), TOLD * change),
         (asked.preserved, 1.0),
         (asked.others, 1.0),
         (text, 1.0),
     )
     return tuple((rows, weight) for rows, weight in groups if rows)
+
+
+def _after_sentences(rows: Sequence[Row], bare: Mapping[int, Row]) -> tuple[Row, ...]:
+    """`CONTEXTS` of each fact's prompts after another sentence, which changes the keys: what only the bare
+    prompt is held to is lost there. Every fact takes the next ones, so that each sentence has its turn."""
+    behind: dict[int, list[Row]] = {n: [] for n in sorted(bare)}
+    for r in rows:
+        if r is not bare[r.fact]:
+            behind[r.fact].append(r)
+    return tuple(own[(n + k) % len(own)] for n, own in behind.items() for k in range(min(CONTEXTS, len(own))))
 
 
 def _part(

@@ -60,11 +60,13 @@ def test_prompts_after_other_sentences_are_held_to_the_answer_too(editable: Edit
     _, _, asked = solved(editable("qwen2"))
     groups = [rows for rows, _ in weighted(asked)]
     first = list(groups[0])
-    behind = [r for r in asked.rows if r not in first]
+    (behind,) = (rows for rows in groups if rows[0] in asked.rows and rows[0] not in first)
     assert len(first) == len(FACTS)
-    assert len(behind) == len(FACTS) * CONFIG.targets.contexts
+    assert sorted(r.fact for r in behind) == sorted(2 * list(range(len(FACTS))))
     assert all(len(r.ids) > len(first[r.fact].ids) for r in behind)
-    assert tuple(behind) in groups
+    # not the same sentences for every fact
+    added = {len(r.ids) - len(first[r.fact].ids) for r in asked.rows if r not in first}
+    assert {len(r.ids) - len(first[r.fact].ids) for r in behind} == added
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2"])
