@@ -29,6 +29,14 @@ from hubedit.model.generate import greedy
 from hubedit.model.hooks import applied
 from hubedit.model.load import load
 
+SENTENCES = (
+    "The shop on the corner was closed for the winter.",
+    "She put the letter back into the drawer.",
+    "Trains run every hour, except on Sundays.",
+    "Nobody had seen the cat since Monday.",
+)
+"""They stand in no corpus of the models, so they are no context that an edit has seen."""
+
 
 def edits_of(folder: Path) -> list[Fact]:
     """The edits of a lab model's folder."""
@@ -80,6 +88,22 @@ def measure(
     return edit, compare(facts, before, after), seconds
 
 
+def in_text(em: EditableModel, facts: Sequence[Fact], edit: Edit) -> tuple[float, int]:
+    """The share of prompts after an unrelated sentence that give the new answer, of those (so many) where the
+    unedited model gives the old one."""
+    asked = [
+        (f"{SENTENCES[(n + k) % len(SENTENCES)]} {fact.prompt}", fact)
+        for n, fact in enumerate(facts)
+        for k in range(2)
+    ]
+    said = greedy(em, [prompt for prompt, _ in asked], 8)
+    right = [a for a, text in zip(asked, said, strict=True) if gives(text, a[1].ground_truth)]
+    with applied(em, {s: f.to(em.device) for s, f in edit.factors.items()}):
+        new = greedy(em, [prompt for prompt, _ in right], 8)
+    hits = [gives(text, [fact.target]) for (_, fact), text in zip(right, new, strict=True)]
+    return sum(hits) / max(len(hits), 1), len(hits)
+
+
 def override(config: EditConfig, settings: Sequence[str]) -> EditConfig:
     """`config` with `name=value` or `group.name=value` settings."""
     data: dict[str, Any] = to_dict(config)
@@ -123,6 +147,7 @@ def main() -> None:
     parser.add_argument("--try", action="append", default=[], dest="tries", help="settings, comma separated")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--trials", action="store_true", help="print what the search tried")
+    parser.add_argument("--in-text", action="store_true", help="ask the prompts after other sentences too")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     em = load(str(args.model), device="cpu")
@@ -134,6 +159,9 @@ def main() -> None:
         try:
             edit, report, seconds = measure(em, facts, config, cache)
             print(line(attempt or "default", edit, report, seconds), flush=True)
+            if args.in_text:
+                share, count = in_text(em, facts, edit)
+                print(f"    after an unrelated sentence: {100 * share:.1f} % of {count}", flush=True)
             for trial in edit.found.trials if args.trials and edit.found else ():
                 j = trial.judgement
                 print(
