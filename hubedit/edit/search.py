@@ -27,6 +27,9 @@ WORSE = 0.995
 ATTENTION_BUDGETS = (0.003, 0.02)
 """Without polish, a larger one unless the smaller one was worse than none: then it never was better. With
 polish, the larger one if it comes near (docs/experiments.md)."""
+MORE_ATTENTION = (0.05, 0.1, 0.2, 0.4)
+"""Tried in turn, up to the first that is worse, where the user gives alpha: attention that is to hold most of
+an edit does not get there with less."""
 NEAR = 0.9
 """Share of the best score so far that more attention needs before polish."""
 
@@ -71,7 +74,8 @@ def search(
     """Tries MLP budgets with alpha = 0, then attention budgets with the given alpha at the best of them.
 
     `budgets`: try exactly these with the given alpha instead. `given`: the user chose alpha, so it is not
-    weighed against 0. `polished`: what is found will be polished. `delta` (N, d). `tick` after each trial.
+    weighed against 0, and attention may have more. `polished`: what is found will be polished.
+    `delta` (N, d). `tick` after each trial.
     """
     trials: list[Trial] = []
     best: tuple[Solution, Trial] | None = None
@@ -117,6 +121,13 @@ def search(
                 # without polish none after a worse one was better
                 if not polished and score < before:
                     break
+            for attention in MORE_ATTENTION if given else ():
+                score = trials[-1].judgement.score
+                if score < WORSE * best[1].judgement.score:
+                    break
+                made = attempt(alpha, Budget(attention, mlp))
+                if made[1] is best[1]:
+                    near = None
     assert best is not None
     if near is None or near[1] is best[1]:
         return Found(*best, tuple(trials))

@@ -114,9 +114,33 @@ def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
     first = [t.budget for t in found.trials[: len(MLP_BUDGETS)]]
     assert first == [Budget(ATTENTION_BUDGETS[0], mlp) for mlp in MLP_BUDGETS]
     rest = [t.budget for t in found.trials[len(MLP_BUDGETS) :]]
-    assert rest == [Budget(attention, MLP_BUDGETS[2]) for attention in ATTENTION_BUDGETS[1:]]
+    # 0.5 is not worse enough than 0.501 to end the search
+    more = [*ATTENTION_BUDGETS[1:], *module.MORE_ATTENTION]
+    assert rest == [Budget(attention, MLP_BUDGETS[2]) for attention in more]
     assert found.trial.budget == Budget(ATTENTION_BUDGETS[0], MLP_BUDGETS[2])
     assert {site.kind for site in found.solution.factors} == {"attention", "mlp"}
+
+
+@pytest.mark.parametrize("polished", [False, True])
+@pytest.mark.parametrize(
+    ("scores", "tried", "chosen"),
+    [((0.5, 0.6, 0.7, 0.6), 4, 0.1), ((0.5, 0.6, 0.7, 0.8, 0.9), 5, 0.4), ((0.5, 0.49), 2, None)],
+)
+def test_an_alpha_of_the_users_own_may_have_more_attention(
+    setting: tuple[Spreader, Tensor, Probes, TextState],
+    monkeypatch: pytest.MonkeyPatch,
+    scores: tuple[float, ...],
+    tried: int,
+    chosen: float | None,
+    polished: bool,
+) -> None:
+    own, delta, probes, clean = setting
+    judged(monkeypatch, [*([0.5] * len(MLP_BUDGETS)), *scores].__getitem__)
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", given=True, polished=polished)
+    ladder = [*ATTENTION_BUDGETS[1:], *module.MORE_ATTENTION]
+    assert [t.budget.attention for t in found.trials[len(MLP_BUDGETS) :]] == ladder[:tried]
+    near = ATTENTION_BUDGETS[1] if polished else ATTENTION_BUDGETS[0]
+    assert found.trial.budget.attention == (chosen or near)
 
 
 def test_budgets_beyond_one_that_is_worse_are_not_tried(
