@@ -17,7 +17,7 @@ from hubedit.checkpoint.diff import Changed, Diff, diff_checkpoints, diff_patche
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, ConfigError
 from hubedit.linalg import LowRank
-from tests.patch.test_compose import DOWN, OUT, fact, made
+from tests.patch.made import DOWN, OUT, fact, made
 
 Tensors = dict[str, torch.Tensor]
 

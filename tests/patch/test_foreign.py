@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from hubedit.errors import HubEditError, PatchError
 from hubedit.patch import Patch
 from hubedit.patch.foreign import is_foreign, load_any
-from tests.patch.test_compose import made
+from tests.patch.made import made
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 Pico = Callable[..., Path]
