@@ -25,11 +25,11 @@ MLP_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
 WORSE = 0.995
 """Share of the best score below which a budget is worse; none after it was better (docs/experiments.md)."""
 ATTENTION_BUDGETS = (0.003, 0.02)
-"""Without polish, a larger one unless the smaller one was worse than none: then it never was better. With
-polish, the larger one if it comes near (docs/experiments.md)."""
-MORE_ATTENTION = (0.05, 0.1, 0.2, 0.4)
-"""Tried in turn, up to the first that is worse, where the user gives alpha: attention that is to hold most of
-an edit does not get there with less."""
+"""Of a measured alpha. Without polish, the larger one unless the smaller one was worse than none: then it
+never was better. With polish, the larger one if it comes near (docs/experiments.md)."""
+GIVEN_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Attention's after 0.003 where the user gives alpha, up to the first that is worse: attention alone edits
+next to nothing with 0.02 (docs/experiments.md)."""
 NEAR = 0.9
 """Share of the best score so far that more attention needs before polish."""
 
@@ -96,38 +96,48 @@ def search(
         tick()
         return solution, trial
 
+    def climb(share: Mapping[int, float], growing: Sequence[Budget]) -> tuple[Solution, Trial]:
+        """Tries budgets up to the first that is worse or changes nothing; returns what the first gave."""
+        first: tuple[Solution, Trial] | None = None
+        before: Trial | None = None
+        for budget in growing:
+            made = attempt(share, budget)
+            first = first or made
+            assert best is not None
+            worse = made[1].judgement.score < WORSE * best[1].judgement.score
+            if worse or (before is not None and _spent(before, made[1])):
+                break
+            before = made[1]
+        assert first is not None
+        return first
+
     if budgets:
         for budget in budgets:
             attempt(alpha, budget)
-    else:
-        first = alpha if given else dict.fromkeys(alpha, 0.0)
-        for mlp in MLP_BUDGETS:
-            attempt(first, Budget(ATTENTION_BUDGETS[0] if given else 0.0, mlp))
-            assert best is not None
-            worse = trials[-1].judgement.score < WORSE * best[1].judgement.score
-            if worse or (len(trials) > 1 and _spent(trials[-2], trials[-1])):
-                break
+    elif given:
+        climb(alpha, [Budget(ATTENTION_BUDGETS[0], mlp) for mlp in MLP_BUDGETS])
+        assert best is not None
         if max(alpha.values(), default=0.0) > 0:
-            assert best is not None
             mlp = best[1].budget.mlp
-            attentions = ATTENTION_BUDGETS[1 if given else 0 :]
-            for attention in reversed(attentions) if polished else attentions:
-                before = best[1].judgement.score
-                made = attempt(alpha, Budget(attention, mlp))
-                score = made[1].judgement.score
-                if polished and score > NEAR * before:
-                    near = made
-                    break
-                # without polish none after a worse one was better
-                if not polished and score < before:
-                    break
-            for attention in MORE_ATTENTION if given else ():
-                score = trials[-1].judgement.score
-                if score < WORSE * best[1].judgement.score:
-                    break
-                made = attempt(alpha, Budget(attention, mlp))
-                if made[1] is best[1]:
-                    near = None
+            more = climb(alpha, [Budget(attention, mlp) for attention in GIVEN_BUDGETS])
+            less = best[1].budget.attention < more[1].budget.attention
+            if polished and less and more[1].judgement.score > NEAR * best[1].judgement.score:
+                near = more
+    else:
+        climb(dict.fromkeys(alpha, 0.0), [Budget(0.0, mlp) for mlp in MLP_BUDGETS])
+        assert best is not None
+        mlp = best[1].budget.mlp
+        tried = ATTENTION_BUDGETS if max(alpha.values(), default=0.0) > 0 else ()
+        for attention in reversed(tried) if polished else tried:
+            before = best[1].judgement.score
+            made = attempt(alpha, Budget(attention, mlp))
+            score = made[1].judgement.score
+            if polished and score > NEAR * before:
+                near = made
+                break
+            # without polish none after a worse one was better
+            if not polished and score < before:
+                break
     assert best is not None
     if near is None or near[1] is best[1]:
         return Found(*best, tuple(trials))

@@ -17,7 +17,8 @@ from hubedit.checkpoint.diff import Changed, Diff, diff_checkpoints, diff_patche
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, ConfigError
 from hubedit.linalg import LowRank
-from tests.patch.made import DOWN, OUT, fact, made
+from tests.patch.parts import DOWN, OUT
+from tests.patch.recorded import fact, recorded
 
 Tensors = dict[str, torch.Tensor]
 
@@ -121,7 +122,7 @@ def test_a_file_cut_while_it_is_compared_is_one_line(tmp_path: Path) -> None:
 
 @given(st.integers(0, 99), st.integers(1, 4), st.integers(0, 3))
 def test_patches_differ_as_their_products_do(seed: int, rank: int, more: int) -> None:
-    a, b = made((rank, 2), seed), made((rank + more, 2), seed + 1)
+    a, b = recorded((rank, 2), seed), recorded((rank + more, 2), seed + 1)
     changed = by_name(diff_patches(a, b))
     for module in (DOWN, OUT):
         delta = b.factors[module].dense().double() - a.factors[module].dense().double()
@@ -131,12 +132,12 @@ def test_patches_differ_as_their_products_do(seed: int, rank: int, more: int) ->
 
 
 def test_other_factors_of_the_same_change_are_identical() -> None:
-    a = made((3, 3), facts=[fact("France", "Lyon")])
+    a = recorded((3, 3), facts=[fact("France", "Lyon")])
     turn = torch.linalg.qr(torch.randn(3, 3))[0]
     factors = {m: LowRank(f.B @ turn, turn.T @ f.A) for m, f in a.factors.items()}
     same = diff_patches(a, replace(a, factors=factors))
     assert same.same and same.identical == 2
-    other = diff_patches(a, made((3, 0), facts=[fact("France", "Nice")]))
+    other = diff_patches(a, recorded((3, 0), facts=[fact("France", "Nice")]))
     assert other.only_a == (OUT,) and other.facts["B"] == ("The capital of France is Nice",)
 
 

@@ -115,8 +115,7 @@ def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
     assert first == [Budget(ATTENTION_BUDGETS[0], mlp) for mlp in MLP_BUDGETS]
     rest = [t.budget for t in found.trials[len(MLP_BUDGETS) :]]
     # 0.5 is not worse enough than 0.501 to end the search
-    more = [*ATTENTION_BUDGETS[1:], *module.MORE_ATTENTION]
-    assert rest == [Budget(attention, MLP_BUDGETS[2]) for attention in more]
+    assert rest == [Budget(attention, MLP_BUDGETS[2]) for attention in module.GIVEN_BUDGETS]
     assert found.trial.budget == Budget(ATTENTION_BUDGETS[0], MLP_BUDGETS[2])
     assert {site.kind for site in found.solution.factors} == {"attention", "mlp"}
 
@@ -137,8 +136,8 @@ def test_an_alpha_of_the_users_own_may_have_more_attention(
     own, delta, probes, clean = setting
     judged(monkeypatch, [*([0.5] * len(MLP_BUDGETS)), *scores].__getitem__)
     found = search(own, delta, ALPHA, probes, clean, order="attention-first", given=True, polished=polished)
-    ladder = [*ATTENTION_BUDGETS[1:], *module.MORE_ATTENTION]
-    assert [t.budget.attention for t in found.trials[len(MLP_BUDGETS) :]] == ladder[:tried]
+    attentions = tuple(t.budget.attention for t in found.trials[len(MLP_BUDGETS) :])
+    assert attentions == module.GIVEN_BUDGETS[:tried]
     near = ATTENTION_BUDGETS[1] if polished else ATTENTION_BUDGETS[0]
     assert found.trial.budget.attention == (chosen or near)
 
@@ -163,6 +162,17 @@ def test_a_budget_that_changes_nothing_is_the_last(
     found = search(own, delta, dict.fromkeys(ALPHA, 0.0), probes, clean, order="attention-first")
     assert [t.budget.mlp for t in found.trials] == [1e-4, 1e9, 1e10]
     assert found.trials[1].drift == pytest.approx(found.trials[2].drift)
+
+
+def test_more_attention_that_changes_nothing_is_the_last(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, delta, probes, clean = setting
+    monkeypatch.setattr(module, "judge", lambda *a: Judgement(0.5, None, None, None, ()))
+    monkeypatch.setattr(module, "MLP_BUDGETS", (1e9,))
+    monkeypatch.setattr(module, "GIVEN_BUDGETS", (1e9, 1e10, 1e11))
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", given=True)
+    assert [t.budget.attention for t in found.trials] == [ATTENTION_BUDGETS[0], 1e9, 1e10]
 
 
 def test_an_alpha_of_zero_may_be_given_too(

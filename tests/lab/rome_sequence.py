@@ -12,6 +12,8 @@ because a key without anything before it is far from the key averaged over conte
 from __future__ import annotations
 
 import argparse
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hubedit.cache import Cache
@@ -33,27 +35,27 @@ from hubedit.progress import Silent
 from tests.lab.real_tables import Knowledge, bare, fill
 
 
-def first_token_facts(em: EditableModel, count: int) -> list[Fact]:
+def first_token_facts(em: EditableModel, count: int, seed: int = 0) -> list[Fact]:
     """Up to `count` facts of the bundled model's world, each about another subject of one token that begins
-    its prompt; the target is the answer of another subject, two subjects of more tokens are neighbours."""
-    known = Knowledge()
+    its prompt. Targets are drawn from the relation's other answers, a neighbour from its longer subjects."""
+    known, rng = Knowledge(), random.Random(f"first-token/{seed}")
     found: dict[str, Fact] = {}
     for relation in ("continent", "country", "home_country", "birth_country"):
         template = next(t for t in known.phrasings[relation] if t.startswith("{s}"))
         answers = known.answers[relation]
         short = [n for n in answers if len(encode(em.tokenizer, n).ids) == 1]
-        near = [n for n in answers if n not in short][:2]
+        long = sorted(set(answers) - set(short))
         for name in short:
-            target = next(a for a in reversed(answers.values()) if a != answers[name])
-            local = tuple(Probe(fill(template, n), (bare(answers[n]),)) for n in near)
-            fact = Fact(fill(template, name), name, bare(target), locality=local)
-            found.setdefault(name, fact)
+            target = rng.choice(sorted(set(answers.values()) - {answers[name]}))
+            near = rng.choice(long)
+            local = (Probe(fill(template, near), (bare(answers[near]),)),)
+            found.setdefault(name, Fact(fill(template, name), name, bare(target), locality=local))
     return list(found.values())[:count]
 
 
 @dataclass(frozen=True)
-class Left:
-    """What is left after the first `facts` edits. `metrics`: shares, 0 to 1; `nll` of text, nats a token;
+class AfterEdits:
+    """The model after the first `facts` edits. `metrics`: shares, 0 to 1; `nll` of text, nats a token;
     `size`: |dW| / |W| of the site that changed most."""
 
     facts: int
@@ -62,7 +64,9 @@ class Left:
     size: float
 
 
-def sequence(em: EditableModel, facts: list[Fact], method: str, layers: str, counts: list[int]) -> list[Left]:
+def sequence(
+    em: EditableModel, facts: Sequence[Fact], method: str, layers: str, counts: Sequence[int]
+) -> list[AfterEdits]:
     """Edits all facts one after another and looks at the model after the first n, for every n of `counts`."""
     config = replace(method_defaults(method), layers=layers, collapse="tell")
     edit = compute(em, facts, config)
@@ -74,7 +78,7 @@ def sequence(em: EditableModel, facts: list[Fact], method: str, layers: str, cou
         with applied(em, part):
             after, nll = read(em, facts[:n]), read_text(em, text).nll
         size = max(f.norm() / float(em.weight(s).norm()) for s, f in part.items())
-        found.append(Left(n, dict(compare(facts[:n], before, after).metrics), nll, size))
+        found.append(AfterEdits(n, dict(compare(facts[:n], before, after).metrics), nll, size))
     return found
 
 
@@ -84,28 +88,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", nargs="?", default=str(model_path()))
-    parser.add_argument("facts", nargs="?", default=str(facts_path()))
+    parser.add_argument("facts", nargs="?")
     parser.add_argument("--edits", type=int, default=100)
     parser.add_argument("--every", type=int, default=20)
     parser.add_argument("--layers", default="auto")
     parser.add_argument("--methods", default="rome,r-rome")
     parser.add_argument("--first-token", action="store_true")
     args = parser.parse_args()
+    if args.first_token and (args.facts or args.model != str(model_path())):
+        parser.error("--first-token takes its facts from the bundled model's world")
     em = load(args.model, device="cpu")
-    facts = list(load_facts(args.facts, limit=args.edits).facts)
-    if args.first_token:
-        facts = first_token_facts(em, args.edits)
+    given = load_facts(args.facts or facts_path(), limit=args.edits).facts
+    facts = first_token_facts(em, args.edits) if args.first_token else given
     counts = [*range(args.every, len(facts), args.every), len(facts)]
     names = ("success", "generalisation", "locality", "neighbourhood")
     print("method   facts  success  generalisation  locality  neighbourhood  nll of text  |dW|/|W|")
     for method in args.methods.split(","):
         try:
-            for left in sequence(em, facts, method, args.layers, counts):
-                shares = [f"{left.metrics[m]:.1%}" if m in left.metrics else "" for m in names]
-                figures = (*shares, f"{left.nll:.3f}", f"{left.size:.3f}")
+            for found in sequence(em, facts, method, args.layers, counts):
+                shares = [f"{found.metrics[m]:.1%}" if m in found.metrics else "" for m in names]
+                figures = (*shares, f"{found.nll:.3f}", f"{found.size:.3f}")
                 widths = (7, 14, 8, 13, 11, 8)
                 shown = "  ".join(f"{v:>{w}}" for v, w in zip(figures, widths, strict=True))
-                print(f"{method:8} {left.facts:5}  {shown}", flush=True)
+                print(f"{method:8} {found.facts:5}  {shown}", flush=True)
         except CollapseError as error:
             print(f"{method:8} {len(facts):5}  {error}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from hubedit.patch import Patch
 from hubedit.patch.compose import compose, composed
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import owners
-from tests.patch.made import DOWN, HASHES, OUT, WIDTH, fact, made
+from tests.patch.parts import DOWN, OUT
+from tests.patch.recorded import HASHES, WIDTH, fact, recorded
 
 
 def dense(patches: Sequence[Patch]) -> dict[str, torch.Tensor]:
@@ -35,7 +37,7 @@ PARTS = st.lists(
 
 @given(PARTS)
 def test_the_sum_is_exact_and_in_order(parts: list[tuple[int, int, int]]) -> None:
-    patches = [made((a, b), seed) for a, b, seed in parts]
+    patches = [recorded((a, b), seed) for a, b, seed in parts]
     whole = compose(patches)
     for module, wanted in dense(patches).items():
         factor = whole.factors[module]
@@ -49,7 +51,7 @@ def test_the_sum_is_exact_and_in_order(parts: list[tuple[int, int, int]]) -> Non
 
 @given(PARTS, st.integers(1, 6))
 def test_truncation_is_optimal_and_says_what_it_keeps(parts: list[tuple[int, int, int]], rank: int) -> None:
-    patches = [made((a, b), seed) for a, b, seed in parts]
+    patches = [recorded((a, b), seed) for a, b, seed in parts]
     exact, cut = compose(patches), composed(patches, rank=rank)
     for module, factor in cut.patch.factors.items():
         values = torch.linalg.svdvals(exact.factors[module].dense().double())
@@ -62,7 +64,8 @@ def test_truncation_is_optimal_and_says_what_it_keeps(parts: list[tuple[int, int
 
 def test_composing_is_associative_and_survives_the_disk(tmp_path: Path) -> None:
     one, two, three = (
-        made((1, 1), n, [fact(name)], method="intattn") for n, name in enumerate(("France", "Italy", "Japan"))
+        recorded((1, 1), n, [fact(name)], method="intattn")
+        for n, name in enumerate(("France", "Italy", "Japan"))
     )
     nested = compose([compose([one, two]), three])
     flat = Patch.load(compose([one, two, three]).save(tmp_path / "p"))
@@ -73,7 +76,9 @@ def test_composing_is_associative_and_survives_the_disk(tmp_path: Path) -> None:
 
 
 def test_equal_ids_become_different() -> None:
-    patches = [made((1, 1), n, [fact(name, id="1")]) for n, name in enumerate(("France", "Italy", "Japan"))]
+    patches = [
+        recorded((1, 1), n, [fact(name, id="1")]) for n, name in enumerate(("France", "Italy", "Japan"))
+    ]
     assert [f.id for f in compose(patches).facts] == ["1", "1-2", "1-3"]
 
 
@@ -85,23 +90,23 @@ def test_patches_of_different_bases_are_refused() -> None:
         with pytest.raises(PatchError, match=match):
             compose([one, two])
 
-    plain = made()
+    plain = recorded()
     other = {"tensors": {**HASHES, DOWN: "0" * 64}}
-    refused(plain, made(base=other), "other weights")
-    refused(plain, made(base={**plain.record["base"], "family": "gpt2"}), "llama and gpt2")
-    refused(made(commit="a" * 40), made(commit="b" * 40), "commits aaaaaaaaaaaa and bbbbbbbbbbbb")
+    refused(plain, recorded(base=other), "other weights")
+    refused(plain, recorded(base={**plain.record["base"], "family": "gpt2"}), "llama and gpt2")
+    refused(recorded(commit="a" * 40), recorded(commit="b" * 40), "commits aaaaaaaaaaaa and bbbbbbbbbbbb")
     wide = {DOWN: LowRank(torch.ones(6, 1), torch.ones(1, WIDTH + 1))}
     refused(plain, replace(plain, factors=wide), "is 6 x 24 and 6 x 25")
-    unrelated = made((0, 1), base={"tensors": {OUT: "e" * 64}, "identity": "j" * 64})
-    refused(made((1, 0)), unrelated, "nothing shows")
-    compose([plain, made(seed=1, base={"tensors": HASHES, "identity": "j" * 64})])
-    compose([made((1, 0)), made((0, 1))])  # no weight in common, but one identity
+    unrelated = recorded((0, 1), base={"tensors": {OUT: "e" * 64}, "identity": "j" * 64})
+    refused(recorded((1, 0)), unrelated, "nothing shows")
+    compose([plain, recorded(seed=1, base={"tensors": HASHES, "identity": "j" * 64})])
+    compose([recorded((1, 0)), recorded((0, 1))])  # no weight in common, but one identity
 
 
 def test_one_commit_loaded_in_two_dtypes() -> None:
     def loaded(dtype: str, ranks: tuple[int, int], letter: str) -> Patch:
         tensors = {name: letter * 64 for name, rank in zip((DOWN, OUT), ranks, strict=True) if rank}
-        return made(ranks, base={"tensors": tensors, "dtype": dtype}, commit="c" * 40)
+        return recorded(ranks, base={"tensors": tensors, "dtype": dtype}, commit="c" * 40)
 
     with pytest.raises(PatchError, match="loaded as float32 and as bfloat16") as raised:
         compose([loaded("float32", (1, 1), "a"), loaded("bfloat16", (1, 0), "b")])
@@ -115,15 +120,32 @@ def test_one_commit_loaded_in_two_dtypes() -> None:
 
 
 def test_a_foreign_adapter_is_known_by_its_base_name() -> None:
-    foreign = made((1, 1), base={}, foreign={})
-    whole = compose([foreign, made()])
+    foreign = recorded((1, 1), base={}, foreign={})
+    whole = compose([foreign, recorded()])
     assert whole.record["base"]["tensors"] == HASHES
     assert whole.record["composed_of"][0]["base_verified"] is False
     assert "unverified" not in whole.record["base"]
-    assert compose([foreign, made((1, 0))]).record["base"]["unverified"] == [OUT]
+    assert compose([foreign, recorded((1, 0))]).record["base"]["unverified"] == [OUT]
     with pytest.raises(PatchError, match="owner/base and elsewhere"):
-        compose([made(), replace(foreign, base="elsewhere")])
+        compose([recorded(), replace(foreign, base="elsewhere")])
     with pytest.raises(ConfigError):
         compose([])
     with pytest.raises(ConfigError):
-        compose([made()], rank=-1)
+        compose([recorded()], rank=-1)
+
+
+@pytest.mark.parametrize("rule", ["stop", "first", "last"])
+def test_the_same_patch_twice_is_refused(rule: Literal["stop", "first", "last"]) -> None:
+    one, again = recorded(seed=1), replace(recorded(seed=1), record={**recorded().record, "created": "later"})
+    with pytest.raises(ConfigError, match=r"a and c are the same patch \([0-9a-f]{12}\)"):
+        composed([one, recorded(seed=2), again], on_conflict=rule, names=("a", "b", "c"))
+
+
+def test_the_sum_knows_how_large_the_weights_are() -> None:
+    one = recorded((1, 1), 1, sites={DOWN: {"weight_norm": 3.5, "budget": 1}})
+    two = recorded(
+        (1, 1), 2, sites={DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}, "x": {"weight_norm": 1}}
+    )
+    whole = compose([one, two])
+    assert whole.record["sites"] == {DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}}
+    assert "sites" not in compose([recorded(seed=1), recorded(seed=2)]).record

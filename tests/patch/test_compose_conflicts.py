@@ -11,14 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank
 from hubedit.patch import Patch
 from hubedit.patch.compose import ConflictError, compose, composed
 from hubedit.patch.conflicts import chance_cosine, conflicts
 from hubedit.patch.owners import torn
-from tests.patch.made import DOWN, OUT, edited, fact, made
+from tests.patch.parts import DOWN
+from tests.patch.recorded import edited, fact, recorded
 
 
 def test_contradictions_stop_and_name_both_facts() -> None:
@@ -31,8 +31,8 @@ def test_contradictions_stop_and_name_both_facts() -> None:
 
 def test_a_listed_paraphrase_contradicts_too() -> None:
     ask = "France has the capital"
-    one = made((1, 1), 0, [fact("France", "Lyon", rephrase=(ask,))])
-    two = made((1, 1), 1, [Fact(ask, "France", "Nice")])
+    one = recorded((1, 1), 0, [fact("France", "Lyon", rephrase=(ask,))])
+    two = recorded((1, 1), 1, [Fact(ask, "France", "Nice")])
     assert [c.kind for c in conflicts([one, two])] == ["contradiction"]
 
 
@@ -85,8 +85,8 @@ def test_a_full_stop_is_no_contradiction() -> None:
 def test_a_fact_gives_way_only_to_one_that_stays(keep: Literal["first", "last"]) -> None:
     ask = "France has the capital"
     one = edited([("France", "Lyon")], 0)
-    two = made((1, 1), 1, [fact("France", "Nice", rephrase=(ask,))], method="intattn")
-    three = made((1, 1), 2, [Fact(ask, "France", "Metz")], method="intattn")
+    two = recorded((1, 1), 1, [fact("France", "Nice", rephrase=(ask,))], method="intattn")
+    three = recorded((1, 1), 2, [Fact(ask, "France", "Metz")], method="intattn")
     found = composed([one, two, three], on_conflict=keep)
     assert [f.target for f in found.patch.facts] == ["Lyon", "Metz"]
     # it has to give way to one of them, and cannot
@@ -139,23 +139,6 @@ def test_the_chance_level_is_the_one_seen() -> None:
     a, b = (torch.linalg.qr(torch.randn(400, n, generator=g))[0] for n in (40, 80))
     assert float(torch.linalg.svdvals(a.T @ b)[0]) == pytest.approx(chance_cosine(40, 80, 400), abs=0.04)
     assert chance_cosine(300, 100, 400) == 1
-
-
-@pytest.mark.parametrize("rule", ["stop", "first", "last"])
-def test_the_same_patch_twice_is_refused(rule: Literal["stop", "first", "last"]) -> None:
-    one, again = made(seed=1), replace(made(seed=1), record={**made().record, "created": "later"})
-    with pytest.raises(ConfigError, match=r"a and c are the same patch \([0-9a-f]{12}\)"):
-        composed([one, made(seed=2), again], on_conflict=rule, names=("a", "b", "c"))
-
-
-def test_the_sum_knows_how_large_the_weights_are() -> None:
-    one = made((1, 1), 1, sites={DOWN: {"weight_norm": 3.5, "budget": 1}})
-    two = made(
-        (1, 1), 2, sites={DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}, "x": {"weight_norm": 1}}
-    )
-    whole = compose([one, two])
-    assert whole.record["sites"] == {DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}}
-    assert "sites" not in compose([made(seed=1), made(seed=2)]).record
 
 
 def test_facts_about_one_subject_give_way_together_or_not_at_all() -> None:

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from hubedit.errors import HubEditError, PatchError
 from hubedit.patch import Patch
 from hubedit.patch.foreign import is_foreign, load_any
-from tests.patch.made import made
+from tests.patch.recorded import recorded
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 Pico = Callable[..., Path]
@@ -114,7 +114,7 @@ def test_an_adapter_that_brings_whole_weights_is_refused(pico_path: Pico, tmp_pa
 
 
 def test_a_hubedit_patch_is_read_as_before(tmp_path: Path) -> None:
-    path = made((2, 3)).save(tmp_path / "p")
+    path = recorded((2, 3)).save(tmp_path / "p")
     patch = load_any(path)
     assert not is_foreign(patch) and patch.record == Patch.load(path).record
 

@@ -1,4 +1,4 @@
-"""Patches as `apply` writes them, of two modules and any facts, without a model."""
+"""Patches with the hashes of their base, as `apply` writes them; plainer ones are in `parts.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank
 from hubedit.patch import Patch
+from tests.patch.parts import DOWN, OUT
 
-DOWN, OUT = "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.o_proj"
 HASHES = {DOWN: "d" * 64, OUT: "e" * 64}
 WIDTH = 24
 
@@ -20,7 +20,7 @@ def fact(name: str, target: str = "x", **more: Any) -> Fact:
     return Fact(f"The capital of {name} is", name, target, **more)
 
 
-def made(
+def recorded(
     ranks: tuple[int, int] = (2, 2),
     seed: int = 0,
     facts: Sequence[Fact] = (),
@@ -43,4 +43,4 @@ def made(
 
 def edited(names: Sequence[tuple[str, str]], seed: int, **record: Any) -> Patch:
     facts = [fact(name, target) for name, target in names]
-    return made((len(facts), len(facts)), seed, facts, **{"method": "intattn", **record})
+    return recorded((len(facts), len(facts)), seed, facts, **{"method": "intattn", **record})
