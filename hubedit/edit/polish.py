@@ -48,12 +48,13 @@ FIRST, SECOND = 0.8, 0.95
 """Decay of the mean gradient and of its mean square (Adam's)."""
 SLIGHT = 1e-3
 """Coordinates with less than this share of the root mean square gradient move less."""
-TOLD = 2.0
-"""Weight of other phrasings and what follows, and of the prompts after other sentences, beside the facts' own
+REWORDED = 2.0
+"""Weight of other phrasings and what follows, and of the prompts after other sentences, beside the bare
 prompts and each thing that stays."""
 
-CONTEXTS = 2
-"""Prompts of a fact after other sentences; all five take longer and bring little (docs/experiments.md)."""
+IN_CONTEXT = 2
+"""Prompts of a fact after other sentences; all of `targets.contexts` take longer and bring little more
+(docs/experiments.md)."""
 
 
 def polish(
@@ -101,8 +102,8 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
     )
     groups = (
         (tuple(bare[n] for n in sorted(bare)), change),
-        (asked.told, TOLD * change),
-        (_after_sentences(asked.rows, bare), TOLD * change),
+        (asked.told, REWORDED * change),
+        (_after_sentences(asked.rows, bare), REWORDED * change),
         (asked.preserved, 1.0),
         (asked.others, 1.0),
         (text, 1.0),
@@ -111,13 +112,15 @@ def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
 
 
 def _after_sentences(rows: Sequence[Row], bare: Mapping[int, Row]) -> tuple[Row, ...]:
-    """`CONTEXTS` of each fact's prompts after another sentence, which changes the keys: what only the bare
-    prompt is held to is lost there. Every fact takes the next ones, so that each sentence has its turn."""
-    behind: dict[int, list[Row]] = {n: [] for n in sorted(bare)}
+    """`IN_CONTEXT` of each fact's prompts after another sentence, which changes the keys: what only the bare
+    prompt is held to is lost there. Each fact begins one later, so that every sentence has its turn."""
+    after: dict[int, list[Row]] = {n: [] for n in sorted(bare)}
     for r in rows:
         if r is not bare[r.fact]:
-            behind[r.fact].append(r)
-    return tuple(own[(n + k) % len(own)] for n, own in behind.items() for k in range(min(CONTEXTS, len(own))))
+            after[r.fact].append(r)
+    return tuple(
+        own[(n + k) % len(own)] for n, own in after.items() for k in range(min(IN_CONTEXT, len(own)))
+    )
 
 
 def _part(

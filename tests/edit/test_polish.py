@@ -58,15 +58,23 @@ def objective(em: EditableModel, solution: Solution, asked: Asked) -> float:
 
 def test_prompts_after_other_sentences_are_held_to_the_answer_too(editable: Editable) -> None:
     _, _, asked = solved(editable("qwen2"))
-    groups = [rows for rows, _ in weighted(asked)]
-    first = list(groups[0])
-    (behind,) = (rows for rows in groups if rows[0] in asked.rows and rows[0] not in first)
-    assert len(first) == len(FACTS)
-    assert sorted(r.fact for r in behind) == sorted(2 * list(range(len(FACTS))))
-    assert all(len(r.ids) > len(first[r.fact].ids) for r in behind)
+    (bare, change), *rest = weighted(asked)
+    ((after, weight),) = (group for group in rest if group[0][0] in asked.rows)
+    assert len(bare) == len(FACTS)
+    assert weight == module.REWORDED * change
+    assert sorted(r.fact for r in after) == sorted(module.IN_CONTEXT * list(range(len(FACTS))))
+    assert all(len(r.ids) > len(bare[r.fact].ids) for r in after)
     # not the same sentences for every fact: together they have all
-    each = {n: [r for r in asked.rows if r.fact == n and r not in first] for n in range(len(FACTS))}
-    assert {each[r.fact].index(r) for r in behind} == set(range(CONFIG.targets.contexts))
+    each = {n: [r for r in asked.rows if r.fact == n and r not in bare] for n in range(len(FACTS))}
+    assert {each[r.fact].index(r) for r in after} == set(range(CONFIG.targets.contexts))
+
+
+@pytest.mark.parametrize("contexts", [0, 1])
+def test_few_sentences_are_all_used(editable: Editable, contexts: int) -> None:
+    _, _, asked = solved(editable("qwen2"))
+    bare = {r.fact: r for r in weighted(asked)[0][0]}
+    rows = [r for n in bare for r in [q for q in asked.rows if q.fact == n][: 1 + contexts]]
+    assert len(module._after_sentences(rows, bare)) == contexts * len(FACTS)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2"])

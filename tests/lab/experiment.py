@@ -88,9 +88,9 @@ def measure(
     return edit, compare(facts, before, after), seconds
 
 
-def in_text(em: EditableModel, facts: Sequence[Fact], edit: Edit) -> tuple[float, int]:
-    """The share of prompts after an unrelated sentence that give the new answer, of those (so many) where the
-    unedited model gives the old one."""
+def in_text(em: EditableModel, facts: Sequence[Fact], edit: Edit) -> tuple[float | None, int]:
+    """The share of the facts' own prompts after an unrelated sentence that give the new answer, of those (so
+    many) where the unedited model gives the old one; None where there are none."""
     asked = [
         (f"{SENTENCES[(n + k) % len(SENTENCES)]} {fact.prompt}", fact)
         for n, fact in enumerate(facts)
@@ -101,7 +101,7 @@ def in_text(em: EditableModel, facts: Sequence[Fact], edit: Edit) -> tuple[float
     with applied(em, {s: f.to(em.device) for s, f in edit.factors.items()}):
         new = greedy(em, [prompt for prompt, _ in right], 8)
     hits = [gives(text, [fact.target]) for (_, fact), text in zip(right, new, strict=True)]
-    return sum(hits) / max(len(hits), 1), len(hits)
+    return (sum(hits) / len(hits) if hits else None), len(hits)
 
 
 def override(config: EditConfig, settings: Sequence[str]) -> EditConfig:
@@ -161,7 +161,8 @@ def main() -> None:
             print(line(attempt or "default", edit, report, seconds), flush=True)
             if args.in_text:
                 share, count = in_text(em, facts, edit)
-                print(f"    after an unrelated sentence: {100 * share:.1f} % of {count}", flush=True)
+                figure = "nothing known" if share is None else f"{share:.1%} of {count}"
+                print(f"    after an unrelated sentence: {figure}", flush=True)
             for trial in edit.found.trials if args.trials and edit.found else ():
                 j = trial.judgement
                 print(
