@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,6 +20,7 @@ from hubedit.edit.result import Clock, Edit, check_collapse, judge_collapse
 from hubedit.edit.search import Found, on_device, search
 from hubedit.edit.spread import Budget, Spreader, threshold
 from hubedit.edit.stages import TEXT_ROWS, Job, cached_survey, cached_targets, measure
+from hubedit.edit.unreached import Widened, endings, to_the_end, unreached, widened
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
@@ -58,6 +59,8 @@ def joint(job: Job) -> Edit:
     targets = cached_targets(job, at_places(asked.all_rows, where), 1 + max(where), ground.layers[-1])
     job.clock.lap("targets")
 
+    # what polish can bring, the closed form need not keep as it is
+    hard = unreached(targets, where) if config.polish > 0 else frozenset()
     progress.start("solve")
     spreader = Spreader(
         em,
@@ -66,6 +69,7 @@ def joint(job: Job) -> Edit:
         ground.layers,
         ground.moments,
         around=[*asked.rows, *asked.preserved, *asked.others],
+        unreached=hard,
         own=config.own,
         earlier=job.earlier,
         earlier_weight=earlier_weight(job),
@@ -88,7 +92,7 @@ def joint(job: Job) -> Edit:
     progress.finish()
     job.clock.lap("solve")
 
-    found = polished(job, spreader, found, asked)
+    found, owners = polished(job, spreader, found, asked, hard)
     job.clock.lap("polish")
 
     solution, repaired = repair(
@@ -111,16 +115,24 @@ def joint(job: Job) -> Edit:
         float(torch.tensor(after.nll).exp()),
         repaired,
         job.clock.laps,
+        dict.fromkeys(factors, owners) if owners else {},
     )
 
 
-def polished(job: Job, spreader: Spreader, found: Found, asked: Asked) -> Found:
-    """What the search took, polished; the best of its trials where the probes like that no less."""
+def polished(
+    job: Job, spreader: Spreader, found: Found, asked: Asked, hard: Collection[int]
+) -> tuple[Found, tuple[int, ...]]:
+    """What the search took, polished; the best of its trials where the probes like that no less. `hard`:
+    facts that need more than their subject's token. Returns the owners of the rows too, () for one a fact."""
     em, steps = job.em, job.config.polish
     if steps < 1:
-        return found
+        return found, ()
     job.progress.start("polish", steps, "steps")
-    solution = polish(em, spreader, found.solution, asked, steps, job.progress)
+    wide = Widened(found.solution, ())
+    if hard:
+        asked = to_the_end(asked, endings(em, job.facts, asked.rows, hard))
+        wide = widened(em, spreader, found.solution, asked.rows, hard)
+    solution = polish(em, spreader, wide.solution, asked, steps, job.progress)
     with applied(em, on_device(spreader, solution)):
         judgement = judge(em, asked.probes, job.ground.clean, spreader.count)
     unpolished = found.best or (found.solution, found.trial)
@@ -128,9 +140,10 @@ def polished(job: Job, spreader: Spreader, found: Found, asked: Asked) -> Found:
     before, after = unpolished[1].judgement.score, judgement.score
     job.progress.finish(f"probes {before:.3f} to {after:.3f}" + ("" if better else ", not kept"))
     if not better:
-        return Found(*unpolished, found.trials)
+        return Found(*unpolished, found.trials), ()
     drift = tuple(report.drift for report in solution.reports.values())
-    return replace(found, solution=solution, trial=replace(found.trial, judgement=judgement, drift=drift))
+    trial = replace(found.trial, judgement=judgement, drift=drift)
+    return replace(found, solution=solution, trial=trial), wide.owners
 
 
 def earlier_weight(job: Job) -> float:

@@ -22,7 +22,8 @@ class Edit:
     """What one run computed. `factors`: float32 on the CPU; `seconds`: by stage.
 
     `alpha`: attention's share at each layer, empty for a method that has none; `found`: the trials of the
-    joint method; `targets`: None for a method that optimises weights.
+    joint method; `targets`: None for a method that optimises weights; `owners`: the fact of every row of a
+    site's A, empty where row n is fact n's.
     """
 
     factors: Mapping[Site, LowRank]
@@ -36,6 +37,7 @@ class Edit:
     perplexity_after: float
     repaired: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+    owners: Mapping[Site, tuple[int, ...]] = field(default_factory=dict)
 
 
 def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:

@@ -12,7 +12,7 @@ Each site's lambda is the smallest that keeps its predicted drift tr(dW C dW^T) 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -88,6 +88,7 @@ class Spreader:
         moments: Mapping[Site, Moments],
         *,
         around: Sequence[Row] = (),
+        unreached: Collection[int] = (),
         own: float = 0.5,
         ridge: float = 1e-4,
         earlier: Mapping[Site, Tensor] | None = None,
@@ -96,6 +97,7 @@ class Spreader:
     ) -> None:
         """`around`, `own`: prompts that join what is preserved, and their weight (`_around_subjects`).
 
+        `unreached`: facts whose answers' tokens are written at too (`hubedit.edit.unreached`).
         `earlier`: keys (M, d_in) of facts edited before; `earlier_weight` K^T K joins what is preserved.
         `threshold`: write only into the null space of what is preserved.
         """
@@ -105,6 +107,7 @@ class Spreader:
         self.moments = moments
         self.ridge = ridge
         self.around, self.own = tuple(around) or tuple(rows), own
+        self.unreached = frozenset(unreached)
         self.earlier, self.earlier_weight = earlier or {}, earlier_weight
         self.threshold = threshold
         self._own_moments: dict[Site, Tensor] = {}
@@ -143,6 +146,9 @@ class Spreader:
                 kept = batch.mask.bool()
                 edited = torch.tensor([i for i, r in enumerate(part) if r.fact != OTHER], dtype=torch.long)
                 kept[edited, torch.tensor([r.last for r in part])[edited]] = False
+                for i, r in enumerate(part):
+                    if r.fact in self.unreached and not r.preserve:
+                        kept[i, r.first_scored :] = False
                 found = run(self.em, batch, inputs=sites)
                 for s in sites:
                     sums[s].update(found.inputs[s][kept].to(solve_device(self.em)))
@@ -222,8 +228,10 @@ class Spreader:
                     share = alpha.get(layer, 0.0) if site.kind == "attention" else 1.0
                     state = self.mean_at_subject(self.layers[-1], outputs=[site])
                     residual = share * (delta.double() - (state["hidden"] - self.clean)) / left
-                    extra = self._site_residual(site, state, residual).T.to(factors[site].B)
-                    factors[site] = LowRank(factors[site].B + extra, factors[site].A)
+                    moved = factors[site].B.clone()
+                    # rows of A behind the facts' own are of their answers (`hubedit.edit.unreached`)
+                    moved[:, : self.count] += self._site_residual(site, state, residual).T.to(moved)
+                    factors[site] = LowRank(moved, factors[site].A)
                     live[site] = factors[site].to(self.em.device)
         return Solution(factors, self.reports(factors, solution))
 

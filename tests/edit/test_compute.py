@@ -64,7 +64,8 @@ def test_every_family_is_edited_and_left_as_it_was(
     assert set(edit.factors) == set(edit.reports)
     for site, factor in edit.factors.items():
         assert site.layer in edit.layers
-        assert factor.rank <= len(FACTS)
+        owners = edit.owners.get(site, tuple(range(len(FACTS))))
+        assert factor.rank == len(owners) and owners[: len(FACTS)] == tuple(range(len(FACTS)))
         assert factor.shape == (em.hidden_size, em.d_in(site))
         assert torch.isfinite(factor.dense()).all()
         assert edit.reports[site].drift <= 1

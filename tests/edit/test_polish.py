@@ -137,6 +137,8 @@ def test_none_wanted_none_done_and_worse_is_not_kept(
     editable: Editable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     em = editable()
+    # what polish may write at is not preserved there
+    monkeypatch.setattr("hubedit.edit.unreached.UNREACHED", float("inf"))
     plain = compute(em, FACTS, replace(CONFIG, polish=0), cache=Cache(None))
     monkeypatch.setattr(
         "hubedit.edit.compute.polish", lambda em, spreader, solution, *rest: _ruined(solution)

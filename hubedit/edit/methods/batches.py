@@ -59,7 +59,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
                 live[site] = (live[site] + own).compress() if site in live else own
             em = replace(job.em, identity=f"{job.em.identity}+{_digest(live)}")
             kept = [*kept, *batch]
-    return _together(job, done, live)
+    return _together(job, done, live, size)
 
 
 def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
@@ -103,7 +103,23 @@ def _digest(factors: Mapping[Site, LowRank]) -> str:
     return total.hexdigest()[:16]
 
 
-def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank]) -> Edit:
+def _owners(done: Sequence[Edit], size: int) -> dict[Site, tuple[int, ...]]:
+    """The facts of all batches' rows, where one of them has more rows than facts or a site is not in all."""
+    sites = sorted({site for edit in done for site in edit.factors})
+    if not any(edit.owners for edit in done) and all(site in edit.factors for edit in done for site in sites):
+        return {}
+    return {
+        site: tuple(
+            number * size + fact
+            for number, edit in enumerate(done)
+            if site in edit.factors
+            for fact in edit.owners.get(site) or range(edit.factors[site].rank)
+        )
+        for site in sites
+    }
+
+
+def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> Edit:
     """One edit of all batches, with reports about the sums."""
     factors = {site: factor.to("cpu") for site, factor in live.items()}
     last = {site: edit.reports[site] for edit in done for site in edit.reports}
@@ -117,6 +133,7 @@ def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank]) -> E
     trials = tuple(trial for f in found for trial in f.trials)
     return replace(
         whole,
+        owners=_owners(done, size),
         found=Found(found[-1].solution, found[-1].trial, trials) if found else None,
         repaired=sum(edit.repaired for edit in done),
     )
