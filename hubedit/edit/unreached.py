@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.asked import Asked
-from hubedit.edit.rows import Row, bare_rows
-from hubedit.edit.spread import Solution, Spreader
+from hubedit.edit.essence import ask
+from hubedit.edit.rows import Row, bare_rows, by_length
+from hubedit.edit.spread import KEY_TOKENS, Solution, Spreader
 from hubedit.edit.targets import Targets
 from hubedit.facts import Fact
 from hubedit.linalg import KeySpace, LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
+from hubedit.model.memory import pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, decode, pad
 
@@ -45,24 +47,28 @@ def unreached(targets: Targets, where: Sequence[int]) -> frozenset[int]:
 
 
 @torch.no_grad()
-def endings(
-    em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row], hard: Collection[int]
-) -> dict[int, int]:
-    """The token that the model sets behind a hard fact's old answer, where it is sure of it and it begins no
-    word: a new answer that is not told to end runs on. Facts without a `ground_truth` have none."""
+def endings(em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row]) -> dict[int, int]:
+    """The token that the model sets behind a fact's old answer (`ground_truth`, else what it says itself),
+    where it is sure of it and it begins no word: a new answer that is not told to end may run on."""
     bare = bare_rows(rows)
-    known = [n for n in sorted(hard) if facts[n].ground_truth]
+    asked = [n for n, fact in enumerate(facts) if not fact.ground_truth]
+    said = dict(zip(asked, ask(em, [(facts[n].prompt, facts[n].subject) for n in asked]), strict=True))
+    whole = []
+    for n, fact in enumerate(facts):
+        old = fact.ground_truth[0] if fact.ground_truth else said[n].answer
+        if old.strip():
+            prompt = bare[n].ids[: bare[n].first_scored + 1]
+            whole.append(Row(n, (*prompt, *continuation(em.tokenizer, fact.prompt, old)), bare[n].last, ()))
     found: dict[int, int] = {}
-    for n in known:
-        prompt = bare[n].ids[: bare[n].first_scored + 1]
-        old = continuation(em.tokenizer, facts[n].prompt, facts[n].ground_truth[0])
-        batch = pad([(*prompt, *old)], em.pad_id, em.device)
-        last = em.num_layers - 1
-        logits = em.head_logits(run(em, batch, hidden=[last]).hidden[last][:, -1])[0]
+    last = em.num_layers - 1
+    for part in by_length(whole, pass_size(em, KEY_TOKENS)):
+        hidden = run(em, pad([r.ids for r in part], em.pad_id, em.device), hidden=[last]).hidden[last]
+        ends = torch.tensor([len(r.ids) - 1 for r in part], device=em.device)
+        logits = em.head_logits(hidden[torch.arange(len(part), device=em.device), ends])
         probability, token = logits.float().softmax(-1).max(-1)
-        text = decode(em.tokenizer, [int(token)]).strip()
-        if float(probability) >= ENDS and not text[:1].isalnum():
-            found[n] = int(token)
+        for r, p, t in zip(part, probability.tolist(), token.tolist(), strict=True):
+            if p >= ENDS and not decode(em.tokenizer, [t]).strip()[:1].isalnum():
+                found[r.fact] = t
     return found
 
 
