@@ -31,7 +31,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
-from hubedit.patch.ontop import protected, replaced, stacked, standing_on
+from hubedit.patch.ontop import protected, replaced, stacked, standing_on, whole_sites
 from hubedit.patch.owners import as_record
 from hubedit.patch.value import RECORD
 from hubedit.presets import check_method, check_settings
@@ -138,6 +138,8 @@ def apply_facts(
         command=command,
     )
     made["perplexity"]["after"] = perplexity
+    if on is not None:
+        made["sites"] = whole_sites(made["sites"], patch, em)
     record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
     patch = replace(patch, record=record)
     told = {

@@ -139,7 +139,10 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def _alpha_from(edit: Edit, config: EditConfig, num_layers: int) -> str:
-    """ "given", "trace", or "search" where a trial with another share won."""
+    """ "given", "method" where it has no such setting, "trace", or "search" where a trial with another
+    share won."""
+    if "alpha" not in METHODS[config.method].settings:
+        return "method"
     if config.alpha in ("auto", "per-layer") and edit.trace is not None:
         attention, mlp = edit.trace.ie_prob["attention"], edit.trace.ie_prob["mlp"]
         source = "trace"
@@ -148,8 +151,7 @@ def _alpha_from(edit: Edit, config: EditConfig, num_layers: int) -> str:
         source = "given"
     if not edit.alpha:
         return "given"
-    setting = config.alpha if "alpha" in METHODS[config.method].settings else "0"
-    asked = alphas(attention, mlp, edit.layers, setting)
+    asked = alphas(attention, mlp, edit.layers, config.alpha)
     same = all(abs(edit.alpha[layer] - asked[layer]) < 1e-9 for layer in edit.layers)
     return source if same else "search"
 

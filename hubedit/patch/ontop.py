@@ -79,6 +79,19 @@ def stacked(old: Patch, new: Patch) -> Patch:
     return replace(whole, record={**record, "rows": rows})
 
 
+def whole_sites(told: Mapping[str, Any], patch: Patch, em: EditableModel) -> dict[str, Any]:
+    """What is told of each weight of a stacked patch, `told` of the new part, with the size of the whole
+    change: that is what the patch does to the base."""
+    known = patch.record.get("sites")
+    old: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
+    found = {}
+    for module, site in patch.sites(em).items():
+        entry = {"layer": site.layer, "kind": site.kind, **old.get(module, {}), **told.get(module, {})}
+        norm, weight = patch.pairs[module].norm(), entry.get("weight_norm")
+        found[module] = {**entry, "norm": norm, "relative_norm": norm / weight if weight else None}
+    return found
+
+
 def _tensors(old: Patch, new: Patch) -> dict[str, Any]:
     return {**old.record.get("base", {}).get("tensors", {}), **new.record["base"]["tensors"]}
 

@@ -24,6 +24,7 @@ _FROM = {
         "trace": "measured: attention's share of the indirect effects in the causal trace",
         "search": "chosen by trial: it did better on probe prompts than the traced share",
         "given": "given by the user",
+        "method": "of the method",
     },
 }
 _OUTPUTS = ("--out", "-o", "--html")

@@ -15,4 +15,9 @@ def parse_budget(text: str) -> float:
     if found is None or not any(found.groups()):
         raise ConfigError(f"cannot read the budget {text!r}", "write 30m, 2h, 90s or 1h30m")
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + seconds
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise ConfigError(
+            f"a budget of {text!r} leaves no time for a trial", "give some minutes, such as 30m"
+        )
+    return total

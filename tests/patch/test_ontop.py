@@ -52,10 +52,18 @@ def test_the_result_does_both_and_is_read_by_peft(editable: Editable, older: Pat
     assert [f.prompt for f in both.facts] == [f.prompt for f in (*FACTS, LATER[0])]
     assert both.record["on"] == {"id": patch_id(older), "facts": 2}
     for module, factor in both.factors.items():
-        torch.testing.assert_close(factor.B[:, :2], older.factors[module].B)
-        torch.testing.assert_close(factor.A[:2], older.factors[module].A)
-    rows = owners(both)
-    assert rows is not None and set(rows.values()) == {(0, 1, 2)}
+        rank = older.factors[module].rank
+        torch.testing.assert_close(factor.B[:, :rank], older.factors[module].B)
+        torch.testing.assert_close(factor.A[:rank], older.factors[module].A)
+    rows, before = owners(both), owners(older)
+    assert rows is not None and before is not None
+    for module, own in rows.items():
+        assert own[: len(before[module])] == before[module] and set(own[len(before[module]) :]) == {2}
+    for module, told in both.record["sites"].items():
+        # of the whole change, as the card and the summary show it
+        assert told["norm"] == pytest.approx(both.pairs[module].norm())
+        assert told["relative_norm"] == pytest.approx(told["norm"] / told["weight_norm"])
+    assert set(both.record["sites"]) == set(both.pairs)
     torch.testing.assert_close(logits(em, "The capital of Japan is"), bare)
     base = AutoModelForCausalLM.from_pretrained(em.path, dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, str(tmp_path / "new")).eval()
@@ -94,7 +102,7 @@ def test_a_fact_edited_again_leaves_the_list(older: Patch) -> None:
     whole = stacked(older, new)
     assert whole.facts == (older.facts[0], *LATER)
     assert owners(whole) is None
-    assert all(f.rank == 4 for f in whole.factors.values())
+    assert all(f.rank == 2 * older.factors[m].rank for m, f in whole.factors.items())
 
 
 def test_what_cannot_be_protected_is_refused(editable: Editable, older: Patch) -> None:
