@@ -107,7 +107,9 @@ class Record:
                 self.notices.append(f'"{at}" has no prompt; left out')
         name = "answer" if "answer" in item else "ground_truth"
         answers = self._texts(item.get(name), f"{at}.{name}")
-        own = item.get("type") if self.strict else None
+        own = item.get("type")
+        if not self.strict and not isinstance(own, str):
+            own = None
         kind = (self._string(own, f"{at}.type") or "") if own is not None else clean(kind)
         return Probe(prompt, answers, kind) if prompt else None
 

@@ -178,3 +178,11 @@ def test_the_script_counts_and_finds_what_was_misread(
     assert [line.split(": ")[0] for line in misread(path, found)] == ["record 1", "record 2"]
     assert main([str(write([3, WIKI]))]) == 1
     assert main([str(write([WIKI, KNOWN, FLAT]))]) == 0
+
+
+def test_types_of_hubedit_s_own_facts_are_kept(write: Write) -> None:
+    own = {"prompt": "The capital of France is", "subject": "France", "target": "Lyon"}
+    probes = [{"prompt": "The currency of France is", "answer": "Euro", "type": "same_subject"}]
+    path = write([{**own, "locality": [*probes, {**probes[0], "type": 7}]}])
+    # as `load_facts` has it; what is no name of a type is no reason to leave the record out
+    assert [p.kind for p in read_records(path).facts[0].locality] == ["same_subject", ""]
