@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hubedit.edit.balance import alphas as alphas_of
 from hubedit.errors import ConfigError
 
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
@@ -178,10 +179,16 @@ def _run(at: _Reader, alphas: Sequence[str], batch_sizes: Sequence[int]) -> Run:
     own = at.texts("alphas")
     if own and method not in BALANCED:
         raise ConfigError(f"{at.source}: {method} has no alpha", f"only {' and '.join(BALANCED)} have one")
+    shares = (own or tuple(alphas)) if method in BALANCED else ()
+    for share in shares:
+        try:
+            alphas_of([0.0], [0.0], [0], share)
+        except ConfigError as error:
+            raise ConfigError(f"{at.source}: {error.message}", error.hint) from error
     run = Run(
         method,
         at.text("label", NAMES[method]),
-        (own or tuple(alphas)) if method in BALANCED else (),
+        shares,
         at.numbers("batch_sizes") or tuple(batch_sizes),
         at.flag("published"),
         at.table("set"),

@@ -138,5 +138,6 @@ def _summary(done: Done | None, files: Sequence[Path], out: Path) -> str:
         parts += [f"{done.kept} were there"] if done.kept else []
         parts += [f"{done.elsewhere} are being computed by another process"] if done.elsewhere else []
         lines.append(", ".join(parts))
-    lines.append(f"written to {out}: {', '.join(str(file.relative_to(out)) for file in files)}")
+    if files:
+        lines.append(f"written to {out}: {', '.join(str(file.relative_to(out)) for file in files)}")
     return "\n".join(lines)

@@ -90,6 +90,7 @@ def test_sample_follows_from_the_seeds() -> None:
         ({"runs": [{"method": "mend"}]}, "unknown method 'mend'"),
         ({"runs": [{"method": "memit", "alphas": [0.1]}]}, "memit has no alpha"),
         ({"runs": [{"method": "memit", "alpha": 0.1}]}, "unknown setting 'alpha'"),
+        ({"runs": [{"method": "intattn", "alphas": [0, 2]}]}, "alpha '2' is not a share"),
         ({"runs": [{}]}, "method is missing"),
         ({"models": [{"name": "m"}]}, "ref is missing"),
         ({"tables": ["table9"]}, "unknown table 'table9'"),
