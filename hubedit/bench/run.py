@@ -31,7 +31,7 @@ from hubedit.model.load import load, pick_device
 from hubedit.model.memory import release
 from hubedit.progress import Progress, Silent
 
-_VERSION = 1  # of what a row holds; a change makes the old ones void
+_VERSION = 2  # of what a row holds; a change makes the old ones void
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,7 @@ class Spreader:
         threshold: Threshold | None = None,
     ) -> None:
         """`around`, `own`: prompts that join what is preserved, and their weight (`_around_subjects`).
-
-        `unreached`: facts whose answers' tokens are written at too (`hubedit.edit.unreached`).
+        `unreached`: facts whose answers are written at too (`hubedit.edit.unreached`).
         `earlier`: keys (M, d_in) of facts edited before; `earlier_weight` K^T K joins what is preserved.
         `threshold`: write only into the null space of what is preserved.
         """
@@ -146,9 +145,8 @@ class Spreader:
                 kept = batch.mask.bool()
                 edited = torch.tensor([i for i, r in enumerate(part) if r.fact != OTHER], dtype=torch.long)
                 kept[edited, torch.tensor([r.last for r in part])[edited]] = False
-                for i, r in enumerate(part):
-                    if r.fact in self.unreached and not r.preserve:
-                        kept[i, r.first_scored :] = False
+                for i in (i for i, r in enumerate(part) if r.fact in self.unreached and not r.preserve):
+                    kept[i, part[i].first_scored :] = False
                 found = run(self.em, batch, inputs=sites)
                 for s in sites:
                     sums[s].update(found.inputs[s][kept].to(solve_device(self.em)))
@@ -194,8 +192,7 @@ class Spreader:
                 left = len(self.layers) - position
                 share = alpha.get(layer, 0.0)
                 sites = [(Site(layer, "attention"), share)] if share > 0 else []
-                if share < 1:
-                    sites.append((Site(layer, "mlp"), 1.0))
+                sites += [(Site(layer, "mlp"), 1.0)] if share < 1 else []
                 if order == "joint":
                     both = [s for s, _ in sites]
                     state = self.mean_at_subject(self.layers[-1], both, both)
@@ -228,8 +225,7 @@ class Spreader:
                     share = alpha.get(layer, 0.0) if site.kind == "attention" else 1.0
                     state = self.mean_at_subject(self.layers[-1], outputs=[site])
                     residual = share * (delta.double() - (state["hidden"] - self.clean)) / left
-                    moved = factors[site].B.clone()
-                    # rows of A behind the facts' own are of their answers (`hubedit.edit.unreached`)
+                    moved = factors[site].B.clone()  # columns behind the facts' own are of their answers
                     moved[:, : self.count] += self._site_residual(site, state, residual).T.to(moved)
                     factors[site] = LowRank(moved, factors[site].A)
                     live[site] = factors[site].to(self.em.device)

@@ -3,11 +3,13 @@
 One vector there can call up an answer that the model knows. The tokens of a new name have to follow one
 another too, and what does that stands at the answer's own tokens. So the factors get further right factors,
 from the keys of those tokens, before they are polished; the closed form asks nothing of them. A fact is
-unreached where the descent of its target ended above `UNREACHED` nats a token (docs/experiments.md).
+unreached where the descent of its place (`places.py`) ended above `UNREACHED` nats a token, in the mean of
+all that was to change there (docs/experiments.md).
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,14 +18,15 @@ from torch import Tensor
 
 from hubedit.edit.asked import Asked
 from hubedit.edit.essence import ask
-from hubedit.edit.rows import Row, bare_rows, by_length
+from hubedit.edit.polish import LOGITS
+from hubedit.edit.rows import Row, Rows, bare_rows, by_length
 from hubedit.edit.spread import KEY_TOKENS, Solution, Spreader
 from hubedit.edit.targets import Targets
 from hubedit.facts import Fact
 from hubedit.linalg import KeySpace, LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
-from hubedit.model.memory import pass_size
+from hubedit.model.memory import fitting, pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, decode, pad
 
@@ -58,18 +61,35 @@ def endings(em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row]) -> di
         old = fact.ground_truth[0] if fact.ground_truth else said[n].answer
         if old.strip():
             prompt = bare[n].ids[: bare[n].first_scored + 1]
-            whole.append(Row(n, (*prompt, *continuation(em.tokenizer, fact.prompt, old)), bare[n].last, ()))
+            ids = (*prompt, *continuation(em.tokenizer, fact.prompt, old))
+            # what is scored is the prediction behind the last token
+            whole.append(Row(n, ids, bare[n].last, (0,)))
     found: dict[int, int] = {}
-    last = em.num_layers - 1
-    for part in by_length(whole, pass_size(em, KEY_TOKENS)):
-        hidden = run(em, pad([r.ids for r in part], em.pad_id, em.device), hidden=[last]).hidden[last]
-        ends = torch.tensor([len(r.ids) - 1 for r in part], device=em.device)
-        logits = em.head_logits(hidden[torch.arange(len(part), device=em.device), ends])
-        probability, token = logits.float().softmax(-1).max(-1)
-        for r, p, t in zip(part, probability.tolist(), token.tolist(), strict=True):
-            if p >= ENDS and not decode(em.tokenizer, [t]).strip()[:1].isalnum():
+
+    def work(part: list[Row]) -> None:
+        rows = Rows.of(em, part)
+        hidden = run(em, rows.batch, hidden=[em.num_layers - 1]).hidden[em.num_layers - 1]
+        logits = em.head_logits(hidden[rows.scored_row, rows.scored_at]).float()
+        best, token = logits.max(-1)
+        sure = (best - logits.logsumexp(-1)).exp() >= ENDS
+        for r, t, enough in zip(part, token.tolist(), sure.tolist(), strict=True):
+            if enough and _ends(em, t):
                 found[r.fact] = t
+
+    vocabulary = em.model.config.get_text_config().vocab_size
+    most = max(1, LOGITS // vocabulary)
+    fitting(lambda budget: by_length(whole, budget, most), work, pass_size(em, KEY_TOKENS), em.device)
     return found
+
+
+def _ends(em: EditableModel, token: int) -> bool:
+    """Whether a token begins no word and no part of one: punctuation, a new line, the end of the text."""
+    if token in em.eos_ids:
+        return True
+    text = decode(em.tokenizer, [token])
+    first = text.strip(" ")[:1]
+    # letters, marks that join them, numbers, halves of a character; a hyphen and an apostrophe go on
+    return bool(first) and first not in "-'’_\ufffd" and unicodedata.category(first)[0] not in "LMN"
 
 
 def to_the_end(asked: Asked, ends: Mapping[int, int]) -> Asked:

@@ -108,9 +108,11 @@ class Record:
         name = "answer" if "answer" in item else "ground_truth"
         answers = self._texts(item.get(name), f"{at}.{name}")
         own = item.get("type")
-        if not self.strict and not isinstance(own, str):
-            own = None
-        kind = (self._string(own, f"{at}.type") or "") if own is not None else clean(kind)
+        if self.strict:
+            kind = (self._string(own, f"{at}.type") or "") if own is not None else clean(kind)
+        elif not clean(kind) and isinstance(own, str) and is_text(own):
+            kind = own  # hubedit's own facts; a benchmark names its groups
+        kind = clean(kind)
         return Probe(prompt, answers, kind) if prompt else None
 
     def _texts(self, value: Any, at: str) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 The solve gives every fact one row of A and one column of B (B = R^T, the residuals), in the facts' order.
 Without its row a fact asks for no change, and all others ask for what they did before; but facts about one
-subject share what they ask for (`hubedit.edit.places`), and only go together. A truncated or foreign patch
-has mixed its rows, and nothing can be taken out of it again.
+subject share what they ask for (`hubedit.edit.places`), and only go together, and so do names that were new
+to the model (`hubedit.edit.unreached`), which have further rows. A truncated or foreign patch has mixed its
+rows, and nothing can be taken out of it again.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,10 +46,16 @@ def torn(patch: Patch, gone: Collection[int]) -> set[int]:
     """Those of the facts `gone` that cannot be taken out, since another fact about their subject stays."""
     if not _joint(patch.record):
         return set()
+    # new names are written at tokens that have much in common, and were polished together
+    wide = {fact for rows in (owners(patch) or {}).values() for fact, n in Counter(rows).items() if n > 1}
     # as `hubedit.edit.places` has them, as far as it can be told without a tokenizer
     group = together(
-        (("subject", normalise(fact.subject)), ("words", normalise(fact.template[0] + fact.subject)))
-        for fact in patch.facts
+        (
+            ("subject", normalise(fact.subject)),
+            ("words", normalise(fact.template[0] + fact.subject)),
+            ("new name", "" if number in wide else str(number)),
+        )
+        for number, fact in enumerate(patch.facts)
     )
     stay = {group[n] for n in range(len(patch.facts)) if n not in gone}
     return {n for n in gone if group[n] in stay}

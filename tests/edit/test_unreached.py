@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,12 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.demo import model_path
+from hubedit.edit import compute as stage
 from hubedit.edit import unreached as module
 from hubedit.edit.compute import compute
+from hubedit.edit.polish import polish
 from hubedit.edit.rows import bare_rows, edit_rows
+from hubedit.edit.spread import Solution
 from hubedit.edit.unreached import endings, to_the_end, widened
 from hubedit.evaluate import read
 from hubedit.facts import Fact
@@ -23,10 +27,11 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
 from hubedit.model.load import load
 from hubedit.model.tokens import pad
-from hubedit.patch.owners import owners
+from hubedit.patch.owners import owners, torn
 from hubedit.pipeline import apply_facts
 from tests.edit.editing import FACTS
 from tests.edit.test_polish import solved
+from tests.quick import QUICK
 
 Editable = Callable[..., EditableModel]
 NEW = (
@@ -71,7 +76,7 @@ def test_the_new_rows_are_dual_to_the_answers_keys_and_ask_for_nothing_yet(edita
     assert widened(em, spreader, before, asked.rows, ()).owners == ()
 
 
-def test_targets_go_on_to_the_end_of_the_answer(bundled: EditableModel, editable: Editable) -> None:
+def test_targets_go_on_to_the_end_of_the_answer(editable: Editable) -> None:
     _, _, asked = solved(editable("qwen2"))
     told = to_the_end(asked, {1: 7})
     bare, longer = bare_rows(asked.rows), bare_rows(told.rows)
@@ -91,10 +96,37 @@ def test_what_ends_an_answer_is_what_the_model_sets_there(bundled: EditableModel
     assert endings(em, facts, edit_rows(em, facts, ())) == {}, "it is sure of nothing"
 
 
+def test_a_worse_second_polish_is_not_taken(bundled: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def ruined(*given: Any) -> Solution:
+        *rest, count, progress = given
+        steps.append(count)
+        found = polish(rest[0], rest[1], rest[2], rest[3], min(count, 2), progress)
+        if len(steps) == 1:
+            return found
+        return Solution({s: f * 0.0 for s, f in found.factors.items()}, found.reports)
+
+    monkeypatch.setattr(stage, "polish", ruined)
+    edit = compute(bundled, NEW[:2], EditConfig(repair=0, polish=2), cache=Cache(None))
+    assert steps == [2, 4], "two steps do not bring a new name"
+    assert all(float(f.B.norm()) > 0 for f in edit.factors.values())
+
+
+def test_names_of_one_patch_that_were_new_only_go_together(tmp_path: Path, editable: Editable) -> None:
+    done = apply_facts(editable("qwen2"), FACTS, QUICK, out=tmp_path / "patch", cache=Cache(None))
+    rows = owners(done.patch)
+    assert rows is not None
+    wide = {n for own in rows.values() for n in own if own.count(n) > 1}
+    assert len(wide) > 1
+    first, *others = sorted(wide)
+    assert first in torn(done.patch, {first}) and not torn(done.patch, {first, *others})
+
+
 def test_names_that_the_model_has_never_written_are_edited_in(
     bundled: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EditConfig()
+    config = EditConfig(repair=0)
     done = apply_facts(bundled, NEW, config, out=tmp_path / "patch", cache=Cache(None))
     assert not done.report.failed
     owned = owners(done.patch)
@@ -106,7 +138,7 @@ def test_names_that_the_model_has_never_written_are_edited_in(
     assert all(gives(texts[f.prompt], [f.target]) for f in NEW)
     # and it is the rows that do it
     monkeypatch.setattr(module, "UNREACHED", float("inf"))
-    edit = compute(bundled, NEW, replace(config, repair=0), cache=Cache(None))
+    edit = compute(bundled, NEW, config, cache=Cache(None))
     with applied(bundled, dict(edit.factors)):
         texts = read(bundled, NEW).texts
     assert not any(gives(texts[f.prompt], [f.target]) for f in NEW[:2])
