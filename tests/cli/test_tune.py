@@ -31,7 +31,7 @@ def test_a_run_and_its_preset_in_apply(
     monkeypatch.setattr("hubedit.tune.tune", quick)
     out = tmp_path / "preset.toml"
     model = ["--device", "cpu", "--cache", str(tmp_path / "cache"), "--corpus", CORPUS, "--tokens", "2000"]
-    line = ["tune", str(model_path()), "--edits", "2", "--budget", "0s", "--out", str(out), *model]
+    line = ["tune", str(model_path()), "--edits", "2", "--budget", "1s", "--out", str(out), *model]
     assert run([*line, "--json"]) == 0, capsys.readouterr().err
     found = capsys.readouterr()
     value = json.loads(found.out)
