@@ -39,6 +39,9 @@ def show_plan(
     several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"
     chosen = ", ".join(map(str, made.layers)) or f"{several} of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
+    wider = (
+        " or more (names that are new to the model)" if config.polish and config.method == "intattn" else ""
+    )
     rows = [
         ("model", f"{made.model}: {made.family}, {made.parameters:,} parameters, {made.num_layers} layers"),
         ("runs on", f"{made.device}, {made.dtype}"),
@@ -51,7 +54,7 @@ def show_plan(
         ("statistics", f"{made.statistics_tokens:,} tokens of {config.stats.corpus}"),
         ("optimisation", f"about {made.target_tokens:,} tokens through the upper layers"),
         ("memory", f"about {size(made.memory)}, beside Python and its libraries"),
-        ("patch", f"{least}{size(made.patch_size)} at rank {made.rank}, in {target}"),
+        ("patch", f"{least}{size(made.patch_size)} at rank {made.rank}{wider}, in {target}"),
     ]
     value = {"dry_run": True, "out": target, "plan": made, "config": config}
     sink.data(value, human=lambda: table_of(rows), brief=str(target))
