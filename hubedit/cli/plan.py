@@ -39,9 +39,7 @@ def show_plan(
     several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"
     chosen = ", ".join(map(str, made.layers)) or f"{several} of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
-    wider = (
-        " or more (names that are new to the model)" if config.polish and config.method == "intattn" else ""
-    )
+    wider = " (more for new names)" if config.polish and config.method == "intattn" else ""
     rows = [
         ("model", f"{made.model}: {made.family}, {made.parameters:,} parameters, {made.num_layers} layers"),
         ("runs on", f"{made.device}, {made.dtype}"),
