@@ -22,6 +22,7 @@ from hubedit.edit.polish import LOGITS
 from hubedit.edit.rows import Row, Rows, bare_rows, by_length
 from hubedit.edit.spread import KEY_TOKENS, Solution, Spreader
 from hubedit.edit.targets import Targets
+from hubedit.errors import TokenError
 from hubedit.facts import Fact
 from hubedit.linalg import KeySpace, LowRank
 from hubedit.model.editable import EditableModel
@@ -31,6 +32,7 @@ from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, decode, pad
 
 UNREACHED = 0.5
+"""Nats a token; what the descent reaches ends near 0.1 (`TargetConfig.loss`)."""
 ENDS = 0.5
 """Least probability of what ends an answer now, so that it has to end the new one too."""
 
@@ -59,11 +61,12 @@ def endings(em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row]) -> di
     whole = []
     for n, fact in enumerate(facts):
         old = fact.ground_truth[0] if fact.ground_truth else said[n].answer
-        if old.strip():
-            prompt = bare[n].ids[: bare[n].first_scored + 1]
-            ids = (*prompt, *continuation(em.tokenizer, fact.prompt, old))
-            # what is scored is the prediction behind the last token
-            whole.append(Row(n, ids, bare[n].last, (0,)))
+        try:
+            answer = continuation(em.tokenizer, fact.prompt, old)
+        except TokenError:  # an old answer is only told, and nobody has checked it
+            continue
+        # what is scored is the prediction behind the last token
+        whole.append(Row(n, (*bare[n].ids[: bare[n].first_scored + 1], *answer), bare[n].last, (0,)))
     found: dict[int, int] = {}
 
     def work(part: list[Row]) -> None:
