@@ -9,6 +9,7 @@ over badly (docs/experiments.md).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from hubedit.config import PREFERENCES, EditConfig, TargetConfig
 from hubedit.errors import ConfigError
@@ -85,12 +86,12 @@ _LORA = TargetConfig(
 )
 
 
-def _plain(method: str, targets: TargetConfig, **more: object) -> EditConfig:
+def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
     """Settings of a published method; what it does not read is at its neutral value."""
     base = EditConfig(
         method=method, alpha="0", own=0.0, search=False, polish=0, repair=0, whiten=False, targets=targets
     )
-    return replace(base, **more)  # type: ignore[arg-type]
+    return replace(base, **more)
 
 
 _LAMBDA = 15000.0

@@ -109,7 +109,7 @@ class Record:
         answers = self._texts(item.get(name), f"{at}.{name}")
         own = item.get("type")
         if self.strict:
-            kind = (self._string(own, f"{at}.type") or "") if own is not None else clean(kind)
+            kind = (self._string(own, f"{at}.type") or "") if own is not None else kind
         elif not clean(kind) and isinstance(own, str) and is_text(own):
             kind = own  # hubedit's own facts; a benchmark names its groups
         kind = clean(kind)

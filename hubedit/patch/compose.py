@@ -128,7 +128,7 @@ def decide(
     if stuck := [c for c in same if _both_stay(c, gone)]:
         raise _refused(
             "a fact would have to give way and cannot: its patch is truncated or foreign, or changed another "
-            "fact about the same subject with it",
+            "fact about the same subject, or another name that was new to the model, with it",
             stuck,
             names,
             "edit the later facts on top of the earlier patch: hubedit apply --on PATCH",

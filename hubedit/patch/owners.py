@@ -43,7 +43,8 @@ def owners(patch: Patch) -> Owners | None:
 
 
 def torn(patch: Patch, gone: Collection[int]) -> set[int]:
-    """Those of the facts `gone` that cannot be taken out, since another fact about their subject stays."""
+    """Those of the facts `gone` that cannot be taken out, since one stays that shares what they ask for:
+    a fact about their subject, or where they were new names, another new name."""
     if not _joint(patch.record):
         return set()
     # new names are written at tokens that have much in common, and were polished together

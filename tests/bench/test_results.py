@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from hubedit.bench.results import FILE, Results
@@ -40,11 +41,11 @@ def _append(folder: Path, name: str) -> None:
         Results(folder).append(row(f"{name}{number}"))
 
 
-def _hold(folder: Path, started: object, stop: object) -> None:
+def _hold(folder: Path, started: Event, stop: Event) -> None:
     with Results(folder).claim("key") as mine:
         assert mine
-        started.set()  # type: ignore[attr-defined]
-        stop.wait()  # type: ignore[attr-defined]
+        started.set()
+        stop.wait()
 
 
 def test_processes_write_whole_lines(tmp_path: Path) -> None:

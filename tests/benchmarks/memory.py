@@ -34,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = parse_memory(args.limit)
     limit_gpus(limits)
     device = torch.device(args.device)
-    table: list[list[object]] = [["stage", "peak GiB"]]
+    peaks: dict[str, float] = {}
 
     def note(stage: str) -> float:
-        peak = peak_memory(device)
-        table.append([stage, peak.get("device", peak.get("process", 0)) / 2**30])
+        found = peak_memory(device)
+        peaks[stage] = found.get("device", found.get("process", 0)) / 2**30
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        return float(table[-1][1])  # type: ignore[arg-type]
+        return peaks[stage]
 
     em = model(args.shape, args.device, args.dtype)
     note("model")
@@ -58,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preserved = Preserved.of(matrix, device=device)
     KeySpace.of(torch.randn(args.facts, len(matrix), device=device, dtype=torch.float64), preserved)
     note("solve of one site")
-    peak = max(float(row[1]) for row in table[1:])  # type: ignore[arg-type]
-    tell(args, table, {"facts": args.facts, "peak_gib": {str(r[0]): r[1] for r in table[1:]}})
+    peak = max(peaks.values())
+    table: list[list[object]] = [["stage", "peak GiB"], *([stage, size] for stage, size in peaks.items())]
+    tell(args, table, {"facts": args.facts, "peak_gib": peaks})
     return int(bool(limits) and peak > max(limits.values()) / 2**30)
 
 

@@ -11,8 +11,8 @@ import torch
 from hubedit.checkpoint.merge import MergeOptions, merge, prepare
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, PatchError
-from hubedit.patch import tensor_sha256
-from hubedit.patch.compose import ConflictError
+from hubedit.patch import Patch, tensor_sha256
+from hubedit.patch.compose import ConflictError, OnConflict
 from tests.checkpoint.tiny import MODULES, content, local, patch, tiny
 
 DOWN = MODULES[1]
@@ -113,8 +113,9 @@ def test_contradictions_stop_or_one_of_them_counts(tmp_path: Path) -> None:
     lyon, nice = patch(base, 1, fact="Lyon"), patch(base, 2, fact="Nice")
     with pytest.raises(ConflictError, match="contradict each other"):
         merge([lyon, nice], local(base), tmp_path / "out")
-    for rule, wins in (("first", lyon), ("last", nice)):
-        done = merge([lyon, nice], local(base), tmp_path / rule, MergeOptions(on_conflict=rule))  # type: ignore[arg-type]
+    rules: dict[OnConflict, Patch] = {"first": lyon, "last": nice}
+    for rule, wins in rules.items():
+        done = merge([lyon, nice], local(base), tmp_path / rule, MergeOptions(on_conflict=rule))
         alone = merge([wins], local(base), tmp_path / f"alone-{rule}")
         assert content(done.path) == content(alone.path)
         assert any("left out" in line for line in done.warnings)

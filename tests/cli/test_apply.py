@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -224,7 +225,7 @@ def test_many_facts_are_folded() -> None:
         path=Path("patch"),
         told={"metrics": {"success": 0.9}, "counts": {"success": 100}},
     )
-    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=150, record=True, file=StringIO())
     console.print(Group(*shown._tables(made)))
     lines = console.export_text().splitlines()
     rows = [line for line in lines if line.startswith("Prompt ")]

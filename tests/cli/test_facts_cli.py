@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -31,7 +32,7 @@ def bad(tmp_path: Path) -> Path:
 
 def test_the_options_are_those_of_the_library() -> None:
     assert tuple(item.value for item in Format) == FORMATS
-    assert tuple(item.value for item in Conflict) == OnConflict.__args__  # type: ignore[attr-defined]
+    assert tuple(item.value for item in Conflict) == get_args(OnConflict)
 
 
 def test_check(good: Path, capsys: pytest.CaptureFixture[str]) -> None:

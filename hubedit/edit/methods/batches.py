@@ -103,12 +103,13 @@ def _digest(factors: Mapping[Site, LowRank]) -> str:
     return total.hexdigest()[:16]
 
 
-def _owners(done: Sequence[Edit], size: int) -> dict[Site, tuple[int, ...]]:
-    """The facts of all batches' rows, where one of them has more rows than facts or a site is not in all."""
+def _owners(done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> dict[Site, tuple[int, ...]]:
+    """The facts of all batches' rows, where one of them has more rows than facts or a site is not in all;
+    () for a site whose rows were mixed to keep its rank down."""
     sites = sorted({site for edit in done for site in edit.factors})
     if not any(edit.owners for edit in done) and all(site in edit.factors for edit in done for site in sites):
         return {}
-    return {
+    found = {
         site: tuple(
             number * size + fact
             for number, edit in enumerate(done)
@@ -117,6 +118,7 @@ def _owners(done: Sequence[Edit], size: int) -> dict[Site, tuple[int, ...]]:
         )
         for site in sites
     }
+    return {site: rows if len(rows) == live[site].rank else () for site, rows in found.items()}
 
 
 def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> Edit:
@@ -133,7 +135,7 @@ def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size
     trials = tuple(trial for f in found for trial in f.trials)
     return replace(
         whole,
-        owners=_owners(done, size),
+        owners=_owners(done, live, size),
         found=Found(found[-1].solution, found[-1].trial, trials) if found else None,
         repaired=sum(edit.repaired for edit in done),
     )
