@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from hubedit.config import EditConfig
+from hubedit.edit.ends import ends, to_its_end
 from hubedit.edit.essence import GENERIC, Belief, Survey, batch_templates, choose, survey
 from hubedit.edit.hops import Hops, second_hops
 from hubedit.edit.implied import implied
@@ -188,13 +189,16 @@ def _template(beliefs: Survey, fact: Fact) -> int:
 def kept_rows(
     em: EditableModel, kept: Sequence[Fact], at: Sequence[int], contexts: Sequence[str]
 ) -> tuple[Row, ...]:
-    """Rows of facts that were edited before: their new answers stay, alone and after a sentence. Where a fact
-    of the batch stands beside one, what is added to their subject must keep it."""
-    return tuple(
+    """Rows of facts that were edited before: their new answers stay, alone and after a sentence, and end
+    where they end now. Where a fact of the batch stands beside one, what is added to their subject must keep
+    it."""
+    rows = [
         row(em, n, context + f.prompt, f.subject, answer=f.target, preserve=True)
         for f, n in zip(kept, at, strict=True)
         for context in ("", *contexts[:1])
-    )
+    ]
+    found = zip(rows, ends(em, rows), strict=True)
+    return tuple(r if end is None else to_its_end(r, end) for r, end in found)
 
 
 def generic_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:

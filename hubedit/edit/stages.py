@@ -30,7 +30,7 @@ from hubedit.presets import METHODS
 from hubedit.progress import Progress
 
 TEXT_ROWS = 48
-_FORMAT = 3  # goes up when a change in the survey or in the trial of depth gives other results
+_FORMAT = 4  # goes up when a change in the survey or in the trial of depth gives other results
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ all that was to change there (docs/experiments.md).
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,24 +16,21 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.asked import Asked
+from hubedit.edit.ends import ends, to_its_end
 from hubedit.edit.essence import ask
-from hubedit.edit.polish import LOGITS
-from hubedit.edit.rows import Row, Rows, bare_rows, by_length
-from hubedit.edit.spread import KEY_TOKENS, Solution, Spreader
+from hubedit.edit.rows import Row, bare_rows
+from hubedit.edit.spread import Solution, Spreader
 from hubedit.edit.targets import Targets
 from hubedit.errors import TokenError
 from hubedit.facts import Fact
 from hubedit.linalg import KeySpace, LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
-from hubedit.model.memory import fitting, pass_size
 from hubedit.model.sites import Site
-from hubedit.model.tokens import continuation, decode, pad
+from hubedit.model.tokens import continuation, pad
 
 UNREACHED = 0.5
 """Nats a token; what the descent reaches ends near 0.1 (`TargetConfig.loss`)."""
-ENDS = 0.5
-"""Least probability of what ends an answer now, so that it has to end the new one too."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,9 @@ def unreached(targets: Targets, where: Sequence[int]) -> frozenset[int]:
     return frozenset(n for n, place in enumerate(where) if not nll[place] <= UNREACHED)
 
 
-@torch.no_grad()
 def endings(em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row]) -> dict[int, int]:
-    """The token that the model sets behind a fact's old answer (`ground_truth`, else what it says itself),
-    where it is sure of it and it begins no word: a new answer that is not told to end may run on."""
+    """The token that ends a fact's old answer (`ground_truth`, else what the model says itself), where one
+    does: a new answer that is not told to end may run on."""
     bare = bare_rows(rows)
     asked = [n for n, fact in enumerate(facts) if not fact.ground_truth]
     said = dict(zip(asked, ask(em, [(facts[n].prompt, facts[n].subject) for n in asked]), strict=True))
@@ -65,43 +60,20 @@ def endings(em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row]) -> di
             answer = continuation(em.tokenizer, fact.prompt, old)
         except TokenError:  # an old answer is only told, and nobody has checked it
             continue
-        # what is scored is the prediction behind the last token
-        whole.append(Row(n, (*bare[n].ids[: bare[n].first_scored + 1], *answer), bare[n].last, (0,)))
-    found: dict[int, int] = {}
-
-    def work(part: list[Row]) -> None:
-        rows = Rows.of(em, part)
-        hidden = run(em, rows.batch, hidden=[em.num_layers - 1]).hidden[em.num_layers - 1]
-        logits = em.head_logits(hidden[rows.scored_row, rows.scored_at]).float()
-        best, token = logits.max(-1)
-        sure = (best - logits.logsumexp(-1)).exp() >= ENDS
-        for r, t, enough in zip(part, token.tolist(), sure.tolist(), strict=True):
-            if enough and _ends(em, t):
-                found[r.fact] = t
-
-    vocabulary = em.model.config.get_text_config().vocab_size
-    most = max(1, LOGITS // vocabulary)
-    fitting(lambda budget: by_length(whole, budget, most), work, pass_size(em, KEY_TOKENS), em.device)
-    return found
+        prompt = bare[n].ids[: bare[n].first_scored + 1]
+        whole.append(Row(n, (*prompt, *answer[:-1]), bare[n].last, answer))
+    found = zip(whole, ends(em, whole), strict=True)
+    return {r.fact: end for r, end in found if end is not None}
 
 
-def _ends(em: EditableModel, token: int) -> bool:
-    """Whether a token begins no word and no part of one: punctuation, a new line, the end of the text."""
-    if token in em.eos_ids:
-        return True
-    text = decode(em.tokenizer, [token])
-    first = text.strip(" ")[:1]
-    # letters, marks that join them, numbers, halves of a character; a hyphen and an apostrophe go on
-    return bool(first) and first not in "-'’_\ufffd" and unicodedata.category(first)[0] not in "LMN"
-
-
-def to_the_end(asked: Asked, ends: Mapping[int, int]) -> Asked:
-    """The same prompts, where targets, in the facts' own words and in others, go on to their ends."""
-    target = {n: r.labels for n, r in bare_rows(asked.rows).items() if n in ends}
+def to_the_end(asked: Asked, found: Mapping[int, int]) -> Asked:
+    """The same prompts, where targets, in the facts' own words and in others, go on to their ends, which
+    `endings` found."""
+    target = {n: r.labels for n, r in bare_rows(asked.rows).items() if n in found}
 
     def longer(rows: Sequence[Row]) -> tuple[Row, ...]:
         return tuple(
-            replace(r, ids=(*r.ids, r.labels[-1]), labels=(*r.labels, ends[r.fact]))
+            to_its_end(r, found[r.fact])
             if r.fact in target and r.labels == target[r.fact] and not r.preserve
             else r
             for r in rows

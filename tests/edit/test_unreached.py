@@ -15,9 +15,10 @@ from hubedit.config import EditConfig
 from hubedit.demo import model_path
 from hubedit.edit import compute as stage
 from hubedit.edit import unreached as module
+from hubedit.edit.asked import kept_rows
 from hubedit.edit.compute import compute
 from hubedit.edit.polish import polish
-from hubedit.edit.rows import bare_rows, edit_rows
+from hubedit.edit.rows import OTHER, bare_rows, edit_rows
 from hubedit.edit.spread import Solution
 from hubedit.edit.unreached import endings, to_the_end, widened
 from hubedit.evaluate import read
@@ -142,3 +143,15 @@ def test_names_that_the_model_has_never_written_are_edited_in(
     with applied(bundled, dict(edit.factors)):
         texts = read(bundled, NEW).texts
     assert not any(gives(texts[f.prompt], [f.target]) for f in NEW[:2])
+
+
+def test_what_was_edited_before_is_held_to_its_end(bundled: EditableModel) -> None:
+    old = [Fact("Franz Kafka was born in the city of", "Franz Kafka", "Prague")]
+    bare, after = kept_rows(bundled, old, (OTHER,), ["It rained. "])
+    words = bundled.tokenizer
+    assert words.decode(bare.ids) == old[0].prompt + " Prague"
+    assert words.decode(bare.labels) == " Prague."
+    assert words.decode(after.ids) == "It rained. " + old[0].prompt + " Prague"
+    # nothing ends a part of a word
+    (part,) = kept_rows(bundled, [replace(old[0], target="Prag")], (OTHER,), [])
+    assert words.decode(part.labels).strip() == "Prag"
