@@ -63,10 +63,16 @@ def write_folder(
             shutil.rmtree(part, ignore_errors=True)
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        hint = "make room, or choose another place"
+        hint = next_step(problem)
         if what == "patch":
-            hint = "make room or choose another place with --out; finished stages are kept"
+            hint += " with --out; finished stages are kept"
         raise error(f"the {what} cannot be written to {folder}: {reason}", hint) from problem
+
+
+def next_step(problem: OSError) -> str:
+    """What to do where something could not be written: only a full disk is mended by making room."""
+    full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "make room, or choose another place" if full else "choose another place"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from hubedit.bench.plan import BALANCED, Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
+from hubedit.edit.balance import check_values
 from hubedit.errors import ConfigError
 from hubedit.presets import check_settings, method_defaults, preset
 
@@ -68,6 +69,7 @@ def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: in
         own = override(base_config(run, model), run.settings)
         check_settings(own)
         base = override(own, {k: v for k, v in bench.settings.items() if k not in run.settings})
+        check_values(base)
         base = replace(
             base,
             seed=seed,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hubedit.edit.balance import alphas as alphas_of
+from hubedit.edit.balance import check_alpha
 from hubedit.errors import ConfigError
 
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
@@ -182,7 +182,7 @@ def _run(at: _Reader, alphas: Sequence[str], batch_sizes: Sequence[int]) -> Run:
     shares = (own or tuple(alphas)) if method in BALANCED else ()
     for share in shares:
         try:
-            alphas_of([0.0], [0.0], [0], share)
+            check_alpha(share)
         except ConfigError as error:
             raise ConfigError(f"{at.source}: {error.message}", error.hint) from error
     run = Run(

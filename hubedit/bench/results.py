@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.errors import HubEditError
+from hubedit.folder import next_step
 
 if sys.platform != "win32":
     import fcntl
@@ -87,7 +88,8 @@ class Results:
                 os.fsync(stream.fileno())
         except OSError as error:
             raise HubEditError(
-                f"cannot write {self.file}: {error.strerror or error}", "finished cells are kept; make room"
+                f"cannot write {self.file}: {error.strerror or error}",
+                f"{next_step(error)}; finished cells are kept",
             ) from error
 
     @contextmanager

@@ -16,7 +16,7 @@ def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditC
 
     Raises ConfigError for options that are wrong on any model.
     """
-    from hubedit.edit.balance import alphas, parse_layers, parse_null_space
+    from hubedit.edit.balance import check_values
     from hubedit.presets import METHODS, check_settings, method_defaults
     from hubedit.presets import preset as preset_of
 
@@ -45,8 +45,5 @@ def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditC
     config = replace(config, stats=replace(config.stats, **stats), **chosen)
     # told before a model is downloaded and loaded
     check_settings(config)
-    parse_null_space(config.null_space)
-    alphas([0.0], [0.0], [0], config.alpha)
-    if config.layers != "auto":
-        parse_layers(config.layers, num_layers=10**9)
+    check_values(config)
     return config

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
 
 MOST_LAYERS = 5
@@ -72,6 +73,20 @@ def alphas(
             f"alpha {setting!r} is not a share", "write auto, per-layer or a number from 0 to 1"
         )
     return dict.fromkeys(layers, value)
+
+
+def check_values(config: EditConfig) -> None:
+    """Raises ConfigError for alpha, null space or layers that cannot be read. Whether a model has such layers
+    is not known here."""
+    check_alpha(config.alpha)
+    parse_null_space(config.null_space)
+    if config.layers != "auto":
+        parse_layers(config.layers, num_layers=10**9)
+
+
+def check_alpha(setting: str) -> None:
+    """Raises ConfigError for a setting that `alphas` does not take."""
+    alphas([0.0], [0.0], [0], setting)
 
 
 def _share(attention: Sequence[float], mlp: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.errors import HubEditError
-from hubedit.folder import write_file
+from hubedit.folder import next_step, write_file
 from hubedit.report.card import merged_card, patch_card
 from hubedit.report.contents import patches_of
 from hubedit.report.draw import png
@@ -141,7 +141,7 @@ def rebuild(folder: str | Path) -> list[str]:
                 (place / name).unlink(missing_ok=True)
     except OSError as error:
         raise HubEditError(
-            f"cannot write in {place}: {error.strerror or error}", "make room, or add --html FILE"
+            f"cannot write in {place}: {error.strerror or error}", f"{next_step(error)} with --html FILE"
         ) from error
     return list(files)
 

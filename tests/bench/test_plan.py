@@ -117,11 +117,16 @@ def test_refused(more: dict[str, Any], message: str) -> None:
         ({"rank": 0.5}, "rank must be int"),
         ({"rank": True}, "rank must be int"),
         ({"targets": 3}, "targets must be dict"),
+        ({"alpha": "half"}, "alpha 'half' is not a share"),
+        ({"layers": "4 to 8"}, "cannot read layers"),
+        ({"null_space": "much"}, "cannot read null space"),
     ],
 )
 def test_unknown_settings_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        cells(parse(plan(set=settings)))
+    run = {"method": "intattn", "set": settings}
+    for more in ({"set": settings}, {"runs": [run]}):
+        with pytest.raises(ConfigError, match=message):
+            cells(parse(plan(**more)))
 
 
 def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
