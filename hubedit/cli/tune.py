@@ -122,7 +122,9 @@ def tune(
     sink.show(_front(tuned))
     value = {"preset": preset, "picture": picture, "better": tuned.better, **_json(tuned)}
     sink.data(value, human=lambda: _check(tuned), brief=str(preset))
-    if not tuned.better:
+    if tuned.chosen["balanced"].point is None:
+        sink.warn("no trial did better than the default, so the preset holds the default: give more --budget")
+    elif not tuned.better:
         sink.warn(
             "on facts that no trial saw, the default did better than the preset: give more --budget, "
             "or edit without it"
@@ -133,11 +135,16 @@ def tune(
 
 def _front(tuned: Tuned) -> Table:
     """The front, and where the preferences and the default lie."""
-    columns = ("success", "locality", "layers", "alpha", "drift mlp", "drift attention", "kl", "essence", "")
+    settings = ("layers", "alpha", "drift mlp", "drift attention", "kl", "essence", "polish")
+    columns = ("success", "locality", *settings, "")
     rows: list[tuple[object, ...]] = []
+    usual = ["the default"]
     for tried in tuned.front:
-        own = tried.point.settings()
-        names = ", ".join(name for name, best in tuned.chosen.items() if best == tried)
+        names = [name for name, best in tuned.chosen.items() if best == tried]
+        if tried.point is None:
+            usual += names
+            continue
+        own = tried.settings(tuned.base)
         targets = own["targets"]
         rows.append(
             (
@@ -145,16 +152,18 @@ def _front(tuned: Tuned) -> Table:
                 _percent(tried.score.locality),
                 own["layers"],
                 own["alpha"],
-                f"{own['drift_mlp']:g}",
+                "search" if own["search"] else f"{own['drift_mlp']:g}",
                 f"{own['drift_attention']:g}" if "drift_attention" in own else "-",
                 f"{targets['kl']:g}",
                 targets["essence"],
-                names,
+                own["polish"],
+                ", ".join(names),
             )
         )
     score = tuned.default
-    rows.append((_percent(score.success), _percent(score.locality), *[""] * 6, "the default"))
-    title = f"\nThe front of {len(tuned.trials)} trials of {len(tuned.cases.trial)} edits, %"
+    rows.append((_percent(score.success), _percent(score.locality), *[""] * 7, ", ".join(usual)))
+    trials = f"{len(tuned.trials)} trial" + "s" * (len(tuned.trials) != 1)
+    title = f"\nThe front of {trials} of {len(tuned.cases.trial)} edits, % (locality times what text kept)"
     return table(columns, rows, title=title, right=columns[:-1])
 
 
@@ -174,14 +183,17 @@ def _check(tuned: Tuned) -> Table:
 
 
 def _json(tuned: Tuned) -> dict[str, Any]:
-    front = [{**t.point.settings(), "trial": t.number, "score": t.score} for t in tuned.front]
+    front = [
+        {**t.settings(tuned.base), "trial": t.number if t.point else "default", "score": t.score}
+        for t in tuned.front
+    ]
     return {
         "known": tuned.cases.known,
         "asked": tuned.cases.asked,
         "trials": len(tuned.trials),
         "default": tuned.default,
         "front": front,
-        "chosen": {name: t.number for name, t in tuned.chosen.items()},
+        "chosen": {name: t.number if t.point else "default" for name, t in tuned.chosen.items()},
         "check": tuned.check,
     }
 

@@ -1,14 +1,17 @@
-"""What is tuned: where is edited, how much each site may change, and how firmly other beliefs are held."""
+"""What is tuned: where is edited, how much each site may change, how firmly other beliefs are held, and for
+how long the result is polished."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubedit.config import EditConfig
 from hubedit.edit.balance import MOST_LAYERS, parse_layers
 from hubedit.edit.result import Edit
+
+Number = TypeVar("Number", int, float)
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -19,19 +22,24 @@ DRIFT_MLP, DRIFT_ATTENTION = (0.01, 0.8), (0.001, 0.05)
 KL = (-4, 2)
 """Powers of two: a few values, so that targets are found in the cache."""
 ESSENCE = (4, 16, 4)
+POLISH = (-1, 1)
+"""Powers of two, by which the usual number of steps is multiplied."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """`last`, `width`: the edited layers end at `last`, and are `width`; `kl`: the exponent of two."""
+    """`last`, `width`: the edited layers end at `last`, and are `width`; `search`: every edit looks for its
+    drift budgets, and those here count for nothing; `kl`, `polish`: exponents of two."""
 
     last: int
     width: int
     alpha: float
+    search: bool
     drift_mlp: float
     drift_attention: float
     kl: int
     essence: int
+    polish: int
 
     @property
     def layers(self) -> str:
@@ -39,17 +47,19 @@ class Point:
         first = max(0, self.last - self.width + 1)
         return str(self.last) if first == self.last else f"{first}-{self.last}"
 
-    def settings(self) -> dict[str, Any]:
-        """The fields of EditConfig that it fixes, as JSON data."""
-        own: dict[str, Any] = {"layers": self.layers, "alpha": f"{self.alpha:g}", "search": False}
-        own["drift_mlp"] = float(f"{self.drift_mlp:.3g}")
-        if self.alpha > 0:
-            own["drift_attention"] = float(f"{self.drift_attention:.3g}")
+    def settings(self, base: EditConfig) -> dict[str, Any]:
+        """The fields of EditConfig that it fixes, as JSON data; `polish` multiplies the steps of `base`."""
+        own: dict[str, Any] = {"layers": self.layers, "alpha": f"{self.alpha:g}", "search": self.search}
+        if not self.search:
+            own["drift_mlp"] = float(f"{self.drift_mlp:.3g}")
+            if self.alpha > 0:
+                own["drift_attention"] = float(f"{self.drift_attention:.3g}")
+        own["polish"] = round(base.polish * 2.0**self.polish)
         return {**own, "targets": {"kl": 2.0**self.kl, "essence": self.essence}}
 
     def config(self, base: EditConfig) -> EditConfig:
         """`base` with these settings."""
-        own = self.settings()
+        own = self.settings(base)
         return replace(base, **{**own, "targets": replace(base.targets, **own["targets"])})
 
 
@@ -62,41 +72,58 @@ class Space:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """By field of Point, for Optuna."""
-        from optuna.distributions import FloatDistribution, IntDistribution
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         return {
             "last": IntDistribution(self.first, self.final),
             "width": IntDistribution(1, min(MOST_LAYERS, self.final + 1)),
             "alpha": FloatDistribution(0.0, ALPHA, step=ALPHA_STEP),
+            "search": CategoricalDistribution((True, False)),
             "drift_mlp": FloatDistribution(*DRIFT_MLP, log=True),
             "drift_attention": FloatDistribution(*DRIFT_ATTENTION, log=True),
             "kl": IntDistribution(*KL),
             "essence": IntDistribution(ESSENCE[0], ESSENCE[1], step=ESSENCE[2]),
+            "polish": IntDistribution(*POLISH),
         }
 
     def point(self, parameters: Mapping[str, Any]) -> Point:
         """A trial's parameters as a point."""
         return Point(**{name: parameters[name] for name in self.distributions()})
 
-    def of_edit(self, edit: Edit, config: EditConfig) -> dict[str, Any]:
-        """The nearest parameters to what an edit with `search` came to: where the trials begin."""
+    def starts(self, edit: Edit, config: EditConfig) -> list[dict[str, Any]]:
+        """Parameters that the trials begin with: those nearest to what an edit with `search` came to, each
+        with one thing changed. A few trials find more there than anywhere at random."""
         from math import log2
 
         budget = edit.found.trial.budget if edit.found is not None else None
         mlp = budget.mlp if budget is not None else config.drift_mlp
         attention = budget.attention if budget is not None and budget.attention else config.drift_attention
         alpha = max(edit.alpha.values(), default=0.0)
-        return asdict(
-            Point(
-                min(max(edit.layers[-1], self.first), self.final),
-                min(len(edit.layers), MOST_LAYERS, self.final + 1),
-                min(round(round(alpha / ALPHA_STEP) * ALPHA_STEP, 10), ALPHA),
-                min(max(mlp, DRIFT_MLP[0]), DRIFT_MLP[1]),
-                min(max(attention, DRIFT_ATTENTION[0]), DRIFT_ATTENTION[1]),
-                min(max(round(log2(config.targets.kl)) if config.targets.kl > 0 else KL[0], KL[0]), KL[1]),
-                min(max(config.targets.essence // ESSENCE[2] * ESSENCE[2], ESSENCE[0]), ESSENCE[1]),
-            )
+        near = Point(
+            last=_within(edit.layers[-1], self.first, self.final),
+            width=min(len(edit.layers), MOST_LAYERS, self.final + 1),
+            alpha=min(round(round(alpha / ALPHA_STEP) * ALPHA_STEP, 10), ALPHA),
+            search=True,
+            drift_mlp=_within(mlp, *DRIFT_MLP),
+            drift_attention=_within(attention, *DRIFT_ATTENTION),
+            kl=_within(round(log2(config.targets.kl)) if config.targets.kl > 0 else KL[0], *KL),
+            essence=_within(config.targets.essence // ESSENCE[2] * ESSENCE[2], *ESSENCE[:2]),
+            polish=0,
         )
+        changed = [
+            replace(near, polish=POLISH[1]),
+            replace(near, essence=ESSENCE[1]),
+            replace(near, kl=_within(near.kl + 2, *KL)),
+            replace(near, search=False),
+            replace(near, last=_within(near.last + 1, self.first, self.final)),
+            replace(near, width=_within(near.width + 1, 1, min(MOST_LAYERS, self.final + 1))),
+        ]
+        usual = near.config(config)
+        return [asdict(point) for point in dict.fromkeys(changed) if point.config(config) != usual]
+
+
+def _within(value: Number, least: Number, most: Number) -> Number:
+    return min(max(value, least), most)
 
 
 def all_layers(points: Space) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubedit.cache import Cache, digest
 from hubedit.config import EditConfig, to_dict
@@ -36,23 +36,31 @@ if TYPE_CHECKING:
 
 STARTUP = 8
 """Trials at random before the sampler learns from those that are there."""
-_FORMAT = 1  # goes up when a change here makes old trials another thing than new ones
+_FORMAT = 2  # goes up when a change here makes old trials another thing than new ones
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One finished trial."""
+    """One finished trial; with `point` None the default, number -1."""
 
     number: int
-    point: Point
+    point: Point | None
     score: Score
+
+    def settings(self, base: EditConfig) -> dict[str, Any]:
+        """The fields of EditConfig that it fixes, as JSON data; none of the default's."""
+        return self.point.settings(base) if self.point is not None else {}
+
+    def config(self, base: EditConfig) -> EditConfig:
+        """`base` with these settings."""
+        return self.point.config(base) if self.point is not None else base
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """`trials`: all that are in the journal; `front`: those no other trial beats in both objectives, the
-    most successful first; `chosen`: one of them for each preference; `default`: what hubedit does by itself
-    on the same facts; `check`: on facts that no trial saw, by preference and as "default"."""
+    """`trials`: all that are in the journal; `default`: what hubedit does by itself on the same facts;
+    `front`: those of both that no other beats in both objectives, the most successful first; `chosen`: one of
+    them for each preference; `check`: on facts that no trial saw, by preference and as "default"."""
 
     cases: Cases
     base: EditConfig
@@ -108,7 +116,7 @@ def tune(
         _trial(em, study, cases.trial, before, space, base, cache, progress)
 
     trials = tuple(Tried(t.number, space.point(t.params), _score(t)) for t in finished(study))
-    front = pareto(trials)
+    front = pareto((Tried(-1, None, default), *trials))
     if not front or max(t.score.mean() for t in front) <= 0:
         why = next((t.score.collapsed for t in trials if t.score.collapsed), "no fact could be edited")
         raise HubEditError(f"none of {len(trials)} trials came to anything: {why}", "run it again for more")
@@ -212,14 +220,15 @@ def _default(
     cache: Cache,
     progress: Progress,
 ) -> Score:
-    """What hubedit does by itself on the trials' facts; the first trial begins near it."""
+    """What hubedit does by itself on the trials' facts; the first trials begin near it."""
     stored = study.user_attrs.get("default")
     if stored is not None:
         return Score(**stored)
     progress.start("the default")
     score, edit = attempt(em, facts, read(em, facts), base, cache)
     if edit is not None and not study.get_trials(deepcopy=False):
-        study.enqueue_trial(space.of_edit(edit, base))
+        for parameters in space.starts(edit, base):
+            study.enqueue_trial(parameters)
     study.set_user_attr("default", score.to_json())
     progress.finish(_said(score))
     return score
@@ -262,7 +271,7 @@ def _check(
     progress: Progress,
 ) -> dict[str, Score]:
     """The default and the chosen points on facts that no trial saw; one point is measured once."""
-    configs = {"default": base, **{name: tried.point.config(base) for name, tried in chosen.items()}}
+    configs = {"default": base, **{name: tried.config(base) for name, tried in chosen.items()}}
     before = read(em, facts)
     made: dict[EditConfig, Score] = {}
     progress.start("checking", len(set(configs.values())), "edits")

@@ -50,17 +50,15 @@ def content(em: EditableModel, tuned: Tuned) -> dict[str, Any]:
     """What the file says. No path of this machine gets into it."""
     plain = to_dict(EditConfig())
     fixed = {k: v for k, v in _differs(to_dict(tuned.base), plain).items() if k not in NOT_SHARED}
-    balanced = _joined(fixed, tuned.chosen["balanced"].point.settings())
-    prefer = {
-        name: other
-        for name, tried in tuned.chosen.items()
-        if (other := _differs(_joined(fixed, tried.point.settings()), balanced))
-    }
+    balanced = tuned.chosen["balanced"]
+    # what one preference takes from the default must be said beside another's settings
+    whole = {name: to_dict(tried.config(tuned.base)) for name, tried in tuned.chosen.items()}
+    prefer = {name: other for name in whole if (other := _differs(whole[name], whole["balanced"]))}
     return {
         "format": FORMAT,
         "method": "intattn",
         "model": {"ref": base_name(em), "commit": em.commit, "num_layers": em.num_layers},
-        "settings": balanced,
+        "settings": _joined(fixed, balanced.settings(tuned.base)),
         **({"prefer": prefer} if prefer else {}),
         "measured": {
             "facts": len(tuned.cases.check),
@@ -73,7 +71,7 @@ def content(em: EditableModel, tuned: Tuned) -> dict[str, Any]:
             "hubedit": hubedit.__version__,
             "default": _numbers(tuned.default),
         },
-        "front": [_row(tried) for tried in tuned.front],
+        "front": [_row(tried, tuned.base) for tried in tuned.front],
     }
 
 
@@ -140,11 +138,10 @@ def _numbers(score: Score) -> dict[str, float]:
     return {name: round(value, 4) for name, value in own.items()}
 
 
-def _row(tried: Tried) -> dict[str, Any]:
+def _row(tried: Tried, base: EditConfig) -> dict[str, Any]:
     score = {"success": round(tried.score.success, 4), "locality": round(tried.score.locality, 4)}
-    own = tried.point.settings()
-    targets = own.pop("targets")
-    return {**score, **{k: v for k, v in own.items() if k != "search"}, **targets}
+    own = tried.settings(base)
+    return {**score, **own.pop("targets", {}), **own}
 
 
 def _joined(own: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

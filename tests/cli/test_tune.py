@@ -13,8 +13,9 @@ import pytest
 from hubedit.cli.app import run
 from hubedit.config import EditConfig, TargetConfig
 from hubedit.demo import facts_path, model_path
-from hubedit.tune import tune
+from hubedit.tune import study, tune
 from hubedit.tune.study import Tuned
+from hubedit.tune.trial import Score
 from tests.cli.test_apply import CORPUS
 
 pytest.importorskip("optuna")
@@ -40,12 +41,24 @@ def test_a_run_and_its_preset_in_apply(
     assert "written to" in found.err and "--preset" in found.err
     assert (tmp_path / "preset.svg").is_file() and (tmp_path / "preset.journal").is_file()
     data = tomllib.loads(out.read_text(encoding="utf-8"))
-    assert data["settings"]["layers"] == value["front"][0]["layers"]
+    # one trial of two edits hardly beats the default, and no preset is worse than that where it was tried
+    assert value["default"]["success"] >= value["front"][0]["score"]["success"]
+    assert value["chosen"]["balanced"] == "default" and "layers" not in data["settings"]
+    assert "the preset holds the default" in found.err
 
-    # the same command shows the same trial again, as tables
+    # the same command shows the same trial again, as tables; had the default done worse, it is the preset
+    default = study._default
+
+    def worse(*given: Any) -> Score:
+        return replace(default(*given), success=0.01, locality=0.01)
+
+    monkeypatch.setattr(study, "_default", worse)
     assert run(line) == 0
     shown = capsys.readouterr().out
-    assert "The front of 1 trials of 2 edits" in shown and "that no trial saw" in shown
+    assert "The front of 1 trial of 2 edits" in shown and "that no trial saw" in shown
+    data = tomllib.loads(out.read_text(encoding="utf-8"))
+    assert run([*line, "--json"]) == 0
+    assert data["settings"]["layers"] == json.loads(capsys.readouterr().out)["front"][0]["layers"]
 
     facts = tmp_path / "two.jsonl"
     facts.write_text("".join(facts_path().read_text(encoding="utf-8").splitlines(True)[:2]), encoding="utf-8")
@@ -55,7 +68,7 @@ def test_a_run_and_its_preset_in_apply(
     config = json.loads(capsys.readouterr().out)["config"]
     assert (config["layers"], config["search"], config["prefer"]) == (
         data["settings"]["layers"],
-        False,
+        data["settings"]["search"],
         "balanced",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,27 +30,32 @@ def test_every_point_is_a_setting_that_fits(first: int, more: int, seed: int) ->
     layers = parse_layers(config.layers, space.final + 1)
     assert layers[-1] == point.last and len(layers) == min(point.width, point.last + 1)
     assert set(layers) <= set(all_layers(space))
-    assert not config.search and config.seed == 3
+    assert config.search == point.search and config.seed == 3
     assert 0 <= float(config.alpha) <= 0.6
-    assert config.drift_mlp == pytest.approx(point.drift_mlp, rel=0.01)
+    mlp = EditConfig().drift_mlp if point.search else point.drift_mlp
+    assert config.drift_mlp == pytest.approx(mlp, rel=0.01)
+    assert config.polish == round(EditConfig().polish * 2.0**point.polish) > 0
     assert config.targets.kl == 2.0**point.kl and config.targets.essence == point.essence
 
 
 def test_what_alpha_leaves_out_is_not_set() -> None:
-    point = Point(3, 2, 0.0, 0.1, 0.01, 0, 8)
-    assert "drift_attention" not in point.settings()
-    assert point.settings() == {
+    base = EditConfig(polish=20)
+    point = Point(3, 2, 0.0, False, 0.1, 0.01, 0, 8, 1)
+    more = {"polish": 40, "targets": {"kl": 1.0, "essence": 8}}
+    assert point.settings(base) == {
         "layers": "2-3",
         "alpha": "0",
         "search": False,
         "drift_mlp": 0.1,
-        "targets": {"kl": 1.0, "essence": 8},
+        **more,
     }
-    assert Point(0, 4, 0.1, 0.1, 0.01, 0, 8).layers == "0"
+    searched = {"layers": "2-3", "alpha": "0.1", "search": True, **more}
+    assert replace(point, search=True, alpha=0.1).settings(base) == searched
+    assert Point(0, 4, 0.1, False, 0.1, 0.01, 0, 8, 0).layers == "0"
 
 
 @pytest.mark.parametrize(("layers", "alpha", "mlp"), [((1,), 0.33, 0.2), ((0, 1, 2), 1.0, 3.0), ((9,), 0, 0)])
-def test_the_first_trial_is_inside_the_space(layers: tuple[int, ...], alpha: float, mlp: float) -> None:
+def test_the_first_trials_are_inside_the_space(layers: tuple[int, ...], alpha: float, mlp: float) -> None:
     class Made:
         """As much of an Edit as is looked at."""
 
@@ -58,11 +64,16 @@ def test_the_first_trial_is_inside_the_space(layers: tuple[int, ...], alpha: flo
 
     space = Space(1, 4)
     made: Any = Made()
-    parameters = space.of_edit(made, EditConfig(drift_mlp=mlp))
-    for name, allowed in space.distributions().items():
-        assert allowed._contains(allowed.to_internal_repr(parameters[name])), name
-    assert parameters["drift_mlp"] == min(max(mlp, DRIFT_MLP[0]), DRIFT_MLP[1])
-    assert parameters["width"] == min(len(layers), MOST_LAYERS)
+    starts = space.starts(made, EditConfig(drift_mlp=mlp))
+    for parameters in starts:
+        for name, allowed in space.distributions().items():
+            assert allowed._contains(allowed.to_internal_repr(parameters[name])), name
+    assert starts[0]["drift_mlp"] == min(max(mlp, DRIFT_MLP[0]), DRIFT_MLP[1])
+    assert starts[0]["width"] == min(len(layers), MOST_LAYERS)
+    # the default itself, which has been measured, is none of them
+    assert len(starts) == len({str(p) for p in starts}) >= 5
+    assert {**starts[0], "polish": 0} not in starts
+    assert len(space.starts(made, EditConfig(polish=0, drift_mlp=mlp))) == len(starts) - 1
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_a_run_its_preset_and_going_on(
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
     assert len(calls) == 1, "the default is not measured again"
-    assert not calls[0].search and calls[0].layers != "auto"
+    assert calls[0].search and calls[0].layers != "auto" and calls[0].targets.kl == 1.0
 
     def two(em: EditableModel, facts: Any, before: Any, config: EditConfig, cache: Cache) -> Any:
         calls.append(config)
@@ -107,13 +107,19 @@ def test_a_run_its_preset_and_going_on(
     assert str(tmp_path) not in out.read_text(encoding="utf-8")
     assert picture.read_text(encoding="utf-8").startswith("<svg")
     check_out(out)
-    for name, tried in tuned.chosen.items():
-        wanted = tried.point.config(BASE)
-        found = preset(str(out), "intattn", name)
-        shared = replace(found, stats=wanted.stats, trace=wanted.trace, collapse=wanted.collapse)
-        if tried.point.alpha == 0:
-            shared = replace(shared, drift_attention=wanted.drift_attention)
-        assert shared == wanted
+    # the first trials are near the default; whatever was chosen, the file says it whole
+    points = tuned.trials
+    for chosen in (
+        tuned.chosen,
+        {"balanced": points[0], "success": points[1], "locality": module.Tried(-1, None, tuned.default)},
+        {"balanced": module.Tried(-1, None, tuned.default), "success": points[2], "locality": points[0]},
+    ):
+        write(em, replace(tuned, chosen=chosen), out)
+        for name, tried in chosen.items():
+            wanted = tried.config(BASE)
+            found = preset(str(out), "intattn", name)
+            shared = replace(found, stats=wanted.stats, trace=wanted.trace, collapse=wanted.collapse)
+            assert shared == wanted
 
 
 def test_a_run_that_goes_on_proposes_what_it_would_have(tmp_path: Path) -> None:
@@ -166,7 +172,7 @@ def test_a_collapse_is_the_worst_score(small: tuple[EditableModel, Cases], tmp_p
 
 
 def tried(number: int, success: float, locality: float) -> Tried:
-    return Tried(number, Point(1, 1, 0.0, 0.1, 0.01, 0, 8), Score(success, locality))
+    return Tried(number, Point(1, 1, 0.0, False, 0.1, 0.01, 0, 8, 0), Score(success, locality))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
