@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-TUNING_SEEDS = (1, 2, 3, 4, 11, 12, 13, 14, 21)
-REPORTING_SEEDS = (22, 23, 24, 25, 26)
+TUNING_SEEDS = (1, 2, 3, 4, 11, 12, 13, 14, 21, 26)
+REPORTING_SEEDS = (22, 23, 24, 25, 27)
 
 
 def purpose(seed: int) -> Literal["tuning", "reporting"]:
