@@ -54,8 +54,8 @@ def second_moments(
     """E[k k^T] of every site's input over the corpus, from the cache where it is there.
 
     What is missing is computed in one pass that stops after the last layer needed (in several where the
-    GPU is short of memory); its state is saved
-    about once a minute and continued by the next call. Padding is left out; sums are in float64.
+    GPU is short of memory); its state is saved about once a minute and continued by the next call. Padding
+    is left out; sums are in float64. Fewer tokens than a site has inputs are told.
     Raises ConfigError for a corpus that cannot be used.
     """
     wanted = sorted(set(sites))
@@ -82,6 +82,13 @@ def second_moments(
                 cache.save("stats", keys[site], tensors, record)
             gathered(_forget, em, cache.root, partial)
         progress.finish(f"{len(missing)} sites, {total} tokens")
+    few = [site for site in wanted if found[site].count < em.d_in(site)]
+    if few:
+        tokens, inputs = min(found[s].count for s in few), max(map(em.d_in, few))
+        progress.message(
+            f"{tokens} tokens say little about what the {inputs} inputs of a site carry: other answers may "
+            "change more; --tokens 0 reads enough"
+        )
     return {site: found[site] for site in wanted}
 
 

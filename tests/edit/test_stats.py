@@ -183,6 +183,20 @@ def test_generated_text_is_the_default(em: EditableModel, cache: Cache) -> None:
     assert values.min() > -1e-6 * values.max()
 
 
+def test_fewer_tokens_than_inputs_are_told(em: EditableModel, config: StatsConfig, cache: Cache) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    second_moments(em, SITES, config, cache, Heard())
+    assert not any("say little" in text for text in said)
+    for _ in range(2):  # the second time from the cache
+        second_moments(em, SITES, replace(config, tokens=5), cache, Heard())
+    assert [text for text in said if text.startswith("5 tokens say little")] == said[-2:]
+
+
 def test_list_and_clear(em: EditableModel, config: StatsConfig, cache: Cache) -> None:
     second_moments(em, SITES, config, cache, Silent())
     entries = cached_entries(cache)
