@@ -17,7 +17,7 @@ from hubedit.edit.ends import ends, to_its_end
 from hubedit.edit.essence import GENERIC, Belief, Survey, batch_templates, choose, survey
 from hubedit.edit.hops import Hops, second_hops
 from hubedit.edit.implied import implied
-from hubedit.edit.others import companions, named, others
+from hubedit.edit.others import companions, enough, named, others
 from hubedit.edit.places import beside
 from hubedit.edit.probes import Probes, preferring
 from hubedit.edit.rows import OTHER, Row, edit_rows, row
@@ -106,7 +106,7 @@ def prepare(
     mined = mine(em, {"": told_text}, MINED)
     if own_text:
         phrasings = [(t.before, t.after) for t in (*batch_templates(facts), *mined)]
-        names = [*subjects, *named(texts, phrasings, subjects)]
+        names = [*subjects, *named(texts, phrasings, subjects, enough(len(facts)))]
         mined += mine(em, overheard(texts, names), BEHIND)
     tick()
     at = beside(em, facts, kept)

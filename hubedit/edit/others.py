@@ -25,17 +25,26 @@ from hubedit.model.editable import EditableModel
 MOST_WORDS = 6
 MOST_LETTERS = 80
 """Scripts without spaces have no words to count."""
-READ = 50_000
-"""Tokens of the corpus that are looked through."""
-MOST_SUBJECTS = 200
+READ, READ_EACH = 50_000, 75
+"""Tokens of the corpus that are looked through at most, and at least for each fact."""
+LEAST_SUBJECTS, MOST_SUBJECTS = 200, 1000
+"""As many as are edited, within these: an edit of hundreds moves others whom none of 200 stands for
+(docs/experiments.md)."""
 TEMPLATES_EACH = 2
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def named(texts: Sequence[str], phrasings: Sequence[tuple[str, str]], known: Sequence[str]) -> list[str]:
-    """At most `MOST_SUBJECTS` subjects, in order of appearance, that stand between `before` and `after` of a
-    phrasing at the beginning of a sentence; none that shares its name with a `known` one."""
+def enough(facts: int) -> int:
+    """How many other subjects are looked for beside so many facts."""
+    return min(max(facts, LEAST_SUBJECTS), MOST_SUBJECTS)
+
+
+def named(
+    texts: Sequence[str], phrasings: Sequence[tuple[str, str]], known: Sequence[str], most: int
+) -> list[str]:
+    """At most `most` subjects, in order of appearance, that stand between `before` and `after` of a phrasing
+    at the beginning of a sentence; none that shares its name with a `known` one."""
     # the longest phrasing first: " was born in the city of" before " was born in"
     found: dict[str, None] = {}
     ordered = sorted({p for p in phrasings if p[1].strip()}, key=lambda p: (-len(p[0]) - len(p[1]), p))
@@ -63,7 +72,7 @@ def named(texts: Sequence[str], phrasings: Sequence[tuple[str, str]], known: Seq
         near = {k for word in _words(s) for k in by_word[word]} | set(whole)
         if not any(mentions(s, k) or mentions(k, s) for k in near):
             kept.append(s)
-        if len(kept) == MOST_SUBJECTS:
+        if len(kept) == most:
             break
     return kept
 
@@ -101,7 +110,7 @@ def companions(em: EditableModel, facts: Sequence[Fact], texts: Sequence[str], w
     if len(own) >= wide:
         return []
     templates = batch_templates(facts)
-    found = named(texts, [(t.before, t.after) for t in templates], own)
+    found = named(texts, [(t.before, t.after) for t in templates], own, LEAST_SUBJECTS)
     kinds = suited(em, templates, found) if found else ()
     asked: dict[str, str] = {}
     for i, s in enumerate(found):
@@ -114,8 +123,8 @@ def companions(em: EditableModel, facts: Sequence[Fact], texts: Sequence[str], w
 
 
 def others(em: EditableModel, facts: Sequence[Fact], survey: Survey, texts: Sequence[str]) -> Others:
-    """Other subjects of the same kinds that the texts name, at most `MOST_SUBJECTS`."""
-    subjects = named(texts, survey.templates, sorted({f.subject for f in facts}))
+    """Other subjects of the same kinds that the texts name, `enough` of them at most."""
+    subjects = named(texts, survey.templates, sorted({f.subject for f in facts}), enough(len(facts)))
     if not subjects:
         return Others({})
     edited = frozenset(survey.relation[t] for t in survey.own if t >= 0)

@@ -13,7 +13,7 @@ from hubedit.edit.asked import PARTS, Asked, prepare
 from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
 from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.depth import last_layer, window
-from hubedit.edit.others import READ
+from hubedit.edit.others import READ, READ_EACH
 from hubedit.edit.probes import TextState, read_text
 from hubedit.edit.result import Clock
 from hubedit.edit.rows import Row
@@ -94,7 +94,7 @@ def measure(
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
     corpus: list[Sequence[int]] = []
     if config.method == "intattn":
-        seen = min(needed_tokens(em, config.stats), READ)
+        seen = min(max(needed_tokens(em, config.stats), READ_EACH * len(facts)), READ)
         corpus = [*token_rows(em, config.stats, seen, cache, progress), *text]
     clean = read_text(em, text)
     clock.lap("statistics")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hubedit.edit import kinds
+from hubedit.cache import Cache
+from hubedit.config import EditConfig, StatsConfig
+from hubedit.edit import kinds, stages
 from hubedit.edit import others as others_module
 from hubedit.edit.essence import survey
 from hubedit.edit.kinds import alike
-from hubedit.edit.others import companions, named, others
+from hubedit.edit.others import companions, enough, named, others
+from hubedit.edit.result import Clock
 from hubedit.edit.templates import Template
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
+from hubedit.progress import Silent
+from tests.edit.editing import FACTS
 
 Editable = Callable[..., EditableModel]
 
@@ -27,8 +33,24 @@ def test_names_stand_between_the_words_of_a_phrasing_at_the_start_of_a_sentence(
         "Ada Lovelace was born in London. The mother tongue of Rollo is Norse. It was born in haste",
         "They say Bob was born in Oslo; so what?\nEve was born in the city of Rome",
     ]
-    found = named(texts, [BORN, TONGUE, ("", " was born in the city of")], [])
+    found = named(texts, [BORN, TONGUE, ("", " was born in the city of")], [], 9)
     assert found == ["Ada Lovelace", "Rollo", "It", "They say Bob", "Eve"]
+
+
+def test_as_many_others_are_looked_for_as_are_edited(
+    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [enough(n) for n in (1, 200, 500, 10**6)] == [200, 200, 500, 1000]
+    texts = [f"Person{n} was born in Rome. " for n in range(9)]
+    assert named(texts, [BORN], [], 4) == [f"Person{n}" for n in range(4)]
+    # and more text is read for more facts than the statistics need
+    config = EditConfig(layers="0-1", alpha="0", stats=StatsConfig(tokens=60))
+    em, read = editable("qwen2"), []
+    for each in (1, 50):
+        monkeypatch.setattr(stages, "READ_EACH", each)
+        ground = stages.measure(em, FACTS, config, Cache(tmp_path), Silent(), Clock())
+        read.append(sum(map(len, ground.corpus)) - sum(map(len, ground.text)))
+    assert read == [60, 50 * len(FACTS)]
 
 
 def test_edited_subjects_and_long_or_empty_names_are_left_out() -> None:
@@ -36,8 +58,8 @@ def test_edited_subjects_and_long_or_empty_names_are_left_out() -> None:
         "Ada Lovelace was born in London. Countess Ada Lovelace was born in London.",
         " was born in Rome. One two three four five six seven was born in Rome. Ada Smith was born in Ulm.",
     ]
-    assert named(texts, [BORN], ["Ada Lovelace"]) == ["Ada Smith"]
-    assert named(texts, [("The name of ", ""), ("", " ")], []) == []
+    assert named(texts, [BORN], ["Ada Lovelace"], 9) == ["Ada Smith"]
+    assert named(texts, [("The name of ", ""), ("", " ")], [], 9) == []
 
 
 def test_subjects_are_of_the_kind_whose_next_words_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
