@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 STARTUP = 8
 """Trials at random before the sampler learns from those that are there."""
-_FORMAT = 2  # goes up when a change here makes old trials another thing than new ones
+_FORMAT = 3  # goes up when a change here makes old trials another thing than new ones
 
 
 @dataclass(frozen=True)

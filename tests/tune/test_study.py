@@ -18,11 +18,13 @@ from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
 from hubedit.demo import model_path
 from hubedit.edit.stats import second_moments
 from hubedit.errors import ConfigError, HubEditError
+from hubedit.evaluate import read
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.presets import preset
 from hubedit.progress import Silent
 from hubedit.tune import study as module
+from hubedit.tune import trial
 from hubedit.tune.bank import bank
 from hubedit.tune.cases import Cases, prepare_cases
 from hubedit.tune.space import Point
@@ -162,13 +164,27 @@ def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
 
 def test_a_collapse_is_the_worst_score(small: tuple[EditableModel, Cases], tmp_path: Path) -> None:
     em, cases = small
-    from hubedit.evaluate import read
-
     wild = replace(BASE, collapse="stop", layers="1-2", alpha="0", search=False, drift_mlp=1e6)
     wild = replace(wild, targets=replace(wild.targets, optimizer="adam", clamp=1e4, step=50.0))
     score, edit = attempt(em, cases.trial, read(em, cases.trial), wild, Cache(tmp_path))
     assert edit is None and score.collapsed and (score.success, score.locality) == (0.0, 0.0)
     assert Score(**score.to_json()) == score
+
+
+def test_what_follows_from_an_edit_counts_as_success(
+    small: tuple[EditableModel, Cases], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em, cases = small
+    metrics = {"success": 1.0, "generalisation": 0.8, "portability": 0.6, "locality": 0.9, "other": 0.0}
+    edit = SimpleNamespace(factors={}, perplexity_before=2.0, perplexity_after=2.5)
+    monkeypatch.setattr(trial, "compute", lambda *given, **more: edit)
+    monkeypatch.setattr(trial, "compare", lambda *given: SimpleNamespace(metrics=metrics))
+    before = read(em, cases.trial)
+    score, _ = attempt(em, cases.trial, before, BASE, Cache(None))
+    assert score.success == pytest.approx(0.8) and score.locality == pytest.approx(0.9 * 0.8)
+    del metrics["portability"]
+    score, _ = attempt(em, cases.trial, before, BASE, Cache(None))
+    assert score.success == pytest.approx(0.9)
 
 
 def tried(number: int, success: float, locality: float) -> Tried:
