@@ -93,9 +93,10 @@ class Cache:
             data = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
             write_file(path, lambda part: save_file(data, part, metadata={"hubedit": text}))
         except SafetensorError as error:
+            room = "make room, or " if "space" in str(error) else ""
             raise HubEditError(
                 f"cannot write the cache entry {path}: {error}",
-                "make room, or let HUBEDIT_CACHE name another place; finished stages are kept",
+                f"{room}let HUBEDIT_CACHE name another place; finished stages are kept",
             ) from error
         return path
 

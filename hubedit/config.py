@@ -40,7 +40,8 @@ class StatsConfig:
     """Second moments of the edited sites' inputs.
 
     `corpus`: "self" (text the model generates), a text file, or a Hub data set;
-    `tokens`: 0 means 10 x the widest site (arXiv 2506.04226); `seed`: of the text the model generates.
+    `tokens`: 0 means 10 x the widest site (arXiv 2506.04226); `seed`: of the text the model generates, of
+    which an edit of many facts reads more, to find other subjects in it.
     """
 
     corpus: str = "self"
@@ -97,9 +98,9 @@ class EditConfig:
     probes decide; `lam`: a fixed lambda instead of any budget (0 = from the budget); `own`: weight 0..1 of
     the batch's own prompts, beside their edited tokens, in what is preserved (the corpus has the rest);
     `prefer`: "success", "balanced" or "locality", which of the probes weighs more in the search;
-    `rank`: truncate the patch (0 = exact); `polish`: steps of descent of the finished factors (0 = none);
-    `repair`: at most so many rounds on the facts that still fail;
-    `seed`: of the choice of preserved beliefs.
+    `rank`: truncate the patch (0 = exact); `polish`: steps of descent of the finished factors (0 = none;
+    hundreds of facts take more); `repair`: at most so many rounds on the facts that still fail; `seed`: of the
+    choice of preserved beliefs.
     """
 
     method: str = "intattn"

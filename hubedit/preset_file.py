@@ -43,6 +43,9 @@ class PresetFile:
     def onto(self, base: EditConfig, prefer: str = "balanced") -> EditConfig:
         """`base` with the settings of this file."""
         config = overlaid(base, self.settings)
+        if not self.settings and prefer not in self.prefer:
+            # a file that fixes nothing leaves the weighing to the edit, as without a file
+            return replace(config, prefer=prefer)
         return overlaid(config, self.prefer.get(prefer, {}))
 
 

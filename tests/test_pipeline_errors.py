@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from hubedit import pipeline
+from hubedit.bench.results import Results
 from hubedit.edit.compute import Edit, compute
 from hubedit.errors import CollapseError, ConfigError, FactsError, HubEditError, PatchError
 from hubedit.facts import Fact
+from hubedit.folder import write_folder
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.patch import adapter
@@ -59,6 +61,28 @@ def test_a_model_that_was_changed_is_noticed(
     with pytest.raises(HubEditError, match="weights changed"):
         run(em, tmp_path / "patch")
     assert not (tmp_path / "patch").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "room"),
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False), (errno.EROFS, False)],
+)
+def test_only_a_full_disk_is_mended_by_making_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, room: bool
+) -> None:
+    def refused(*given: object, **more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def fill(part: Path) -> None:
+        refused()
+
+    with pytest.raises(PatchError) as patch:
+        write_folder(tmp_path / "patch", fill, marker="hubedit.json", overwrite=False, error=PatchError)
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(HubEditError) as bench:
+        Results(tmp_path).append({})
+    for caught in (patch, bench):
+        assert ("make room" in caught.value.hint) == room and "another place" in caught.value.hint
 
 
 @pytest.mark.parametrize("where", ["save_file", "rename"])

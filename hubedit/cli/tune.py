@@ -122,8 +122,10 @@ def tune(
     sink.show(_front(tuned))
     value = {"preset": preset, "picture": picture, "better": tuned.better, **_json(tuned)}
     sink.data(value, human=lambda: _check(tuned), brief=str(preset))
-    if tuned.chosen["balanced"].point is None:
+    if all(tried.point is None for tried in tuned.chosen.values()):
         sink.warn("no trial did better than the default, so the preset holds the default: give more --budget")
+    elif tuned.chosen["balanced"].point is None:
+        sink.note("no trial was better on balance: without --prefer the preset is the default")
     elif not tuned.better:
         sink.warn(
             "on facts that no trial saw, the default did better than the preset: give more --budget, "
@@ -183,17 +185,14 @@ def _check(tuned: Tuned) -> Table:
 
 
 def _json(tuned: Tuned) -> dict[str, Any]:
-    front = [
-        {**t.settings(tuned.base), "trial": t.number if t.point else "default", "score": t.score}
-        for t in tuned.front
-    ]
+    front = [{**t.settings(tuned.base), "trial": t.name, "score": t.score} for t in tuned.front]
     return {
         "known": tuned.cases.known,
         "asked": tuned.cases.asked,
         "trials": len(tuned.trials),
         "default": tuned.default,
         "front": front,
-        "chosen": {name: t.number if t.point else "default" for name, t in tuned.chosen.items()},
+        "chosen": {name: t.name for name, t in tuned.chosen.items()},
         "check": tuned.check,
     }
 

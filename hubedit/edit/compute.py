@@ -13,7 +13,7 @@ from hubedit.edit.asked import Asked
 from hubedit.edit.methods.batches import in_batches
 from hubedit.edit.methods.table import RUNS
 from hubedit.edit.places import at_places, places
-from hubedit.edit.polish import polish
+from hubedit.edit.polish import polish, steps_for
 from hubedit.edit.probes import Judgement, hits, judge, read_text
 from hubedit.edit.repair import repair
 from hubedit.edit.result import Clock, Edit, check_collapse, judge_collapse
@@ -128,8 +128,9 @@ def polished(
     em, steps = job.em, job.config.polish
     if steps < 1:
         return found, ()
-    job.progress.start("polish", steps, "steps")
     asked = to_the_end(asked, endings(em, job.facts, asked.rows))
+    steps = steps_for(asked, steps)
+    job.progress.start("polish", steps, "steps")
     wide = widened(em, spreader, found.solution, asked.rows, hard)
     bare = bare_rows(asked.rows)
 

@@ -12,18 +12,15 @@ from dataclasses import replace
 
 import torch
 
+from hubedit.edit.probes import PROBE_TOKENS
 from hubedit.edit.rows import Row, Rows, by_length
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
-from hubedit.model.memory import fitting, pass_size
+from hubedit.model.memory import fitting, pass_size, positions
 from hubedit.model.tokens import decode
 
 SURE = 0.5
 """Least probability of a token that counts as the end."""
-TOKENS = 8192
-"""Most padded tokens of a pass."""
-LOGITS = 2**27
-"""Numbers of one pass's logits: half a GB in float32."""
 
 
 @torch.no_grad()
@@ -45,8 +42,8 @@ def ends(em: EditableModel, rows: Sequence[Row]) -> list[int | None]:
             if enough and _ends(em, t):
                 found[r.fact] = t
 
-    most = max(1, LOGITS // em.model.config.get_text_config().vocab_size)
-    fitting(lambda budget: by_length(whole, budget, most), work, pass_size(em, TOKENS), em.device)
+    tokens, scored = pass_size(em, PROBE_TOKENS), positions(em)
+    fitting(lambda budget: by_length(whole, budget, scored), work, tokens, em.device)
     return found
 
 

@@ -25,7 +25,7 @@ from hubedit.edit.spread import Solution, Spreader
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
-from hubedit.model.memory import fitting, pass_size
+from hubedit.model.memory import fitting, pass_size, positions
 from hubedit.model.sites import Site
 from hubedit.progress import Progress
 
@@ -33,13 +33,14 @@ TOKENS = 4096
 """Most padded tokens of a pass; all activations above the first edited layer are kept for the gradient."""
 STEP_TOKENS = 16384
 """Tokens of all prompts in one step; of a larger batch every step takes another part."""
+STEPS_WORTH = 3
+"""Where all prompts are more than so many steps hold, there are as many times more steps: 500 edits need them
+(docs/experiments.md)."""
 MOST = 0.9
 """Share of the objective whose rows are in every step. The others take turns, without a larger weight: what
 is nearly met counts for less than the objective says (docs/experiments.md)."""
 TURNS = 4
 TEXT_ROWS = 24
-LOGITS = 2**27
-"""Numbers of one pass's logits, which the gradient needs several copies of: half a GB in float32."""
 KEPT = 2**27
 """Numbers of the unedited model's predictions that are kept from step to step; more are made again."""
 RATE = 0.08
@@ -88,6 +89,12 @@ def polish(
         progress.advance()
     factors = {s: LowRank((p @ inverse[s]).cpu(), solution.factors[s].A) for s, p in points.items()}
     return Solution(factors, spreader.reports(factors, solution))
+
+
+def steps_for(asked: Asked, steps: int) -> int:
+    """`steps`, or more for a batch of which each sees a small part."""
+    tokens = sum(len(r.ids) for rows, _ in weighted(asked) for r in rows)
+    return math.ceil(steps * max(1.0, tokens / (STEPS_WORTH * STEP_TOKENS)))
 
 
 def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:
@@ -174,11 +181,8 @@ def _gradients(
             total[s] += g
         losses.update(zip(map(id, part), each.tolist(), strict=True))
 
-    vocabulary = em.model.config.get_text_config().vocab_size
-    # a large vocabulary makes logits, not activations, what fills the memory
-    positions = max(1, LOGITS // vocabulary)
-    tokens = pass_size(em, TOKENS)
-    fitting(lambda budget: by_length([r for r, _ in rows], budget, positions), work, tokens, em.device)
+    tokens, scored = pass_size(em, TOKENS), positions(em)
+    fitting(lambda budget: by_length([r for r, _ in rows], budget, scored), work, tokens, em.device)
     return total
 
 

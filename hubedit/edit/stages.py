@@ -11,7 +11,7 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, to_dict
 from hubedit.edit.asked import PARTS, Asked, prepare
 from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
-from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
+from hubedit.edit.corpus import SELF, corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.depth import last_layer, window
 from hubedit.edit.others import READ, READ_EACH
 from hubedit.edit.probes import TextState, read_text
@@ -30,7 +30,7 @@ from hubedit.presets import METHODS
 from hubedit.progress import Progress
 
 TEXT_ROWS = 48
-_FORMAT = 4  # goes up when a change in the survey or in the trial of depth gives other results
+_FORMAT = 5  # goes up when a change in the survey or in the trial of depth gives other results
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,10 @@ def measure(
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
     corpus: list[Sequence[int]] = []
     if config.method == "intattn":
-        seen = min(max(needed_tokens(em, config.stats), READ_EACH * len(facts)), READ)
-        corpus = [*token_rows(em, config.stats, seen, cache, progress), *text]
+        seen = needed_tokens(em, config.stats)
+        if config.stats.corpus == SELF:  # behind them a file has the text that is held out
+            seen = max(seen, READ_EACH * len(facts))
+        corpus = [*token_rows(em, config.stats, min(seen, READ), cache, progress), *text]
     clean = read_text(em, text)
     clock.lap("statistics")
     return Ground(traced, layers, alpha, moments, text, corpus, clean)
@@ -181,6 +183,8 @@ def cached_survey(job: Job) -> Asked:
         "prefer": config.prefer,
         "seed": config.seed,
         "corpus": corpus_key(config.stats, em),
+        # more text is read for many facts, and for --tokens
+        "read": sum(map(len, job.ground.corpus)),
     }
     progress.start("survey", PARTS, "parts")
     entry = job.cache.load("survey", key)

@@ -84,10 +84,11 @@ def second_moments(
         progress.finish(f"{len(missing)} sites, {total} tokens")
     few = [site for site in wanted if found[site].count < em.d_in(site)]
     if few:
-        tokens, inputs = min(found[s].count for s in few), max(map(em.d_in, few))
+        read, inputs = min(found[s].count for s in few), max(map(em.d_in, few))
+        mend = "--tokens 0 reads enough" if read == config.tokens else "give a longer --corpus"
         progress.message(
-            f"{tokens} tokens say little about what the {inputs} inputs of a site carry: other answers may "
-            "change more; --tokens 0 reads enough"
+            f"{read} tokens say little about what the {inputs} inputs of a site carry: other answers may "
+            f"change more; {mend}"
         )
     return {site: found[site] for site in wanted}
 

@@ -63,7 +63,7 @@ class EditableModel:
     @property
     def vocabulary(self) -> int:
         """Rows of the head."""
-        return int(self.model.config.vocab_size)
+        return int(self.model.config.get_text_config().vocab_size)
 
     @property
     def max_positions(self) -> int:

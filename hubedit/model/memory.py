@@ -54,6 +54,15 @@ CPU_PASS = 2048
 """Padded tokens in one pass on a CPU: a larger one is no faster there, and a smaller one holds rows of more
 nearly one length (docs/experiments.md)."""
 
+LOGITS = 2**27
+"""Numbers of one pass's logits, which a gradient needs several copies of: half a GB in float32."""
+
+
+def positions(em: EditableModel) -> int:
+    """How many positions of a pass may be scored: a large vocabulary makes logits, not activations, what
+    fills the memory."""
+    return max(1, LOGITS // em.vocabulary)
+
 
 def pass_size(em: EditableModel, most: int) -> int:
     """Padded tokens in a pass: `most`, or fewer on a CPU that holds the whole model in memory."""

@@ -11,10 +11,10 @@ from hubedit.config import EditConfig
 from hubedit.edit.balance import MOST_LAYERS, parse_layers
 from hubedit.edit.result import Edit
 
-Number = TypeVar("Number", int, float)
-
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+
+Number = TypeVar("Number", int, float)
 
 ALPHA, ALPHA_STEP = 0.6, 0.05
 """Above it the paper's curve and ours collapse (docs/experiments.md)."""
@@ -91,18 +91,21 @@ class Space:
         return Point(**{name: parameters[name] for name in self.distributions()})
 
     def starts(self, edit: Edit, config: EditConfig) -> list[dict[str, Any]]:
-        """Parameters that the trials begin with: those nearest to what an edit with `search` came to, each
-        with one thing changed. A few trials find more there than anywhere at random."""
+        """Parameters that the trials begin with: the layers and the share that an edit with `search` came to,
+        and one more thing changed in each. A few trials find more there than anywhere at random."""
         from math import log2
 
         budget = edit.found.trial.budget if edit.found is not None else None
         mlp = budget.mlp if budget is not None else config.drift_mlp
         attention = budget.attention if budget is not None and budget.attention else config.drift_attention
         alpha = max(edit.alpha.values(), default=0.0)
+        widest = min(MOST_LAYERS, self.final + 1)
+        # a share that rounds to nothing would leave attention out
+        share = max(round(round(alpha / ALPHA_STEP) * ALPHA_STEP, 10), ALPHA_STEP if alpha > 0 else 0.0)
         near = Point(
             last=_within(edit.layers[-1], self.first, self.final),
-            width=min(len(edit.layers), MOST_LAYERS, self.final + 1),
-            alpha=min(round(round(alpha / ALPHA_STEP) * ALPHA_STEP, 10), ALPHA),
+            width=min(len(edit.layers), widest),
+            alpha=min(share, ALPHA),
             search=True,
             drift_mlp=_within(mlp, *DRIFT_MLP),
             drift_attention=_within(attention, *DRIFT_ATTENTION),
@@ -115,11 +118,11 @@ class Space:
             replace(near, essence=ESSENCE[1]),
             replace(near, kl=_within(near.kl + 2, *KL)),
             replace(near, search=False),
-            replace(near, last=_within(near.last + 1, self.first, self.final)),
-            replace(near, width=_within(near.width + 1, 1, min(MOST_LAYERS, self.final + 1))),
+            replace(near, last=near.last + 1 if near.last < self.final else max(near.last - 1, self.first)),
+            replace(near, width=near.width + 1 if near.width < widest else max(near.width - 1, 1)),
         ]
-        usual = near.config(config)
-        return [asdict(point) for point in dict.fromkeys(changed) if point.config(config) != usual]
+        unchanged = near.config(config)
+        return [asdict(point) for point in dict.fromkeys(changed) if point.config(config) != unchanged]
 
 
 def _within(value: Number, least: Number, most: Number) -> Number:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STARTUP = 8
-"""Trials at random before the sampler learns from those that are there."""
+"""Trials, those near the default among them, before the sampler learns from those that are there."""
 _FORMAT = 3  # goes up when a change here makes old trials another thing than new ones
 
 
@@ -46,6 +46,11 @@ class Tried:
     number: int
     point: Point | None
     score: Score
+
+    @property
+    def name(self) -> int | str:
+        """As in what is written and printed."""
+        return self.number if self.point is not None else "default"
 
     def settings(self, base: EditConfig) -> dict[str, Any]:
         """The fields of EditConfig that it fixes, as JSON data; none of the default's."""
@@ -117,7 +122,7 @@ def tune(
 
     trials = tuple(Tried(t.number, space.point(t.params), _score(t)) for t in finished(study))
     front = pareto((Tried(-1, None, default), *trials))
-    if not front or max(t.score.mean() for t in front) <= 0:
+    if max(t.score.mean() for t in front) <= 0:
         why = next((t.score.collapsed for t in trials if t.score.collapsed), "no fact could be edited")
         raise HubEditError(f"none of {len(trials)} trials came to anything: {why}", "run it again for more")
     chosen = {name: choose(front, weight) for name, weight in PREFER.items()}

@@ -94,7 +94,7 @@ def front_figure(tuned: Tuned) -> Figure:
     )
     axis.set_xlabel("success, %")
     axis.set_ylabel("locality, %")
-    axis.set_title(f"{len(tuned.trials)} trials of {len(tuned.cases.trial)} edits", fontsize=10)
+    axis.set_title(f"trials of {len(tuned.cases.trial)} edits: {len(tuned.trials)}", fontsize=10)
     axis.grid(color="black", alpha=0.12)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -139,7 +139,8 @@ def _numbers(score: Score) -> dict[str, float]:
 
 
 def _row(tried: Tried, base: EditConfig) -> dict[str, Any]:
-    score = {"success": round(tried.score.success, 4), "locality": round(tried.score.locality, 4)}
+    score = {"trial": tried.name, "success": round(tried.score.success, 4)}
+    score["locality"] = round(tried.score.locality, 4)
     own = tried.settings(base)
     return {**score, **own.pop("targets", {}), **own}
 

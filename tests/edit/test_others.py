@@ -11,8 +11,9 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig
-from hubedit.edit import kinds, stages
+from hubedit.edit import asked, kinds, stages
 from hubedit.edit import others as others_module
+from hubedit.edit.asked import prepare
 from hubedit.edit.essence import survey
 from hubedit.edit.kinds import alike
 from hubedit.edit.others import companions, enough, named, others
@@ -43,6 +44,18 @@ def test_as_many_others_are_looked_for_as_are_edited(
     assert [enough(n) for n in (1, 200, 500, 10**6)] == [200, 200, 500, 1000]
     texts = [f"Person{n} was born in Rome. " for n in range(9)]
     assert named(texts, [BORN], [], 4) == [f"Person{n}" for n in range(4)]
+    # both where templates are heard and where answers are asked
+    monkeypatch.setattr(others_module, "LEAST_SUBJECTS", 2)
+    counts: list[int] = []
+
+    def counted(texts: Any, phrasings: Any, known: Any, most: int) -> list[str]:
+        counts.append(most)
+        return []
+
+    for place in (others_module, asked):
+        monkeypatch.setattr(place, "named", counted)
+    prepare(editable("qwen2"), FACTS, EditConfig(), [], [])
+    assert counts == [2, len(FACTS), len(FACTS)]
     # and more text is read for more facts than the statistics need
     config = EditConfig(layers="0-1", alpha="0", stats=StatsConfig(tokens=60))
     em, read = editable("qwen2"), []

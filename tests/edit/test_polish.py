@@ -148,6 +148,27 @@ def test_none_wanted_none_done_and_worse_is_not_kept(
         assert torch.equal(kept.factors[site].B, factor.B)
 
 
+def test_a_batch_of_which_a_step_sees_little_takes_more_steps(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em = editable()
+    _, _, asked = solved(em)
+    tokens = sum(len(r.ids) for rows, _ in weighted(asked) for r in rows)
+    assert module.steps_for(asked, 6) == 6, "all prompts of few facts are in every step"
+    monkeypatch.setattr(module, "STEP_TOKENS", tokens / module.STEPS_WORTH / 2.5)
+    assert [module.steps_for(asked, n) for n in (6, 1)] == [15, 3]
+    taken: list[int] = []
+
+    def counted(em: EditableModel, spreader: Spreader, solution: Solution, *rest: Any) -> Solution:
+        taken.append(rest[1])
+        return solution
+
+    monkeypatch.setattr("hubedit.edit.compute.polish", counted)
+    monkeypatch.setattr("hubedit.edit.unreached.UNREACHED", float("inf"))
+    compute(em, FACTS, CONFIG, cache=Cache(None))
+    assert len(taken) == 1 and taken[0] >= 15
+
+
 def test_where_polish_fails_the_best_trial_comes_back(
     editable: Editable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,8 +193,13 @@ def test_fewer_tokens_than_inputs_are_told(em: EditableModel, config: StatsConfi
     second_moments(em, SITES, config, cache, Heard())
     assert not any("say little" in text for text in said)
     for _ in range(2):  # the second time from the cache
+        said.clear()
         second_moments(em, SITES, replace(config, tokens=5), cache, Heard())
-    assert [text for text in said if text.startswith("5 tokens say little")] == said[-2:]
+        assert said[-1].startswith("5 tokens say little") and "--tokens 0" in said[-1]
+    short = Path(config.corpus).with_name("short.txt")
+    short.write_text("A few words.", encoding="utf-8")
+    second_moments(em, SITES, StatsConfig(str(short)), cache, Heard())
+    assert "say little" in said[-1] and "a longer --corpus" in said[-1]
 
 
 def test_list_and_clear(em: EditableModel, config: StatsConfig, cache: Cache) -> None:

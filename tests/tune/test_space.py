@@ -70,7 +70,7 @@ def test_the_first_trials_are_inside_the_space(layers: tuple[int, ...], alpha: f
             assert allowed._contains(allowed.to_internal_repr(parameters[name])), name
     assert starts[0]["drift_mlp"] == min(max(mlp, DRIFT_MLP[0]), DRIFT_MLP[1])
     assert starts[0]["width"] == min(len(layers), MOST_LAYERS)
-    # the default itself, which has been measured, is none of them
+    # layers and share alone are about the default, which has been measured
     assert len(starts) == len({str(p) for p in starts}) >= 5
     assert {**starts[0], "polish": 0} not in starts
     assert len(space.starts(made, EditConfig(polish=0, drift_mlp=mlp))) == len(starts) - 1
