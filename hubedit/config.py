@@ -99,8 +99,8 @@ class EditConfig:
     the batch's own prompts, beside their edited tokens, in what is preserved (the corpus has the rest);
     `prefer`: "success", "balanced" or "locality", which of the probes weighs more in the search;
     `rank`: truncate the patch (0 = exact); `polish`: steps of descent of the finished factors (0 = none;
-    hundreds of facts take more); `repair`: at most so many rounds on the facts that still fail; `seed`: of the
-    choice of preserved beliefs.
+    hundreds of facts take more); `repair`: at most so many rounds on the facts that still fail; `seed`: of
+    the choice of preserved beliefs.
     """
 
     method: str = "intattn"
