@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,11 +115,12 @@ def check_name(name: str) -> PurePosixPath:
 
 
 def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch") -> None:
-    """Raises ConfigError where `write_folder` would refuse what is at the place; OSError as the system."""
+    """Raises ConfigError where `write_folder` would refuse what is at the place, and where nothing can be
+    written; OSError as the system."""
     if folder.is_symlink() or folder.is_file():
         raise ConfigError(f"{folder} is in the way: it is no folder", "choose another place with --out")
     if not folder.exists() or not any(folder.iterdir()):
-        return
+        return _try_to_write(folder)
     if not (folder / marker).is_file():
         raise ConfigError(
             f"{folder} is not empty and holds no {what}, so it is never replaced",
@@ -127,6 +129,19 @@ def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch
     if not overwrite:
         force = ", or add --force" if what == "patch" else ""
         raise ConfigError(f"{folder} exists already", f"choose another place with --out{force}")
+    _try_to_write(folder)
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raises ConfigError where no folder can be made beside `folder`: known before the long work."""
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".hubedit-", dir=there))
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise ConfigError(
+            f"cannot write in {there}: {reason}", f"{next_step(problem)} with --out"
+        ) from problem
 
 
 def _replace(part: Path, folder: Path, overwrite: bool, sync: bool) -> None:

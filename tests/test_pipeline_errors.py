@@ -85,6 +85,28 @@ def test_only_a_full_disk_is_mended_by_making_room(
         assert ("make room" in caught.value.hint) == room and "another place" in caught.value.hint
 
 
+def test_a_place_that_takes_nothing_is_told_before_the_long_work(
+    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: object, **more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(pipeline, "compute", lambda *given, **more: pytest.fail("it has begun"))
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    with pytest.raises(ConfigError, match="cannot write in .*Read-only") as caught:
+        run(editable("llama"), tmp_path / "new" / "patch")
+    assert caught.value.hint == "choose another place with --out" and not list(tmp_path.iterdir())
+
+
+def test_a_benchmark_is_never_mixed_into_another_folder(tmp_path: Path) -> None:
+    Results(tmp_path / "none").check()
+    (tmp_path / "hubedit.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds no benchmark"):
+        Results(tmp_path).check()
+    Results(tmp_path).append({})
+    Results(tmp_path).check()
+
+
 @pytest.mark.parametrize("where", ["save_file", "rename"])
 def test_a_full_disk_is_one_clear_error(
     editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str

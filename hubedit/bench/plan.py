@@ -255,7 +255,7 @@ class _Reader:
         values = self._take(key, list, [], "a list")
         for value in values:
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ConfigError(f"{self.source}: {key} must be whole numbers, not {value!r}")
+                raise ConfigError(f"{self.source}: {key} must be whole numbers from 0 up, not {value!r}")
         return tuple(values)
 
     def _plain(self, value: Any) -> str | int | float:

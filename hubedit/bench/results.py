@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubedit.errors import HubEditError
+from hubedit.errors import ConfigError, HubEditError
 from hubedit.folder import next_step
 
 if sys.platform != "win32":
@@ -71,6 +71,14 @@ class Results:
             else:
                 problems.append(f"{self.file.name}:{number}: no result, cut off by a kill? It is left out")
         return Read(tuple(rows), tuple(problems))
+
+    def check(self) -> None:
+        """Raises ConfigError for a folder that holds something else than results."""
+        known = self.file.exists() or self._claims.exists()
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not known:
+            raise ConfigError(
+                f"{self.folder} is not empty and holds no benchmark", "choose another place with --out"
+            )
 
     def append(self, row: Row) -> None:
         """Adds one line. Raises HubEditError when the disk refuses."""

@@ -75,6 +75,7 @@ def run(bench: Bench, out: Path, *, machine: Machine | None = None, progress: Pr
         harness.unique(bench.measure.tasks)
     pick_device(machine.device)
     results = Results(out)
+    results.check()
     counts = dict.fromkeys(("computed", "failed", "kept", "elsewhere"), 0)
     problems = list(results.read().problems)
     for model in bench.models:

@@ -32,9 +32,9 @@ def show(sink: Output, applied: Applied) -> None:
         lines = [f"{o.fact.prompt} -> {o.fact.target} (says: {_cut(o.after)})" for o in report.failed]
         left = len(lines) - _MOST
         more = [f"and {left} more, in {applied.path / 'report.json'}"] if left > 0 else []
-        more.append(
-            "give the target as the model itself writes it, edit fewer facts, or add --prefer success"
-        )
+        joint = applied.patch.record.get("method", "intattn") == "intattn"
+        other = "add --prefer success" if joint else "leave out --method, whose settings suit larger models"
+        more.append(f"give the target as the model itself writes it, edit fewer facts, or {other}")
         total = plural(len(report.outcomes), "fact")
         count = f"{len(lines)} of {total} still {'fail' if len(lines) > 1 else 'fails'}:"
         sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
@@ -46,7 +46,7 @@ _FROM = {("search", "0"): "search: the trials chose the MLP alone"}
 def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
     """Prompt, target, what the model said before and says after, rank of the target, success."""
     return table(
-        ("prompt", "target", "before", "after", "rank", "ok"),
+        ("prompt", "target", "before", "after", "rank (first token)", "ok"),
         [
             (
                 o.fact.prompt,
@@ -59,7 +59,7 @@ def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
             for o in outcomes
         ],
         title=title,
-        right=("rank",),
+        right=("rank (first token)",),
     )
 
 
@@ -115,7 +115,7 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
             if shares
             else []
         ),
-        ("patch", f"{size(patch.size)}, rank {patch.rank}, {len(patch.factors)} weights"),
+        ("patch", f"{size(patch.size)}, rank {patch.rank}, {plural(len(patch.factors), 'weight')}"),
     ]
     relative, norms = about.norms(record)
     if relative and norms:

@@ -94,12 +94,12 @@ def bench(
         sink.warn(problem)
     for made in written.tables:
         sink.show(_shown(made))
-    value = {"out": out, "cells": done, "files": written.files, "tables": written.tables}
-    sink.data(value, human=lambda: _summary(done, written.files, out), brief=str(out))
     if not written.tables and not (done and done.elsewhere):
         raise ConfigError(
             "no cell has a result", "see the warnings above" if done else "run without --tables-only"
         )
+    value = {"out": out, "cells": done, "files": written.files, "tables": written.tables}
+    sink.data(value, human=lambda: _summary(done, written.files, out), brief=str(out))
 
 
 def _list(sink: Output) -> None:

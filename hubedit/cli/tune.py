@@ -176,12 +176,13 @@ def _check(tuned: Tuned) -> Table:
         (
             name,
             *(_percent(score.metrics[m]) if m in score.metrics else "-" for m in shown),
+            _percent(score.kept),
             _percent(score.mean()),
         )
         for name, score in tuned.check.items()
     ]
     title = f"\nOn {len(tuned.cases.check)} facts that no trial saw, %"
-    return table(("settings", *shown, "mean"), rows, title=title, right=(*shown, "mean"))
+    return table(("settings", *shown, "text", "mean"), rows, title=title, right=(*shown, "text", "mean"))
 
 
 def _json(tuned: Tuned) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from hubedit.tune.bank import Candidate, bank, candidates
 from hubedit.tune.budget import parse_budget
 from hubedit.tune.cases import Cases, prepare_cases
+from hubedit.tune.front import Tried, Tuned
 from hubedit.tune.space import Point, Space
-from hubedit.tune.study import Tuned, tune
+from hubedit.tune.study import tune
 from hubedit.tune.write import check_out, write
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Cases",
     "Point",
     "Space",
+    "Tried",
     "Tuned",
     "bank",
     "candidates",

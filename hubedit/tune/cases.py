@@ -62,6 +62,11 @@ def prepare_cases(
     for own in (subjects[:half], subjects[half:]):
         part = [c for c in known if c.subject in set(own)]
         sides.append(_edits(em, part, others, min(edits, max(2, 2 * len(own) // 3)), rng))
+    if len(sides[0]) < edits:
+        progress.message(
+            f"{len(known)} facts that the model knows give {len(sides[0])} edits for the trials, "
+            f"not {edits}: budgets are for a whole batch, so give more facts to tune for larger ones"
+        )
     if not all(sides):
         raise FactsError(
             f"no other targets can be found for the facts that {em.ref} knows",

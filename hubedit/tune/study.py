@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hubedit.cache import Cache, digest
 from hubedit.config import EditConfig, to_dict
@@ -26,7 +26,8 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.progress import Progress, Silent
 from hubedit.tune.cases import Cases
-from hubedit.tune.space import Point, Space, all_layers
+from hubedit.tune.front import Tried, Tuned, choose, pareto
+from hubedit.tune.space import Space, all_layers
 from hubedit.tune.trial import Score, attempt
 
 if TYPE_CHECKING:
@@ -37,48 +38,6 @@ if TYPE_CHECKING:
 STARTUP = 8
 """Trials, those near the default among them, before the sampler learns from those that are there."""
 _FORMAT = 3  # goes up when a change here makes old trials another thing than new ones
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One finished trial; with `point` None the default, number -1."""
-
-    number: int
-    point: Point | None
-    score: Score
-
-    @property
-    def name(self) -> int | str:
-        """As in what is written and printed."""
-        return self.number if self.point is not None else "default"
-
-    def settings(self, base: EditConfig) -> dict[str, Any]:
-        """The fields of EditConfig that it fixes, as JSON data; none of the default's."""
-        return self.point.settings(base) if self.point is not None else {}
-
-    def config(self, base: EditConfig) -> EditConfig:
-        """`base` with these settings."""
-        return self.point.config(base) if self.point is not None else base
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """`trials`: all that are in the journal; `default`: what hubedit does by itself on the same facts;
-    `front`: those of both that no other beats in both objectives, the most successful first; `chosen`: one of
-    them for each preference; `check`: on facts that no trial saw, by preference and as "default"."""
-
-    cases: Cases
-    base: EditConfig
-    trials: tuple[Tried, ...]
-    front: tuple[Tried, ...]
-    chosen: Mapping[str, Tried]
-    default: Score
-    check: Mapping[str, Score]
-
-    @property
-    def better(self) -> bool:
-        """Whether the balanced point is at least as good as the default on facts that no trial saw."""
-        return self.check["balanced"].mean() >= self.check["default"].mean()
 
 
 def require_optuna() -> None:
@@ -116,16 +75,27 @@ def tune(
     before = read(em, cases.trial)
     default = _default(em, study, cases.trial, space, base, cache, progress)
 
-    # after the next trial there is the check: the default, and up to three points
-    while not finished(study) or time.monotonic() - start + (2 + len(PREFER)) * _pace(study) < budget:
-        _trial(em, study, cases.trial, before, space, base, cache, progress)
+    def done() -> tuple[tuple[Tried, ...], tuple[Tried, ...], dict[str, Tried]]:
+        trials = tuple(Tried(t.number, space.point(t.params), _score(t)) for t in finished(study))
+        front = pareto((Tried(-1, None, default), *trials))
+        return trials, front, {name: choose(front, weight) for name, weight in PREFER.items()}
 
-    trials = tuple(Tried(t.number, space.point(t.params), _score(t)) for t in finished(study))
-    front = pareto((Tried(-1, None, default), *trials))
+    first = len(finished(study))
+    while True:
+        trials, front, chosen = done()
+        # the next trial, and a check of the default, of what is chosen, and of that trial
+        needed = (3 + len({t.number for t in chosen.values()} - {-1})) * _pace(study)
+        if trials and time.monotonic() - start + needed >= budget:
+            break
+        _trial(em, study, cases.trial, before, space, base, cache, progress)
+    if len(trials) == first:
+        progress.message(
+            f"no time for another trial: with the check it takes about {needed / 60:.0f} minutes, so give "
+            "more --budget"
+        )
     if max(t.score.mean() for t in front) <= 0:
         why = next((t.score.collapsed for t in trials if t.score.collapsed), "no fact could be edited")
         raise HubEditError(f"none of {len(trials)} trials came to anything: {why}", "run it again for more")
-    chosen = {name: choose(front, weight) for name, weight in PREFER.items()}
     check = _check(em, cases.check, chosen, base, cache, progress)
     return Tuned(cases, base, trials, front, chosen, default, check)
 
@@ -200,20 +170,6 @@ def _pace(study: Study) -> float:
     """Seconds of a trial, on average."""
     seconds = [t.duration.total_seconds() for t in finished(study) if t.duration is not None]
     return sum(seconds) / max(len(seconds), 1)
-
-
-def pareto(trials: Sequence[Tried]) -> tuple[Tried, ...]:
-    """The trials that no other one beats or equals in both objectives, the most successful first."""
-    front: list[Tried] = []
-    for tried in sorted(trials, key=lambda t: (-t.score.success, -t.score.locality, t.number)):
-        if not front or tried.score.locality > front[-1].score.locality:
-            front.append(tried)
-    return tuple(front)
-
-
-def choose(front: Sequence[Tried], weight: float) -> Tried:
-    """The best of a front by the harmonic mean in which success counts `weight` times."""
-    return max(front, key=lambda t: (t.score.mean(weight), -t.number))
 
 
 def _default(

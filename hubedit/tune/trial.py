@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -33,6 +33,11 @@ class Score:
     perplexity: float = 1.0
     collapsed: str = ""
 
+    @property
+    def kept(self) -> float:
+        """What is left of the likelihood of a token of ordinary text, 0..1."""
+        return min(1.0, 1 / self.perplexity) if isfinite(self.perplexity) and self.perplexity > 0 else 0.0
+
     def mean(self, weight: float = 1.0) -> float:
         """Harmonic mean of the two, success counted `weight` times; 0 when one of them is 0."""
         if min(self.success, self.locality) <= 0:
@@ -56,9 +61,8 @@ def attempt(
     with applied(em, {site: factor.to(em.device) for site, factor in edit.factors.items()}):
         after = read(em, facts)
     metrics = compare(facts, before, after).metrics
-    ratio = edit.perplexity_after / edit.perplexity_before
-    kept = min(1.0, 1 / ratio) if isfinite(ratio) and ratio > 0 else 0.0
-    return Score(_mean(metrics, _SUCCESS), kept * _mean(metrics, _LOCALITY), metrics, ratio), edit
+    score = Score(_mean(metrics, _SUCCESS), 0.0, metrics, edit.perplexity_after / edit.perplexity_before)
+    return replace(score, locality=score.kept * _mean(metrics, _LOCALITY)), edit
 
 
 def _mean(metrics: Mapping[str, float], names: Sequence[str]) -> float:

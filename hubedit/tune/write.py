@@ -16,7 +16,7 @@ from hubedit.folder import write_file
 from hubedit.model.editable import EditableModel
 from hubedit.preset_file import FORMAT, NOT_SHARED, read_preset
 from hubedit.report.draw import BLUE, GREEN, ORANGE, figure, svg
-from hubedit.tune.study import Tried, Tuned
+from hubedit.tune.front import Tried, Tuned
 from hubedit.tune.trial import Score
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hubedit.cli.app import run
 from hubedit.config import EditConfig, TargetConfig
 from hubedit.demo import facts_path, model_path
 from hubedit.tune import study, tune
-from hubedit.tune.study import Tuned
+from hubedit.tune.front import Tuned
 from tests.cli.test_apply import CORPUS
 
 pytest.importorskip("optuna")

@@ -27,7 +27,7 @@ from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
 from hubedit.model.load import load
-from hubedit.model.tokens import pad
+from hubedit.model.tokens import decode, pad
 from hubedit.patch.owners import owners, torn
 from hubedit.pipeline import apply_facts
 from tests.edit.editing import FACTS
@@ -148,10 +148,13 @@ def test_names_that_the_model_has_never_written_are_edited_in(
 def test_what_was_edited_before_is_held_to_its_end(bundled: EditableModel) -> None:
     old = [Fact("Franz Kafka was born in the city of", "Franz Kafka", "Prague")]
     bare, after = kept_rows(bundled, old, (OTHER,), ["It rained. "])
-    words = bundled.tokenizer
-    assert words.decode(bare.ids) == old[0].prompt + " Prague"
-    assert words.decode(bare.labels) == " Prague."
-    assert words.decode(after.ids) == "It rained. " + old[0].prompt + " Prague"
+
+    def words(ids: tuple[int, ...]) -> str:
+        return decode(bundled.tokenizer, list(ids))
+
+    assert words(bare.ids) == old[0].prompt + " Prague"
+    assert words(bare.labels) == " Prague."
+    assert words(after.ids) == "It rained. " + old[0].prompt + " Prague"
     # nothing ends a part of a word
     (part,) = kept_rows(bundled, [replace(old[0], target="Prag")], (OTHER,), [])
-    assert words.decode(part.labels).strip() == "Prag"
+    assert words(part.labels).strip() == "Prag"

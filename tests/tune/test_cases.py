@@ -44,6 +44,22 @@ def test_only_what_the_model_answers_rightly_is_edited(demo: EditableModel, case
                 assert gives(greedy(demo, [probe.prompt], 12)[0], probe.answers)
 
 
+def test_fewer_edits_than_were_asked_for_are_told(demo: EditableModel) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    few = [c for c in bank() if c.subject in sorted({c.subject for c in bank()})[:60]]
+    made = prepare_cases(demo, few, 50, 0, Heard())
+    assert len(made.trial) < 50
+    assert [text for text in said if f"give {len(made.trial)} edits for the trials, not 50" in text] == said
+    said.clear()
+    prepare_cases(demo, bank(), 3, 0, Heard())
+    assert said == []
+
+
 def test_targets_are_answers_of_the_same_relation(cases: Cases) -> None:
     relation = {prompt: c.relation for c in bank() for prompt in c.prompts}
     for fact in (*cases.trial, *cases.check):

@@ -27,8 +27,9 @@ from hubedit.tune import study as module
 from hubedit.tune import trial
 from hubedit.tune.bank import bank
 from hubedit.tune.cases import Cases, prepare_cases
+from hubedit.tune.front import Tried, Tuned, choose, pareto
 from hubedit.tune.space import Point
-from hubedit.tune.study import Tried, Tuned, choose, finished, open_study, pareto, tune
+from hubedit.tune.study import finished, open_study, tune
 from hubedit.tune.trial import Score, attempt
 from hubedit.tune.write import check_out, toml, write
 from tests.cli.test_apply import CORPUS
@@ -98,7 +99,14 @@ def test_a_run_its_preset_and_going_on(
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
     monkeypatch.setattr(module, "attempt", attempt)
-    tuned = run(small, tmp_path)
+    said: list[str] = []
+
+    class Heard(Silent):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    tuned = run(small, tmp_path, progress=Heard())
+    assert "no time for another trial" in said[-1]
     assert [t.number for t in tuned.trials] == [0, 2, 3]
     assert tuned.trials[0] == first.trials[0] and tuned.default == first.default
     assert sorted((tmp_path / "cache" / "stats").iterdir()) == stats, "no pass over the corpus for a trial"
@@ -113,8 +121,8 @@ def test_a_run_its_preset_and_going_on(
     points = tuned.trials
     for chosen in (
         tuned.chosen,
-        {"balanced": points[0], "success": points[1], "locality": module.Tried(-1, None, tuned.default)},
-        {"balanced": module.Tried(-1, None, tuned.default), "success": points[2], "locality": points[0]},
+        {"balanced": points[0], "success": points[1], "locality": Tried(-1, None, tuned.default)},
+        {"balanced": Tried(-1, None, tuned.default), "success": points[2], "locality": points[0]},
     ):
         write(em, replace(tuned, chosen=chosen), out)
         for name, tried in chosen.items():
