@@ -93,7 +93,7 @@ def test_a_place_that_takes_nothing_is_told_before_the_long_work(
 
     monkeypatch.setattr(pipeline, "compute", lambda *given, **more: pytest.fail("it has begun"))
     monkeypatch.setattr("tempfile.mkdtemp", refused)
-    with pytest.raises(ConfigError, match="cannot write in .*Read-only") as caught:
+    with pytest.raises(ConfigError, match=r"cannot write in .*Read-only") as caught:
         run(editable("llama"), tmp_path / "new" / "patch")
     assert caught.value.hint == "choose another place with --out" and not list(tmp_path.iterdir())
 
