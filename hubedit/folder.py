@@ -135,6 +135,8 @@ def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch
 def _try_to_write(folder: Path) -> None:
     """Raises ConfigError where no folder can be made beside `folder`: known before the long work."""
     there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file, not a folder", "choose another place with --out")
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".hubedit-", dir=there))
     except OSError as problem:

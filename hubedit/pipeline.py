@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.balance import alphas, parse_layers, parse_null_space
+from hubedit.edit.balance import check_values, parse_layers
 from hubedit.edit.compute import TEXT_ROWS, Edit, compute
 from hubedit.edit.corpus import SELF, holdout_rows
 from hubedit.edit.documents import source as corpus_source
@@ -27,6 +26,7 @@ from hubedit.evaluate.drift import drift
 from hubedit.evaluate.report import generated
 from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
+from hubedit.folder import check_free as check_place
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
@@ -175,9 +175,8 @@ def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts")
 def check_config(em: EditableModel, config: EditConfig) -> None:
     """Raises ConfigError for settings that do not fit the model, which the long work would meet late."""
     check_method(config.method)
-    nothing = [0.0] * em.num_layers
+    check_values(config)
     layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
-    alphas(nothing, nothing, layers, config.alpha)
     if config.order not in _ORDERS:
         raise ConfigError(f"unknown order {config.order!r}", f"one of: {', '.join(_ORDERS)}")
     check_one_layer(config, layers)
@@ -188,30 +187,13 @@ def check_config(em: EditableModel, config: EditConfig) -> None:
     if not 0 <= config.own < 1:
         raise ConfigError(f"own must be at least 0 and below 1, but is {config.own}")
     check_settings(config)
-    parse_null_space(config.null_space)
     if config.stats.corpus != SELF:
         corpus_source(config.stats.corpus)
 
 
 def check_free(path: Path, overwrite: bool) -> None:
     """Raises ConfigError unless a patch can be written to `path`: free, or an older patch to replace."""
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ConfigError(f"{path} is not a folder", "choose another place with --out")
-    if path.is_dir() and any(path.iterdir()):
-        if not (path / RECORD).is_file():
-            raise ConfigError(
-                f"{path} is not empty and holds no patch, so it is never replaced",
-                "choose another place with --out",
-            )
-        if not overwrite:
-            raise ConfigError(f"{path} exists already", "choose another place with --out, or add --force")
-    parent = Path(os.path.abspath(path)).parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise ConfigError(f"{parent} is a file, not a folder", "choose another place with --out")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"no permission to write in {parent}", "choose another place with --out")
+    check_place(path, RECORD, overwrite=overwrite)
 
 
 def check_strict(report: EditReport) -> None:
