@@ -59,6 +59,13 @@ def test_a_preference_takes_its_own_point(tmp_path: Path) -> None:
     assert settings(name, prefer="locality", drift_mlp=0.3).drift_mlp == 0.3
 
 
+def test_a_file_that_fixes_nothing_leaves_the_preference_to_the_edit(tmp_path: Path) -> None:
+    name = written(tmp_path, "format = 1\n[settings]\n[prefer.success]\ndrift_mlp = 0.3\nsearch = false\n")
+    assert settings(name) == EditConfig()
+    assert settings(name, prefer="locality") == EditConfig(prefer="locality")
+    assert settings(name, prefer="success") == EditConfig(drift_mlp=0.3, search=False)
+
+
 def test_the_hub_is_asked_for_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 

@@ -26,7 +26,7 @@ MOST_WORDS = 6
 MOST_LETTERS = 80
 """Scripts without spaces have no words to count."""
 READ, READ_EACH = 50_000, 75
-"""Tokens of the corpus that are looked through at most, and at least for each fact."""
+"""Tokens of the corpus that are looked through at most; and, of a model's own text, for each fact."""
 LEAST_SUBJECTS, MOST_SUBJECTS = 200, 1000
 """As many as are edited, within these: an edit of hundreds moves others whom none of 200 stands for
 (docs/experiments.md)."""
