@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,8 +50,8 @@ def write_folder(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _tidy(folder, marker)
-        check_free(folder, marker, overwrite=overwrite, what=what)
-        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+        _check_content(folder, marker, overwrite, what)
+        part = _part(folder)
         part.mkdir()
         try:
             with _held(part):
@@ -117,10 +116,15 @@ def check_name(name: str) -> PurePosixPath:
 def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch") -> None:
     """Raises ConfigError where `write_folder` would refuse what is at the place, and where nothing can be
     written; OSError as the system."""
+    _check_content(folder, marker, overwrite, what)
+    _try_to_write(folder)
+
+
+def _check_content(folder: Path, marker: str, overwrite: bool, what: str) -> None:
     if folder.is_symlink() or folder.is_file():
         raise ConfigError(f"{folder} is in the way: it is no folder", "choose another place with --out")
     if not folder.exists() or not any(folder.iterdir()):
-        return _try_to_write(folder)
+        return
     if not (folder / marker).is_file():
         raise ConfigError(
             f"{folder} is not empty and holds no {what}, so it is never replaced",
@@ -129,21 +133,26 @@ def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch
     if not overwrite:
         force = ", or add --force" if what == "patch" else ""
         raise ConfigError(f"{folder} exists already", f"choose another place with --out{force}")
-    _try_to_write(folder)
 
 
 def _try_to_write(folder: Path) -> None:
-    """Raises ConfigError where no folder can be made beside `folder`: known before the long work."""
+    """Raises ConfigError where no folder can be made for `folder`: known before the long work."""
     there = next(parent for parent in folder.absolute().parents if parent.exists())
     if not there.is_dir():
         raise ConfigError(f"{there} is a file, not a folder", "choose another place with --out")
+    part = _part(there / folder.name)
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".hubedit-", dir=there))
+        part.mkdir()
+        # another run may have taken it for abandoned, and removed it
+        shutil.rmtree(part, ignore_errors=True)
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise ConfigError(
-            f"cannot write in {there}: {reason}", f"{next_step(problem)} with --out"
-        ) from problem
+        hint = f"{next_step(problem)} with --out"
+        raise ConfigError(f"cannot write in {there}: {problem.strerror or problem}", hint) from problem
+
+
+def _part(folder: Path) -> Path:
+    """A new name beside the folder, by which `_tidy` knows what a killed run has left."""
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
 
 
 def _replace(part: Path, folder: Path, overwrite: bool, sync: bool) -> None:

@@ -124,7 +124,12 @@ def _check(default: Any, data: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} must be {_KINDS[type(own)]}, and is {value!r}")
 
 
-_KINDS: dict[type, str] = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
+_KINDS: dict[type, str] = {
+    str: "text in quotation marks",
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+}
 
 
 def _fetch(repo: str, revision: str) -> Path:

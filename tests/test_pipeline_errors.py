@@ -92,9 +92,10 @@ def test_a_place_that_takes_nothing_is_told_before_the_long_work(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(pipeline, "compute", lambda *given, **more: pytest.fail("it has begun"))
-    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    em = editable("llama")
+    monkeypatch.setattr(Path, "mkdir", refused)
     with pytest.raises(ConfigError, match=r"cannot write in .*Read-only") as caught:
-        run(editable("llama"), tmp_path / "new" / "patch")
+        run(em, tmp_path / "new" / "patch")
     assert caught.value.hint == "choose another place with --out" and not list(tmp_path.iterdir())
 
 

@@ -253,6 +253,8 @@ class _Reader:
 
     def numbers(self, key: str) -> tuple[int, ...]:
         values = self._take(key, list, [], "a list")
+        if key in self._data and (not values or len(set(map(str, values))) < len(values)):
+            raise ConfigError(f"{self.source}: {key} must have values, each of them once, not {values}")
         for value in values:
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ConfigError(f"{self.source}: {key} must be whole numbers from 0 up, not {value!r}")

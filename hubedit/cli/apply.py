@@ -205,16 +205,18 @@ def apply(
     from hubedit.facts import load_facts
     from hubedit.hub import patch_folder
     from hubedit.patch import Patch
+    from hubedit.pipeline import check_free
 
     loaded = load_facts(facts, format=format.value, on_conflict=on_conflict.value)
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
+    check_free(target, force)
+    older = Patch.load(patch_folder(on)) if on else None
     if dry_run:
-        from hubedit.cli.plan import show_plan
+        from hubedit.cli.plan import Machine, show_plan
 
-        if on:
-            Patch.load(patch_folder(on))
-        show_plan(sink, model, loaded, str(facts), config, target, force, device, dtype, trust_remote_code)
+        machine = Machine(device, dtype, trust_remote_code)
+        show_plan(sink, model, loaded, str(facts), config, target, older, machine)
         return
 
     from hubedit.cache import Cache
@@ -222,10 +224,8 @@ def apply(
     from hubedit.cli.push import destination, send, shared
     from hubedit.model.load import load
     from hubedit.parallel import hold
-    from hubedit.pipeline import apply_facts, check_free, check_strict
+    from hubedit.pipeline import apply_facts, check_strict
 
-    check_free(target, force)
-    older = Patch.load(patch_folder(on)) if on else None
     # a login that may not write, or a repository that is not there, is told before the long work
     place = destination(push) if push else None
     store = shared(sink, stats_repo, cache, older) if stats_repo else Cache(cache)

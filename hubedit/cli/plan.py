@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,16 @@ from hubedit.cli.output import Output
 if TYPE_CHECKING:
     from hubedit.config import EditConfig
     from hubedit.facts import LoadedFacts
+    from hubedit.patch import Patch
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a model would be loaded, as for `hubedit.model.load.load`."""
+
+    device: str
+    dtype: str
+    trust_remote_code: bool
 
 
 def show_plan(
@@ -19,32 +30,37 @@ def show_plan(
     source: str,
     config: EditConfig,
     target: Path,
-    force: bool,
-    device: str,
-    dtype: str,
-    trust: bool,
+    older: Patch | None,
+    machine: Machine,
 ) -> None:
-    """Prints what would be done."""
+    """Prints what would be done. `older`: the patch that the edit would stand on."""
     from hubedit.cli.applied import size, table_of
-    from hubedit.pipeline import check_config, check_facts, check_free
+    from hubedit.pipeline import check_config, check_facts
     from hubedit.plan import plan, skeleton
     from hubedit.presets import METHODS
 
-    em = skeleton(model, trust_remote_code=trust)
+    em = skeleton(model, trust_remote_code=machine.trust_remote_code)
     check_facts(em, loaded.facts, source)
     check_config(em, config)
-    check_free(target, force)
-    made = plan(em, loaded.facts, config, device=device, dtype=dtype)
+    made = plan(em, loaded.facts, config, device=machine.device, dtype=machine.dtype)
     least = "" if made.layers else "at most "
     several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"
     chosen = ", ".join(map(str, made.layers)) or f"{several} of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
     wider = " (more for new names)" if config.polish and config.method == "intattn" else ""
+    wider += " beside the older patch's" if older is not None else ""
+    count, each = made.facts, config.batch_size
     rows = [
         ("model", f"{made.model}: {made.family}, {made.parameters:,} parameters, {made.num_layers} layers"),
         ("runs on", f"{made.device}, {made.dtype}"),
         ("method", config.method),
         ("facts", f"{made.facts:,} from {source}"),
+        *([("batches", f"{-(-count // each)} of {each}, one after another")] if 0 < each < count else []),
+        *(
+            [("on top of", f"a patch of {size(older.size)} at rank {older.rank}")]
+            if older is not None
+            else []
+        ),
         ("layers", chosen),
         *([("alpha", share)] if "alpha" in METHODS[config.method].settings else []),
         ("edited weights", f"{least}{made.sites}"),

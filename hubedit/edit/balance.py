@@ -30,7 +30,10 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
         if last < first:
             raise ConfigError(f"layers {part} run backwards", f"write {last}-{first}")
         if last >= num_layers:
-            raise ConfigError(f"layer {last} is outside the model", f"it has layers 0 to {num_layers - 1}")
+            raise ConfigError(
+                f"layer {last} is outside the model",
+                f"it has layers 0 to {num_layers - 1}; --layers auto chooses",
+            )
         layers |= set(range(first, last + 1))
     return tuple(sorted(layers))
 

@@ -96,6 +96,8 @@ def test_sample_follows_from_the_seeds() -> None:
         ({"tables": ["table9"]}, "unknown table 'table9'"),
         ({"edits": [0]}, "edits must be at least 1"),
         ({"edits": 10}, "edits must be a list"),
+        ({"seeds": []}, "seeds must have values"),
+        ({"seeds": [0, 0]}, "each of them once"),
         ({"seeds": [True]}, "seeds must be whole numbers"),
         ({"measure": {"fluency": -1}}, "must not be negative"),
         ({"measure": {"tasks": "gsm8k"}}, "tasks must be a list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,6 +128,12 @@ def test_a_dry_run_does_nothing(
     assert value["plan"]["patch_size"] > 0
     assert (value["config"]["order"], value["config"]["drift_mlp"]) == ("joint", 0.1)
     assert list(tmp_path.iterdir()) == []
+    assert run([*words, "--out", "old"]) == 0
+    capsys.readouterr()
+    assert run([*words, "--dry-run", "--on", "old", "--batch-size", "2"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "on top of a patch of" in text and "beside the older patch's" in text
+    assert re.search(r"batches \d of 2, one after another", text)
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
