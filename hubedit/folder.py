@@ -114,8 +114,8 @@ def check_name(name: str) -> PurePosixPath:
 
 
 def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch") -> None:
-    """Raises ConfigError where `write_folder` would refuse what is at the place, and where nothing can be
-    written; OSError as the system."""
+    """Raises ConfigError where `write_folder` would refuse what is at the place; OSError as the system, where
+    nothing can be written."""
     _check_content(folder, marker, overwrite, what)
     _try_to_write(folder)
 
@@ -136,18 +136,12 @@ def _check_content(folder: Path, marker: str, overwrite: bool, what: str) -> Non
 
 
 def _try_to_write(folder: Path) -> None:
-    """Raises ConfigError where no folder can be made for `folder`: known before the long work."""
+    """Raises OSError where no folder can be made for `folder`: known before the long work."""
     there = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not there.is_dir():
-        raise ConfigError(f"{there} is a file, not a folder", "choose another place with --out")
     part = _part(there / folder.name)
-    try:
-        part.mkdir()
-        # another run may have taken it for abandoned, and removed it
-        shutil.rmtree(part, ignore_errors=True)
-    except OSError as problem:
-        hint = f"{next_step(problem)} with --out"
-        raise ConfigError(f"cannot write in {there}: {problem.strerror or problem}", hint) from problem
+    part.mkdir()
+    # another run may have taken it for abandoned, and removed it
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def _part(folder: Path) -> Path:

@@ -27,6 +27,7 @@ from hubedit.evaluate.report import generated
 from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
 from hubedit.folder import check_free as check_place
+from hubedit.folder import next_step
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
@@ -193,7 +194,11 @@ def check_config(em: EditableModel, config: EditConfig) -> None:
 
 def check_free(path: Path, overwrite: bool) -> None:
     """Raises ConfigError unless a patch can be written to `path`: free, or an older patch to replace."""
-    check_place(path, RECORD, overwrite=overwrite)
+    try:
+        check_place(path, RECORD, overwrite=overwrite)
+    except OSError as error:
+        hint = f"{next_step(error)} with --out"
+        raise ConfigError(f"cannot write to {path}: {error.strerror or error}", hint) from error
 
 
 def check_strict(report: EditReport) -> None:

@@ -94,7 +94,7 @@ def test_a_place_that_takes_nothing_is_told_before_the_long_work(
     monkeypatch.setattr(pipeline, "compute", lambda *given, **more: pytest.fail("it has begun"))
     em = editable("llama")
     monkeypatch.setattr(Path, "mkdir", refused)
-    with pytest.raises(ConfigError, match=r"cannot write in .*Read-only") as caught:
+    with pytest.raises(ConfigError, match=r"cannot write to .*Read-only") as caught:
         run(em, tmp_path / "new" / "patch")
     assert caught.value.hint == "choose another place with --out" and not list(tmp_path.iterdir())
 

@@ -93,7 +93,7 @@ def test_a_repository_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) 
         ("format = 2\n[settings]", "no preset of this version"),
         ("format = ", "is no preset"),
         ("format = 1\n[settings]\nlayer = 3", "'layer' is no setting"),
-        ("format = 1\n[settings]\nlayers = 3", "layers must be text, and is 3"),
+        ("format = 1\n[settings]\nlayers = 3", "layers must be text in quotation marks, and is 3"),
         ("format = 1\n[settings]\nsearch = 1", "search must be true or false"),
         ("format = 1\n[settings]\npolish = true", "polish must be a whole number"),
         ("format = 1\n[settings]\ndrift_mlp = '1'", "drift_mlp must be a number"),
