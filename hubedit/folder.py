@@ -137,7 +137,8 @@ def _check_content(folder: Path, marker: str, overwrite: bool, what: str) -> Non
 
 def _try_to_write(folder: Path) -> None:
     """Raises OSError where no folder can be made for `folder`: known before the long work."""
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    folder = Path(os.path.abspath(folder))
+    there = next(parent for parent in folder.parents if parent.exists())
     part = _part(there / folder.name)
     part.mkdir()
     # another run may have taken it for abandoned, and removed it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from tests.pico import TokenizerKind, pico
 
-logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+without_bars: Any = logging.disable_progress_bar  # it has no annotations
+without_bars()
 torch.set_num_threads(1)
 # the time of one example depends on the machine; the number of examples can be raised for a long search
 settings.register_profile("hubedit", deadline=None, max_examples=50)

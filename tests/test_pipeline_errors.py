@@ -99,6 +99,16 @@ def test_a_place_that_takes_nothing_is_told_before_the_long_work(
     assert caught.value.hint == "choose another place with --out" and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", [".", "new", "new/patch", "../here/x/.."])
+def test_trying_a_place_leaves_nothing_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    check_free(Path(name), False)
+    assert [p.name for p in tmp_path.iterdir()] == ["here"] and not list((tmp_path / "here").iterdir())
+
+
 def test_a_benchmark_is_never_mixed_into_another_folder(tmp_path: Path) -> None:
     Results(tmp_path / "none").check()
     (tmp_path / "hubedit.json").write_text("{}")

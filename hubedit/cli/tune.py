@@ -137,6 +137,8 @@ def tune(
 
 def _front(tuned: Tuned) -> Table:
     """The front, and where the preferences and the default lie."""
+    from hubedit.report.markup import plural
+
     settings = ("layers", "alpha", "drift mlp", "drift attention", "kl", "essence", "polish")
     columns = ("success", "locality", *settings, "")
     rows: list[tuple[object, ...]] = []
@@ -164,7 +166,7 @@ def _front(tuned: Tuned) -> Table:
         )
     score = tuned.default
     rows.append((_percent(score.success), _percent(score.locality), *[""] * 7, ", ".join(usual)))
-    trials = f"{len(tuned.trials)} trial" + "s" * (len(tuned.trials) != 1)
+    trials = plural(len(tuned.trials), "trial")
     title = f"\nThe front of {trials} of {len(tuned.cases.trial)} edits, % (locality times what text kept)"
     return table(columns, rows, title=title, right=columns[:-1])
 

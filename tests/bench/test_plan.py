@@ -193,8 +193,9 @@ def test_other_models_and_data() -> None:
     assert changed(bench, limit=5).edits == (5,) and changed(bench, limit=500).edits == (100,)
     empty = Bench("t", (), (), bench.runs)
     assert changed(empty, data=["folder/my-facts.jsonl"]).data[0].name == "my-facts"
-    for words in ({"models": ["x="]}, {"data": ["ZsRE="]}, {"data": ["other=f"]}):
+    wrong: list[dict[str, Any]] = [{"models": ["x="]}, {"data": ["ZsRE="]}, {"data": ["other=f"]}]
+    for words in wrong:
         with pytest.raises(ConfigError):
-            changed(bench, **words)  # type: ignore[arg-type]
+            changed(bench, **words)
     with pytest.raises(ConfigError, match="several data sets"):
         changed(ready("methods"), data=["file.json"])

@@ -54,7 +54,7 @@ def published(em: EditableModel, own: Sequence[Row], layer: int, config: TargetC
                 places = torch.arange(r.first_scored, len(r.ids), device=em.device)
                 edits.append(-logp[i, places, torch.tensor(r.labels, device=em.device)].mean())
         loss = torch.stack(edits).mean() + config.kl * torch.stack(kept).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizer.step()
     return delta.detach()
 

@@ -178,10 +178,10 @@ def test_only_a_traced_alpha_is_weighed_against_zero(
 
 @pytest.mark.parametrize("options", [{"layers": "9"}, {"layers": "x"}, {"alpha": "2"}])
 def test_options_that_do_not_fit_the_model_are_refused(
-    options: dict[str, str], editable: Editable, config: EditConfig, tmp_path: Path
+    options: dict[str, Any], editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError):
-        compute(editable(), FACTS, replace(config, **options), cache=Cache(tmp_path))  # type: ignore[arg-type]
+        compute(editable(), FACTS, replace(config, **options), cache=Cache(tmp_path))
 
 
 def report(**different: float) -> dict[Site, SiteReport]:

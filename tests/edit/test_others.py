@@ -80,7 +80,7 @@ def test_subjects_are_of_the_kind_whose_next_words_they_share(monkeypatch: pytes
     table = {"Ada": people, "Bea": people, "Cyd": people, "Ulm": towns, "Bonn": towns}
     monkeypatch.setattr(kinds, "next_token", lambda em, texts: torch.stack([table[t] for t in texts]))
     about = [("Ada", "Bea"), ("Ulm",)]
-    em: EditableModel = None  # type: ignore[assignment]
+    em: Any = None
     assert alike(em, about, ["Cyd", "Bonn"]) == ((True, False), (False, True))
     assert alike(em, about, ["Ada", "Bea", "Ulm"]) == ((True, True, False), (False, False, True))
 
@@ -91,7 +91,7 @@ def test_a_template_is_not_about_subjects_after_which_its_words_surprise(
     expected = {"Ada": -2.0, "Bea": -2.5, "Cyd": -5.9, "Ulm": -6.3}
     monkeypatch.setattr(kinds, "alike", lambda em, about, who: tuple((True,) * len(who) for _ in about))
     monkeypatch.setattr(kinds, "_expected", lambda em, pairs: [expected[s] for s, _ in pairs])
-    em: EditableModel = None  # type: ignore[assignment]
+    em: Any = None
     born = Template("", " was born in", ("Ada", "Bea"))
     assert kinds.suited(em, [born], ["Cyd", "Ulm", "Ada"]) == ((True, False, True),)
     assert kinds.suited(em, [Template("I met ", "", ("Ada",))], ["Ulm"]) == ((True,),), "no words to expect"

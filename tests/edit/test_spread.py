@@ -135,8 +135,8 @@ def test_without_a_norm_the_site_writes_the_residual_itself(family: str, editabl
 def test_the_sites_follow_alpha(alpha: float, editable: Editable) -> None:
     own = spreader(editable(), [1, 2])
     found = own.solve(asked(own), dict.fromkeys((1, 2), alpha), FREE)
-    kinds = {"attention": alpha > 0, "mlp": alpha < 1}
-    assert set(found.factors) == {Site(n, k) for n in (1, 2) for k, wanted in kinds.items() if wanted}  # type: ignore[arg-type]
+    kinds: dict[SiteKind, bool] = {"attention": alpha > 0, "mlp": alpha < 1}
+    assert set(found.factors) == {Site(n, k) for n in (1, 2) for k, wanted in kinds.items() if wanted}
     assert set(found.reports) == set(found.factors)
     for site, factor in found.factors.items():
         assert factor.rank <= len(FACTS)

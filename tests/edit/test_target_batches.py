@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,11 +30,11 @@ def test_out_of_memory_splits_the_batch_and_loses_nothing(
     sizes: list[int] = []
     inner = module._optimise_chunk
 
-    def tight(em: EditableModel, rows: list[Row], facts: list[int], *rest: object) -> object:
+    def tight(em: EditableModel, rows: list[Row], facts: list[int], *rest: Any) -> object:
         sizes.append(len(facts))
         if len(facts) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return inner(em, rows, facts, *rest)  # type: ignore[arg-type]
+        return inner(em, rows, facts, *rest)
 
     class Counting(Silent):
         done = 0

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,12 +29,13 @@ RIDGE = 1e-4
 TEXT = Path(__file__).parents[2] / "pico.py"
 
 
-def settings(method: str, layers: str, **more: object) -> EditConfig:
+def settings(method: str, layers: str, **more: Any) -> EditConfig:
     """The published settings, with few steps, little text and two contexts; a collapse is only told."""
     config = method_defaults(method)
     targets = replace(config.targets, steps=6, contexts=2 if config.targets.contexts else 0)
     config = replace(config, layers=layers, collapse="tell", targets=targets)
-    return replace(config, **{"stats": StatsConfig(str(TEXT), 200), **more})  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {"stats": StatsConfig(str(TEXT), 200), **more}
+    return replace(config, **chosen)
 
 
 def edited(em: EditableModel, config: EditConfig, folder: Path, facts: Sequence[Fact] = FACTS) -> Edit:
