@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.asked import Asked
+from hubedit.edit.attempts import attempt
 from hubedit.edit.methods.batches import in_batches
 from hubedit.edit.methods.table import RUNS
 from hubedit.edit.places import at_places, places
-from hubedit.edit.polish import polish, steps_for
-from hubedit.edit.probes import Judgement, hits, judge, read_text
+from hubedit.edit.probes import read_text
 from hubedit.edit.repair import repair
 from hubedit.edit.result import Clock, Edit, check_collapse, judge_collapse
-from hubedit.edit.rows import bare_rows
-from hubedit.edit.search import Found, on_device, search
-from hubedit.edit.spread import Budget, Solution, Spreader, threshold
+from hubedit.edit.spread import Spreader, threshold
 from hubedit.edit.stages import TEXT_ROWS, Job, cached_survey, cached_targets, measure
-from hubedit.edit.unreached import endings, to_the_end, unreached, widened
+from hubedit.edit.unreached import unreached
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
@@ -62,7 +58,6 @@ def joint(job: Job) -> Edit:
 
     # what polish can bring, the closed form need not keep as it is
     hard = unreached(targets, where) if config.polish > 0 else frozenset()
-    progress.start("solve")
     spreader = Spreader(
         em,
         asked.rows,
@@ -76,26 +71,7 @@ def joint(job: Job) -> Edit:
         earlier_weight=earlier_weight(job),
         threshold=threshold(config),
     )
-    fixed = config.lam > 0 or not config.search
-    budgets = [Budget(config.drift_attention, config.drift_mlp, config.lam)] if fixed else []
-    found = search(
-        spreader,
-        targets.delta[list(where)],
-        ground.alpha,
-        asked.probes,
-        ground.clean,
-        order=config.order,
-        budgets=budgets,
-        given=config.alpha not in ("auto", "per-layer"),
-        polished=config.polish > 0,
-        tick=progress.advance,
-    )
-    progress.finish()
-    job.clock.lap("solve")
-
-    found, owners = polished(job, spreader, found, asked, hard)
-    job.clock.lap("polish")
-
+    found = attempt(job, spreader, targets.delta[list(where)], asked, hard)
     solution, repaired = repair(
         em, spreader, found, asked.all_rows, where, asked.probes, ground.clean, config, progress
     )
@@ -116,46 +92,8 @@ def joint(job: Job) -> Edit:
         float(torch.tensor(after.nll).exp()),
         repaired,
         job.clock.laps,
-        dict.fromkeys(factors, owners) if owners else {},
+        dict.fromkeys(factors, found.owners) if found.owners else {},
     )
-
-
-def polished(
-    job: Job, spreader: Spreader, found: Found, asked: Asked, hard: Collection[int]
-) -> tuple[Found, tuple[int, ...]]:
-    """What the search took, polished; the best of its trials where the probes like that no less. `hard`:
-    facts that need more than their subject's token. Returns the owners of the rows too, () for one a fact."""
-    em, steps = job.em, job.config.polish
-    if steps < 1:
-        return found, ()
-    asked = to_the_end(asked, endings(em, job.facts, asked.rows))
-    steps = steps_for(asked, steps)
-    job.progress.start("polish", steps, "steps")
-    wide = widened(em, spreader, found.solution, asked.rows, hard)
-    bare = bare_rows(asked.rows)
-
-    def attempt(number: int) -> tuple[int, Judgement, Solution]:
-        solution = polish(em, spreader, wide.solution, asked, number, job.progress)
-        with applied(em, on_device(spreader, solution)):
-            there = sum(hits(em, [bare[n] for n in sorted(hard)]))
-            return there, judge(em, asked.probes, job.ground.clean, spreader.count), solution
-
-    there, judgement, solution = attempt(steps)
-    unpolished = found.best or (found.solution, found.trial)
-    before = unpolished[1].judgement.score
-    if wide.owners and there < len(hard):
-        # from the start: going on from there was worse (docs/experiments.md)
-        job.progress.start("polish", 2 * steps, "steps")
-        more, longer, again = attempt(2 * steps)
-        if longer.score > before and (more, longer.score) > (there, judgement.score):
-            judgement, solution = longer, again
-    better, after = judgement.score > before, judgement.score
-    job.progress.finish(f"probes {before:.3f} to {after:.3f}" + ("" if better else ", not kept"))
-    if not better:
-        return Found(*unpolished, found.trials), ()
-    drift = tuple(report.drift for report in solution.reports.values())
-    trial = replace(found.trial, judgement=judgement, drift=drift)
-    return replace(found, solution=solution, trial=trial), wide.owners
 
 
 def earlier_weight(job: Job) -> float:

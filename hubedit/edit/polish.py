@@ -5,9 +5,9 @@ corpus; between the two some of every fact is lost, and some of its neighbours. 
 together: what must give an answer (negative log-likelihood), and what must stay (KL to the unedited model:
 other beliefs about the subjects, beliefs about other subjects, text). The right factors stay, so the rank
 does not grow. In coordinates P = B (A C A^T)^1/2 the predicted drift tr(dW C dW^T) is |P|^2: a step of one
-length costs the same drift in every direction, and |P| is kept within its first length, so that the drift
-budget which the search chose still holds. Like ending a closed-form initialisation with a few steps of
-low-rank fine-tuning (LoRA, Hu et al. 2022), in the metric of MEMIT's objective.
+length costs the same drift in every direction, and |P| is kept within the length that the drift budget
+allows. Like ending a closed-form initialisation with a few steps of low-rank fine-tuning (LoRA, Hu et al.
+2022), in the metric of MEMIT's objective.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ STEP_TOKENS = 16384
 STEPS_WORTH = 3
 """Where all prompts are more than so many steps hold, there are as many times more steps: 500 edits need them
 (docs/experiments.md)."""
+SHORT = 2
+"""Times as many steps where a step could hold so many times the prompts; what stays is then learnt better
+(docs/experiments.md)."""
 MOST = 0.9
 """Share of the objective whose rows are in every step. The others take turns, without a larger weight: what
 is nearly met counts for less than the objective says (docs/experiments.md)."""
@@ -59,15 +62,22 @@ IN_CONTEXT = 2
 
 
 def polish(
-    em: EditableModel, spreader: Spreader, solution: Solution, asked: Asked, steps: int, progress: Progress
+    em: EditableModel,
+    spreader: Spreader,
+    solution: Solution,
+    asked: Asked,
+    steps: int,
+    progress: Progress,
+    spend: float = 1.0,
 ) -> Solution:
-    """A solution with the same right factors whose left factors have descended `steps` times."""
+    """A solution with the same right factors whose left factors have descended `steps` times. `spend`: how
+    many times its predicted drift it may have."""
     groups = weighted(asked)
     roots = {s: _root(spreader, s, f) for s, f in solution.factors.items()}
     inverse = {s: torch.linalg.inv(r).float().to(em.device) for s, r in roots.items()}
     right = {s: f.A.to(em.device) for s, f in solution.factors.items()}
     points = {s: (f.B.to(roots[s]) @ roots[s]).float().to(em.device) for s, f in solution.factors.items()}
-    sizes = {s: float(p.norm()) for s, p in points.items()}
+    sizes = {s: float(p.norm()) * math.sqrt(spend) for s, p in points.items()}
     mean = {s: torch.zeros_like(p) for s, p in points.items()}
     square = {s: torch.zeros_like(p) for s, p in points.items()}
     clean: dict[int, Tensor] = {}
@@ -92,9 +102,10 @@ def polish(
 
 
 def steps_for(asked: Asked, steps: int) -> int:
-    """`steps`, or more for a batch of which each sees a small part."""
+    """`steps`, or more for a batch of which each sees a small part, and for one whose steps are short."""
     tokens = sum(len(r.ids) for rows, _ in weighted(asked) for r in rows)
-    return math.ceil(steps * max(1.0, tokens / (STEPS_WORTH * STEP_TOKENS)))
+    short = min(SHORT, STEP_TOKENS / max(tokens, 1))
+    return math.ceil(steps * max(1.0, short, tokens / (STEPS_WORTH * STEP_TOKENS)))
 
 
 def weighted(asked: Asked) -> tuple[tuple[tuple[Row, ...], float], ...]:

@@ -3,14 +3,19 @@
 No fixed budget serves every model (docs/experiments.md): the solve is repeated under a few budgets, each
 result is judged by `hubedit.edit.probes`, and the best score wins (success, what stays about the edited
 subjects and about others, unchanged text). alpha = 0 (plain MLP editing) is among the candidates unless
-the user gives alpha. Where polish follows, the joint update only has to come near: polish makes more of
-twice the sites (docs/experiments.md). Without polish it has to be better.
+the user gives alpha.
+
+Where polish follows, what the closed form brings by itself says little: polish makes as much of a small
+budget, and a large one harms subjects that nobody asks about. So there is one budget, which follows the
+number of facts, and `hubedit.edit.compute` comes back for more where polish brought too little. And the
+joint update only has to come near: polish makes more of twice the sites (docs/experiments.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -25,13 +30,17 @@ MLP_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
 WORSE = 0.995
 """Share of the best score below which a budget is worse; none after it was better (docs/experiments.md)."""
 ATTENTION_BUDGETS = (0.003, 0.02)
-"""Of a measured alpha. Without polish, the larger one unless the smaller one was worse than none: then it
-never was better. With polish, the larger one if it comes near (docs/experiments.md)."""
+"""Of a measured alpha: the larger one unless the smaller one was worse than none."""
 GIVEN_BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Attention's after 0.003 where the user gives alpha, up to the first that is worse: attention alone edits
 next to nothing with 0.02 (docs/experiments.md)."""
 NEAR = 0.9
-"""Share of the best score so far that more attention needs before polish."""
+"""Share of the score of the MLP alone that the joint update needs before polish."""
+FIRST_BUDGET = 0.006
+"""Of the MLPs together for one fact, before polish; n facts get sqrt(n) times as much, for what they change
+goes in different directions (docs/experiments.md)."""
+ATTENTION_PART = 0.1
+"""Of the MLP's budget, attention's before polish."""
 
 NORM_PASSES = 2
 """Further passes where a norm stands behind the sites, and one solve cannot reach what was asked."""
@@ -50,12 +59,21 @@ class Trial:
 @dataclass(frozen=True)
 class Found:
     """What was taken, and every trial made on the way. `best`: the solution with the best score and its
-    trial, where another was taken because polish follows."""
+    trial, where another was taken because polish follows; `owners`: the fact of every row of the factors'
+    A, () where row n is fact n's."""
 
     solution: Solution
     trial: Trial
     trials: tuple[Trial, ...]
     best: tuple[Solution, Trial] | None = None
+    owners: tuple[int, ...] = ()
+
+
+def first_budget(facts: int, alpha: Mapping[int, float]) -> Budget:
+    """What an edit of so many facts, in alpha's layers, begins with where polish follows."""
+    each = FIRST_BUDGET * math.sqrt(facts) / max(len(alpha), 1)
+    alone = min(alpha.values(), default=0.0) == 1
+    return Budget(each if alone else ATTENTION_PART * each, each)
 
 
 def search(
@@ -67,15 +85,15 @@ def search(
     *,
     order: str,
     budgets: Sequence[Budget] = (),
+    first: Budget | None = None,
     given: bool = False,
-    polished: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Found:
     """Tries MLP budgets with alpha = 0, then attention budgets with the given alpha at the best of them.
 
-    `budgets`: try exactly these with the given alpha instead. `given`: the user chose alpha, so it is not
-    weighed against 0, and attention may have more. `polished`: what is found will be polished.
-    `delta` (N, d). `tick` after each trial.
+    `budgets`: try exactly these with the given alpha instead. `first`: what is found will be polished, and
+    this is all it may spend. `given`: the user chose alpha, so it is not weighed against 0, and attention may
+    have more. `delta` (N, d). `tick` after each trial.
     """
     trials: list[Trial] = []
     best: tuple[Solution, Trial] | None = None
@@ -96,47 +114,41 @@ def search(
         tick()
         return solution, trial
 
-    def climb(share: Mapping[int, float], growing: Sequence[Budget]) -> tuple[Solution, Trial]:
-        """Tries budgets up to the first that is worse or changes nothing; returns what the first gave."""
-        first: tuple[Solution, Trial] | None = None
+    def climb(share: Mapping[int, float], growing: Sequence[Budget]) -> None:
+        """Tries budgets up to the first that is worse or changes nothing."""
         before: Trial | None = None
         for budget in growing:
-            made = attempt(share, budget)
-            first = first or made
+            trial = attempt(share, budget)[1]
             assert best is not None
-            worse = made[1].judgement.score < WORSE * best[1].judgement.score
-            if worse or (before is not None and _spent(before, made[1])):
+            worse = trial.judgement.score < WORSE * best[1].judgement.score
+            if worse or (before is not None and _spent(before, trial)):
                 break
-            before = made[1]
-        assert first is not None
-        return first
+            before = trial
 
     if budgets:
         for budget in budgets:
             attempt(alpha, budget)
+    elif first is not None:
+        nothing = dict.fromkeys(alpha, 0.0)
+        alone = None if given else attempt(nothing, replace(first, attention=0.0))
+        if alone is None or alpha != nothing:
+            near = attempt(alpha, first)
+            if alone is not None and near[1].judgement.score < NEAR * alone[1].judgement.score:
+                near = None
     elif given:
         climb(alpha, [Budget(ATTENTION_BUDGETS[0], mlp) for mlp in MLP_BUDGETS])
         assert best is not None
         if max(alpha.values(), default=0.0) > 0:
             mlp = best[1].budget.mlp
-            more = climb(alpha, [Budget(attention, mlp) for attention in GIVEN_BUDGETS])
-            less = best[1].budget.attention < more[1].budget.attention
-            if polished and less and more[1].judgement.score > NEAR * best[1].judgement.score:
-                near = more
+            climb(alpha, [Budget(attention, mlp) for attention in GIVEN_BUDGETS])
     else:
         climb(dict.fromkeys(alpha, 0.0), [Budget(0.0, mlp) for mlp in MLP_BUDGETS])
         assert best is not None
         mlp = best[1].budget.mlp
-        tried = ATTENTION_BUDGETS if max(alpha.values(), default=0.0) > 0 else ()
-        for attention in reversed(tried) if polished else tried:
+        for attention in ATTENTION_BUDGETS if max(alpha.values(), default=0.0) > 0 else ():
             before = best[1].judgement.score
-            made = attempt(alpha, Budget(attention, mlp))
-            score = made[1].judgement.score
-            if polished and score > NEAR * before:
-                near = made
-                break
-            # without polish none after a worse one was better
-            if not polished and score < before:
+            # none after a worse one was better
+            if attempt(alpha, Budget(attention, mlp))[1].judgement.score < before:
                 break
     assert best is not None
     if near is None or near[1] is best[1]:

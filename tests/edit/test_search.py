@@ -12,7 +12,7 @@ from torch import Tensor
 from hubedit.edit import search as module
 from hubedit.edit.probes import Judgement, Probes, TextState, judge, read_text
 from hubedit.edit.rows import edit_rows
-from hubedit.edit.search import ATTENTION_BUDGETS, MLP_BUDGETS, search
+from hubedit.edit.search import ATTENTION_BUDGETS, MLP_BUDGETS, first_budget, search
 from hubedit.edit.spread import Budget, Solution, Spreader
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
@@ -81,27 +81,44 @@ def test_more_attention_is_not_tried_where_some_was_worse(
     assert [t.budget.attention for t in found.trials if t.alpha == ALPHA] == [ATTENTION_BUDGETS[0]]
 
 
-@pytest.mark.parametrize(
-    ("scores", "tried", "chosen"),
-    [
-        ((0.46,), (0.02,), 0.02),  # a little worse: polish makes more of twice the sites
-        ((0.44, 0.46), (0.02, 0.003), 0.003),
-        ((0.44, 0.44), (0.02, 0.003), 0.0),
-    ],
-)
+@pytest.mark.parametrize(("joint", "taken"), [(0.46, True), (0.44, False)])
 def test_before_polish_attention_only_has_to_come_near(
     setting: tuple[Spreader, Tensor, Probes, TextState],
     monkeypatch: pytest.MonkeyPatch,
-    scores: tuple[float, ...],
-    tried: tuple[float, ...],
-    chosen: float,
+    joint: float,
+    taken: bool,
+) -> None:
+    """Polish makes more of twice the sites, so a little worse is good enough."""
+    own, delta, probes, clean = setting
+    judged(monkeypatch, [0.5, joint].__getitem__)
+    first = Budget(0.01, 0.1)
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", first=first)
+    assert [t.budget for t in found.trials] == [Budget(0.0, 0.1), first], "nothing larger is tried"
+    assert [max(t.alpha.values()) for t in found.trials] == [0, 0.3]
+    assert found.trial is found.trials[1 if taken else 0]
+    # what polish makes worse comes back as the best trial
+    assert found.best == ((found.best[0], found.trials[0]) if taken and found.best else None)
+    assert (found.best is not None) == taken
+
+
+def test_before_polish_a_given_alpha_is_all_that_is_tried(
+    setting: tuple[Spreader, Tensor, Probes, TextState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, delta, probes, clean = setting
-    judged(monkeypatch, [*([0.5] * len(MLP_BUDGETS)), *scores].__getitem__)
-    found = search(own, delta, ALPHA, probes, clean, order="attention-first", polished=True)
-    assert tuple(t.budget.attention for t in found.trials if t.alpha == ALPHA) == tried
-    assert found.trial.budget.attention == chosen
-    assert max(found.trial.alpha.values()) == (0.3 if chosen else 0.0)
+    judged(monkeypatch, lambda n: 0.5)
+    first = Budget(0.01, 0.1)
+    for alpha, given in ((ALPHA, True), (dict.fromkeys(ALPHA, 0.0), False)):
+        found = search(own, delta, alpha, probes, clean, order="attention-first", first=first, given=given)
+        assert [t.alpha for t in found.trials] == [alpha]
+
+
+def test_the_first_budget_follows_the_number_of_facts_and_is_shared_by_the_layers() -> None:
+    one, hundred = first_budget(1, {4: 0.3}), first_budget(100, {4: 0.3})
+    assert hundred.mlp == pytest.approx(10 * one.mlp)
+    assert first_budget(100, {4: 0.3, 5: 0.3}).mlp == pytest.approx(hundred.mlp / 2)
+    assert 0 < hundred.attention < hundred.mlp
+    # with nothing in the MLP there is nobody to leave the rest to
+    assert first_budget(100, {4: 1.0}).attention == hundred.mlp
 
 
 def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
@@ -120,7 +137,6 @@ def test_an_alpha_of_the_users_own_is_not_weighed_against_zero(
     assert {site.kind for site in found.solution.factors} == {"attention", "mlp"}
 
 
-@pytest.mark.parametrize("polished", [False, True])
 @pytest.mark.parametrize(
     ("scores", "tried", "chosen"),
     [((0.5, 0.6, 0.7, 0.6), 4, 0.1), ((0.5, 0.6, 0.7, 0.8, 0.9), 5, 0.4), ((0.5, 0.49), 2, None)],
@@ -131,15 +147,13 @@ def test_an_alpha_of_the_users_own_may_have_more_attention(
     scores: tuple[float, ...],
     tried: int,
     chosen: float | None,
-    polished: bool,
 ) -> None:
     own, delta, probes, clean = setting
     judged(monkeypatch, [*([0.5] * len(MLP_BUDGETS)), *scores].__getitem__)
-    found = search(own, delta, ALPHA, probes, clean, order="attention-first", given=True, polished=polished)
+    found = search(own, delta, ALPHA, probes, clean, order="attention-first", given=True)
     attentions = tuple(t.budget.attention for t in found.trials[len(MLP_BUDGETS) :])
     assert attentions == module.GIVEN_BUDGETS[:tried]
-    near = ATTENTION_BUDGETS[1] if polished else ATTENTION_BUDGETS[0]
-    assert found.trial.budget.attention == (chosen or near)
+    assert found.trial.budget.attention == (chosen or ATTENTION_BUDGETS[0])
 
 
 def test_budgets_beyond_one_that_is_worse_are_not_tried(
