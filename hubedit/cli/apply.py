@@ -82,7 +82,7 @@ def apply(
         bool | None,
         Option(
             "--search/--no-search",
-            help="Try several drift budgets and keep the best.  [default: search]",
+            help="Find the drift budgets by trial.  [default: search]",
             show_default=False,
         ),
     ] = None,

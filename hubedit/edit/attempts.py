@@ -24,6 +24,8 @@ from hubedit.model.hooks import applied
 ROUNDS = 4
 ENOUGH = 0.9
 """Share of all that must change that ends polish, if every fact's own prompt gives its answer."""
+LARGEST = 0.5
+"""Drift budget of a site that no further round goes beyond; the collapse check ends an edit at 1."""
 WORTH = 0.98
 """Share of the score that a further round must keep."""
 
@@ -83,7 +85,10 @@ def _polished(
     unpolished = found.best or (found.solution, found.trial)
     before = unpolished[1].judgement.score
     best = polished(wide.solution, 1.0)
-    for _ in range(ROUNDS - 1):
+    budget = max(found.trial.budget.attention, found.trial.budget.mlp)
+    for n in range(1, ROUNDS):
+        if spend > 1 and budget * spend**n > LARGEST:
+            break
         if best.there == len(bare) and (best.judgement.success or 0.0) >= ENOUGH:
             break
         more = polished(best.solution, spend)

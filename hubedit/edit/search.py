@@ -71,7 +71,7 @@ class Found:
 
 def first_budget(facts: int, alpha: Mapping[int, float]) -> Budget:
     """What an edit of so many facts, in alpha's layers, begins with where polish follows."""
-    each = FIRST_BUDGET * math.sqrt(facts) / max(len(alpha), 1)
+    each = min(FIRST_BUDGET * math.sqrt(facts), MLP_BUDGETS[-1]) / max(len(alpha), 1)
     alone = min(alpha.values(), default=0.0) == 1
     return Budget(each if alone else ATTENTION_PART * each, each)
 

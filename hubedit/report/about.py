@@ -97,8 +97,8 @@ def way(record: Json) -> str:
     )
     if polish := number(config.get("polish")):
         told.append(
-            f"Then up to {plural(int(polish), 'step')} of gradient descent on one factor of each change, "
-            "through the whole model, were kept if hubedit's own trial prompts came out better."
+            "Then gradient descent on one factor of each change, through the whole model, in rounds of at "
+            f"least {plural(int(polish), 'step')}, was kept if hubedit's own trial prompts came out better."
         )
     if repaired := number(record.get("repaired")):
         was = "was" if repaired == 1 else "were"

@@ -80,6 +80,16 @@ def test_while_facts_fail_polish_goes_on_with_twice_the_drift(
     assert {t.budget.mlp for t in edit.found.trials} == {first}
 
 
+def test_no_round_spends_more_than_a_site_can_bear(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = first_budget(ALL, dict.fromkeys((0, 1), 0.3)).mlp
+    monkeypatch.setattr(module, "LARGEST", 3 * first)
+    spent, _ = rounds(monkeypatch, [(0, 0.1, 0.9), (1, 0.2, 0.9), (2, 0.3, 0.9)])
+    compute(editable(), FACTS, replace(CONFIG, collapse="tell"), cache=Cache(None))
+    assert spent == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("settings", [{"search": False}, {"lam": 10.0}])
 def test_rounds_of_an_edit_with_a_budget_of_the_users_keep_it(
     editable: Editable, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]

@@ -245,7 +245,7 @@ def test_a_change_larger_than_its_weight_is_remarked_on() -> None:
 
 def test_the_card_says_no_more_of_the_method_than_is_so() -> None:
     polished = patch_card(record(config={"polish": 16}, repaired=1), report())
-    assert "up to 16 steps of gradient descent" in polished and "1 fact that still failed was" in polished
+    assert "in rounds of at least 16 steps" in polished and "1 fact that still failed was" in polished
     plain = patch_card(record(config={"polish": 0}, repaired=0, method="memit", alpha={}), report())
     assert "closed form" in plain and "Alpha is" not in plain
     assert "factor of each change" not in plain and "still failed" not in plain
