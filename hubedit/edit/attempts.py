@@ -44,6 +44,7 @@ def attempt(job: Job, spreader: Spreader, delta: Tensor, asked: Asked, hard: Col
     need more than their subject's token."""
     config, ground, progress = job.config, job.ground, job.progress
     fixed = config.lam > 0 or not config.search
+    first = first_budget(len(job.facts), ground.alpha, asked.probes.weight)
     progress.start("solve")
     found = search(
         spreader,
@@ -53,7 +54,7 @@ def attempt(job: Job, spreader: Spreader, delta: Tensor, asked: Asked, hard: Col
         ground.clean,
         order=config.order,
         budgets=[Budget(config.drift_attention, config.drift_mlp, config.lam)] if fixed else [],
-        first=first_budget(len(job.facts), ground.alpha) if config.polish > 0 else None,
+        first=first if config.polish > 0 else None,
         given=config.alpha not in ("auto", "per-layer"),
         tick=progress.advance,
     )

@@ -117,6 +117,7 @@ def test_the_first_budget_follows_the_number_of_facts_and_is_shared_by_the_layer
     assert hundred.mlp == pytest.approx(10 * one.mlp)
     assert first_budget(100, {4: 0.3, 5: 0.3}).mlp == pytest.approx(hundred.mlp / 2)
     assert 0 < hundred.attention < hundred.mlp
+    assert first_budget(100, {4: 0.3}, weight=4.0).mlp == pytest.approx(2 * hundred.mlp)
     assert first_budget(10**6, {4: 0.3}).mlp <= MLP_BUDGETS[-1], "the most that any edit was tried with"
     # with nothing in the MLP there is nobody to leave the rest to
     assert first_budget(100, {4: 1.0}).attention == hundred.mlp

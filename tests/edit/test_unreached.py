@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,13 +12,10 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.demo import model_path
-from hubedit.edit import compute as stage
 from hubedit.edit import unreached as module
 from hubedit.edit.asked import kept_rows
 from hubedit.edit.compute import compute
-from hubedit.edit.polish import polish
 from hubedit.edit.rows import OTHER, bare_rows, edit_rows
-from hubedit.edit.spread import Solution
 from hubedit.edit.unreached import endings, to_the_end, widened
 from hubedit.evaluate import read
 from hubedit.facts import Fact
@@ -95,23 +91,6 @@ def test_what_ends_an_answer_is_what_the_model_sets_there(bundled: EditableModel
     em = editable("qwen2")
     facts = [replace(f, ground_truth=("Paris",)) for f in FACTS]
     assert endings(em, facts, edit_rows(em, facts, ())) == {}, "it is sure of nothing"
-
-
-def test_a_worse_second_polish_is_not_taken(bundled: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
-
-    def ruined(*given: Any) -> Solution:
-        *rest, count, progress = given
-        steps.append(count)
-        found = polish(rest[0], rest[1], rest[2], rest[3], min(count, 2), progress)
-        if len(steps) == 1:
-            return found
-        return Solution({s: f * 0.0 for s, f in found.factors.items()}, found.reports)
-
-    monkeypatch.setattr(stage, "polish", ruined)
-    edit = compute(bundled, NEW[:2], EditConfig(repair=0, polish=2), cache=Cache(None))
-    assert steps == [2, 4], "two steps do not bring a new name"
-    assert all(float(f.B.norm()) > 0 for f in edit.factors.values())
 
 
 def test_names_of_one_patch_that_were_new_only_go_together(tmp_path: Path, editable: Editable) -> None:
