@@ -70,8 +70,8 @@ class Found:
 
 
 def first_budget(facts: int, alpha: Mapping[int, float], weight: float = 1.0) -> Budget:
-    """What an edit of so many facts, in alpha's layers, begins with where polish follows. `weight`: of success
-    beside what stays (`Probes`); four times the weight may spend twice as much."""
+    """What an edit of so many facts, in alpha's layers, begins with where polish follows. `weight`: of
+    success beside what stays (`Probes`); four times the weight may spend twice as much."""
     each = min(FIRST_BUDGET * math.sqrt(facts * weight), MLP_BUDGETS[-1]) / max(len(alpha), 1)
     alone = min(alpha.values(), default=0.0) == 1
     return Budget(each if alone else ATTENTION_PART * each, each)
