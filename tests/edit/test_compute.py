@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
+from hubedit.edit import attempts, stages
 from hubedit.edit import compute as module
-from hubedit.edit import stages
 from hubedit.edit.asked import generic_rows
 from hubedit.edit.compute import check_collapse, compute
 from hubedit.edit.spread import Budget, SiteReport
@@ -93,10 +94,24 @@ def test_the_same_inputs_give_the_same_bytes_cached_or_not(
 
 
 @pytest.mark.parametrize(
-    "stage", ["second_moments", "prepare", "optimise", "search", "repair", "judge_collapse"]
+    ("where", "stage"),
+    [
+        (stages, "second_moments"),
+        (stages, "prepare"),
+        (stages, "optimise"),
+        (attempts, "search"),
+        (attempts, "polish"),
+        (module, "repair"),
+        (module, "judge_collapse"),
+    ],
 )
 def test_the_base_is_the_same_when_a_stage_raises(
-    stage: str, editable: Editable, config: EditConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: ModuleType,
+    stage: str,
+    editable: Editable,
+    config: EditConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     em = editable()
     before = em.weights_hash()
@@ -104,9 +119,7 @@ def test_the_base_is_the_same_when_a_stage_raises(
     def broken(*args: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        stages if stage in ("second_moments", "prepare", "optimise") else module, stage, broken
-    )
+    monkeypatch.setattr(where, stage, broken)
     with pytest.raises(KeyboardInterrupt):
         compute(em, FACTS, config, cache=Cache(tmp_path))
     assert em.weights_hash() == before
@@ -118,7 +131,7 @@ def test_it_continues_from_the_finished_stages(
 ) -> None:
     em, cache = editable(), Cache(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "search", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patched.setattr(attempts, "search", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             compute(em, FACTS, config, cache=cache)
 
@@ -172,7 +185,7 @@ def test_only_a_traced_alpha_is_weighed_against_zero(
     alpha: str, zero: bool, editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
     edit = compute(editable(), FACTS, replace(config, alpha=alpha, repair=0), cache=Cache(tmp_path))
-    assert edit.found is not None and len(edit.found.trials) > 1
+    assert edit.found is not None
     assert any(max(t.alpha.values()) == 0 for t in edit.found.trials) == zero
 
 
