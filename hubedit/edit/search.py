@@ -7,7 +7,7 @@ the user gives alpha.
 
 Where polish follows, what the closed form brings by itself says little: polish makes as much of a small
 budget, and a large one harms subjects that nobody asks about. So there is one budget, which follows the
-number of facts, and `hubedit.edit.compute` comes back for more where polish brought too little. And the
+number of facts, and rounds of polish spend more where that brought too little (`attempts.py`). And the
 joint update only has to come near: polish makes more of twice the sites (docs/experiments.md).
 """
 
