@@ -63,13 +63,13 @@ def test_facts_are_told_as_they_finish_and_each_once(
         def advance(self, amount: int = 1) -> None:
             told.append(told[-1] + amount)
 
-    def tight(*given: object, **options: object) -> object:
+    def tight(*given: Any, **options: Any) -> Any:
         nonlocal calls, before
         calls += 1
         if calls == 9:
             before = told[-1]
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return inner(*given, **options)  # type: ignore[arg-type]
+        return inner(*given, **options)
 
     monkeypatch.setattr(module, "_LEAST", 2**30)  # the facts are split, and not the passes
     monkeypatch.setattr(module, "_objective", tight)
@@ -80,5 +80,7 @@ def test_facts_are_told_as_they_finish_and_each_once(
 
 @pytest.mark.parametrize(("hidden", "vocabulary", "tokens"), [(64, 1000, 49152), (896, 151936, 12288)])
 def test_more_facts_at_once_where_they_are_small(hidden: int, vocabulary: int, tokens: int) -> None:
-    em = SimpleNamespace(device=torch.device("cpu"), hidden_size=hidden, vocabulary=vocabulary, num_layers=24)
-    assert module._chunk_tokens(em, 7) == tokens  # type: ignore[arg-type]
+    em: Any = SimpleNamespace(
+        device=torch.device("cpu"), hidden_size=hidden, vocabulary=vocabulary, num_layers=24
+    )
+    assert module._chunk_tokens(em, 7) == tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -127,8 +128,9 @@ def test_the_worst_cases_come_first_and_only_what_was_lost_counts(monkeypatch: p
         def active(self) -> nullcontext[None]:
             return nullcontext()
 
+    plain: Any = Plain()
     report = EditReport((), {}, {}, cases=cases)
-    found = worst(Plain(), Plain(), report, 4)  # type: ignore[arg-type]
+    found = worst(plain, plain, report, 4)
     assert [c["prompt"] for c in found] == ["b", "d", "a", "c"]
     assert [c["loss"] for c in found] == pytest.approx([5, 3, 2, 1])
     assert found[0] == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -58,11 +59,11 @@ def test_batches_are_halved_when_memory_runs_out(editable: Editable, monkeypatch
     em, own = editable(), module._batch
     whole, sizes = forced(em, PAIRS), []
 
-    def tight(em: EditableModel, part: list[object]) -> list[Forced]:
+    def tight(em: EditableModel, part: list[Any]) -> list[Forced]:
         sizes.append(len(part))
         if len(part) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return own(em, part)  # type: ignore[arg-type]
+        return own(em, part)
 
     monkeypatch.setattr(module, "_batch", tight)
     assert forced(em, PAIRS).keys() == whole.keys()

@@ -101,7 +101,7 @@ def test_records_that_contradict_or_repeat_each_other_all_count(write: Write) ->
 def test_every_schema_is_seen_from_its_fields(write: Write) -> None:
     flat = read_records(write([FLAT]))
     assert flat.format == "counterfact-flat" and flat.facts[0].id == "7"
-    assert flat.facts[0].locality == (Probe(FLAT["locality_prompt"], ("French",), "neighborhood"),)  # type: ignore[arg-type]
+    assert flat.facts[0].locality == (Probe(str(FLAT["locality_prompt"]), ("French",), "neighborhood"),)
     known = read_records(write([KNOWN]))
     assert known.format == "known"
     assert (known.facts[0].prompt, known.facts[0].target) == (KNOWN["prompt"], "Antarctica")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ from hubedit.facts import Fact, Probe, check_tokens
 from hubedit.facts.tokens import load_tokenizer
 from tests.pico import TokenizerKind, tokenizers
 
+FAST: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast  # its constructor has no types
 WORDS = ["<unk>", "The", "capital", "of", "Peru", "is", "Cusco"]
 
 
 def word_level(longest: int = 100) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return FAST(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
         model_max_length=longest,

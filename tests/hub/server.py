@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -153,7 +154,8 @@ def main() -> None:
     Handler.journal = Journal()
     Handler.api = Api(Store(folder, xet=given.xet), Xet(folder / "cas") if given.xet else None)
     server = Server(("127.0.0.1", 0), Handler)
-    print(server.server_address[1], flush=True)  # noqa: T201
+    sys.stdout.write(f"{server.server_address[1]}\n")
+    sys.stdout.flush()
     server.serve_forever()
 
 

@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Callable
 
-import huggingface_hub  # noqa: F401 - its root logger is made when it is imported
+import huggingface_hub
 import pytest
 
 from hubedit.errors import HubError
@@ -59,7 +59,7 @@ def reading() -> None:
 def test_the_clients_own_log_lines_hold_no_signature(way: Callable[[], object]) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    above = logging.getLogger("huggingface_hub")
+    above = logging.getLogger(huggingface_hub.__name__)  # made when it is imported
     above.addHandler(handler)
     try:
         for _ in range(2):

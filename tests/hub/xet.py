@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 _END = b"\xff" * 32
@@ -49,16 +50,16 @@ class Xet:
         """Writes a content that only Xet holds to a plain file, for a client that asks over HTTP."""
         if name is None or path.is_file():
             return
-        from hf_xet import XetFileInfo, XetSession  # type: ignore[import-untyped]
+        hf_xet = import_module("hf_xet")
 
         headers = {key.removeprefix("X-Xet-").lower(): value for key, value in self.headers().items()}
         part = path.with_suffix(".part")
-        with XetSession().new_file_download_group(
+        with hf_xet.XetSession().new_file_download_group(
             endpoint=headers["cas-url"],
             token=headers["access-token"],
             token_expiry_unix_secs=int(headers["token-expiration"]),
         ) as group:
-            group.start_download_file(XetFileInfo(name, size), str(part))
+            group.start_download_file(hf_xet.XetFileInfo(name, size), str(part))
         part.replace(path)
 
 

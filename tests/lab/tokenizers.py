@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -16,6 +16,7 @@ _QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+_FAST: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast  # its constructor has no types
 _EOS, _BOS, _UNK, _PAD = "<|endoftext|>", "<s>", "<unk>", "<pad>"
 
 
@@ -40,7 +41,7 @@ def byte_level(world: World, vocab: int = 3000) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(world), trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return _FAST(
         tokenizer_object=tokenizer, bos_token=_EOS, eos_token=_EOS, pad_token=_EOS, padding_side="right"
     )
 
@@ -68,7 +69,7 @@ def metaspace(world: World, vocab: int = 2000) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{_BOS} $A", pair=f"{_BOS} $A {_BOS} $B", special_tokens=[(_BOS, bos)]
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return _FAST(
         tokenizer_object=tokenizer,
         bos_token=_BOS,
         eos_token="</s>",

@@ -139,7 +139,7 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = plan.rate * _schedule(done, plan.warmup)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             self.optimizer.step()
             losses.append(loss.item())
