@@ -15,7 +15,6 @@ import torch
 from hubedit.edit.probes import PROBE_TOKENS
 from hubedit.edit.rows import Row, Rows, by_length
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import run
 from hubedit.model.memory import fitting, pass_size, positions
 from hubedit.model.tokens import decode
 
@@ -30,12 +29,10 @@ def ends(em: EditableModel, rows: Sequence[Row]) -> list[int | None]:
     # what is scored is the prediction behind the last label
     whole = [Row(n, (*r.ids, r.labels[-1]), r.last, (0,)) for n, r in enumerate(rows)]
     found: list[int | None] = [None] * len(rows)
-    last = em.num_layers - 1
 
     def work(part: list[Row]) -> None:
         tensors = Rows.of(em, part)
-        hidden = run(em, tensors.batch, hidden=[last]).hidden[last]
-        logits = em.head_logits(hidden[tensors.scored_row, tensors.scored_at]).float()
+        logits = tensors.logits(em).float()
         best, token = logits.max(-1)
         sure = (best - logits.logsumexp(-1)).exp() >= SURE
         for r, t, enough in zip(part, token.tolist(), sure.tolist(), strict=True):

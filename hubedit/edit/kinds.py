@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hubedit.edit.templates import Template
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import run
+from hubedit.model.ending import final_at
 from hubedit.model.score import likelihoods
 from hubedit.model.tokens import pad, token_ids
 
@@ -39,10 +39,8 @@ def next_token(em: EditableModel, texts: Sequence[str]) -> Tensor:
     """(n, vocabulary): the distribution of the token that follows each text. float32."""
     rows = token_ids(em.tokenizer, texts)
     batch = pad(rows, em.pad_id, em.device)
-    last = em.num_layers - 1
-    hidden = run(em, batch, hidden=[last]).hidden[last]
-    at = torch.arange(len(rows), device=em.device)
-    return em.head_logits(hidden[at, batch.lengths - 1]).float().softmax(-1)
+    final = final_at(em, batch, torch.arange(len(rows), device=em.device), batch.lengths - 1)
+    return em.head_logits(final).float().softmax(-1)
 
 
 class Kinds:

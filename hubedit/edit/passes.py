@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
 
 from hubedit.edit.rows import Row
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.model.memory import CPU_PASS, free_memory
+from hubedit.model.memory import free_memory
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail
 
+_CPU_PASS = 512
+"""Padded tail tokens of a pass on a CPU: what a block keeps for its gradient then stays near the core; with
+2,048 two small models were 4 to 7 % slower (docs/experiments.md)."""
 _DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to facts that are not done
 
 
@@ -26,7 +28,8 @@ class Pass:
 
     `rows` (b); `owner` (b,): each row's fact, as a row of delta. Scored positions, those of edit rows
     first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
-    `original` (s - edits, vocabulary): the model's own log-probabilities at the others.
+    `original` (s - edits, vocabulary): the model's own probabilities at the others, and `certainty`
+    (s - edits,): the sum of p log p.
     """
 
     rows: tuple[Row, ...]
@@ -38,23 +41,38 @@ class Pass:
     weight: Tensor
     edits: int
     original: Tensor
+    certainty: Tensor
 
-    def losses(self, em: EditableModel, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """What these rows add to every fact's mean nll and mean KL, (n,) each; delta (n, d) float32."""
-        start = self.tail.hidden
-        # column 0 of a tail is the subject's last token
-        moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
-        final = self.tail.run(em, torch.cat([moved, start[:, 1:]], 1))
-        logits = em.head_logits(final[self.row, self.column]).float()
-        fact, n = self.owner[self.row], self.edits
-        zero = torch.zeros(len(delta), device=delta.device)
-        nll = cross_entropy(logits[:n], self.label[:n], reduction="none")
-        now = logits[n:].log_softmax(-1)
-        kl = kl_div(now, self.original, log_target=True, reduction="none").sum(-1)
-        return (
-            zero.index_add(0, fact[:n], nll * self.weight[:n]),
-            zero.index_add(0, fact[n:], kl * self.weight[n:]),
-        )
+    def objective(
+        self, em: EditableModel, delta: Tensor, weight: float, *, gradient: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What these rows add to every fact's mean nll and mean KL, (n,) each, and with `gradient` that of
+        nll + `weight` * KL in delta (n, d), float32."""
+        start, n = self.tail.hidden, self.edits
+        leaf = delta.detach().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient):
+            # column 0 of a tail is the subject's last token
+            moved = (start[:, :1].float() + leaf[self.owner][:, None]).to(start.dtype)
+            final = self.tail.run(em, torch.cat([moved, start[:, 1:]], 1), self.row, self.column)
+            logits = em.head_logits(final).float()
+        with torch.no_grad():
+            now = logits.log_softmax(-1)
+            label = self.label[:n, None]
+            nll = -now[:n].gather(1, label)[:, 0]
+            kl = self.certainty - torch.einsum("sv,sv->s", self.original, now[n:])
+            fact, zero = self.owner[self.row], torch.zeros(len(delta), device=delta.device)
+            told = zero.index_add(0, fact[:n], nll * self.weight[:n])
+            moved_away = zero.index_add(0, fact[n:], kl * self.weight[n:])
+            if not gradient:
+                return told, moved_away, None
+            # the slope of both in the logits is what is said now less what should be; written in place, for
+            # these are the largest tensors here
+            slope = now.exp_()
+            slope[:n].scatter_add_(1, label, slope.new_full((1, 1), -1.0).expand(n, 1))
+            slope[n:] -= self.original
+            slope[n:] *= weight
+            slope *= self.weight[:, None]
+        return told, moved_away, torch.autograd.grad(logits, leaf, slope)[0]
 
     def only(self, active: Tensor) -> Pass | None:
         """Without the rows of facts that are done, where that is worth a copy; None when none are left."""
@@ -78,6 +96,7 @@ class Pass:
             weight=self.weight[scored],
             edits=int(scored[: self.edits].sum()),
             original=self.original[scored[self.edits :]],
+            certainty=self.certainty[scored[self.edits :]],
         )
 
 
@@ -117,7 +136,7 @@ def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]
 def pass_tokens(em: EditableModel, layer: int) -> int:
     """Tokens whose activations above `layer` fit beside the model: of half the memory that is free."""
     if em.device.type == "cpu":
-        return CPU_PASS
+        return _CPU_PASS
     inner = max(em.d_in(Site(0, "mlp")), em.hidden_size)
     # for the backward pass a gated MLP keeps four inner tensors, a block about twelve of the stream's width
     blocks: int = (em.num_layers - 1 - layer) * (4 * inner + 12 * em.hidden_size) * em.dtype.itemsize
@@ -155,10 +174,12 @@ def _pass(
     )
     edits = sum(not own[i].preserve for i, _, _ in scored)
     tail = Tail.of(em, layer, ids, cuts)
-    original = torch.empty(0, 1, device=em.device)
+    original, certainty = torch.empty(0, em.vocabulary, device=em.device), torch.empty(0, device=em.device)
     if edits < len(scored):
-        final = tail.run(em, tail.hidden)
-        original = em.head_logits(final[row[edits:], column[edits:]]).float().log_softmax(-1)
+        final = tail.run(em, tail.hidden, row[edits:], column[edits:])
+        logp = em.head_logits(final).float().log_softmax(-1)
+        original = logp.exp()
+        certainty = torch.einsum("sv,sv->s", original, logp)
     if factors:
         with applied(em, factors):
             tail = Tail.of(em, layer, ids, cuts)
@@ -172,4 +193,5 @@ def _pass(
         weight.to(em.device),
         edits,
         original,
+        certainty,
     )

@@ -24,7 +24,7 @@ from hubedit.edit.rows import OTHER, Row, Rows, bare_rows, by_length
 from hubedit.edit.spread import Solution, Spreader
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, run
+from hubedit.model.hooks import applied
 from hubedit.model.memory import fitting, pass_size, positions
 from hubedit.model.sites import Site
 from hubedit.progress import Progress
@@ -227,10 +227,7 @@ def _losses(em: EditableModel, part: Sequence[Row], rows: Rows, reference: Tenso
 
 
 def _log_probabilities(em: EditableModel, rows: Rows) -> Tensor:
-    last = em.num_layers - 1
-    hidden = run(em, rows.batch, hidden=[last]).hidden[last]
-    logits: Tensor = em.head_logits(hidden[rows.scored_row, rows.scored_at])
-    result: Tensor = logits.float().log_softmax(-1)
+    result: Tensor = rows.logits(em).float().log_softmax(-1)
     return result
 
 

@@ -81,12 +81,10 @@ def hits(em: EditableModel, rows: Sequence[Row]) -> list[bool]:
     for i, r in enumerate(rows):
         places.setdefault(id(r), []).append(i)
     result = [False] * len(rows)
-    last = em.num_layers - 1
 
     def work(part: list[Row]) -> None:
         tensors = Rows.of(em, part)
-        hidden = run(em, tensors.batch, hidden=[last]).hidden[last]
-        said = em.head_logits(hidden[tensors.scored_row, tensors.scored_at]).argmax(-1)
+        said = tensors.logits(em).argmax(-1)
         wrong = torch.zeros(len(part), dtype=torch.long, device=em.device)
         wrong.index_add_(0, tensors.scored_row, (said != tensors.label).long())
         for r, w in zip(part, wrong.tolist(), strict=True):

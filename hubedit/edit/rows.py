@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
+from hubedit.model.ending import final_at
 from hubedit.model.tokens import Batch, continuation, locate, pad
 
 OTHER = -1
@@ -95,6 +96,10 @@ class Rows:
             long([s[2] for s in scored]),
             torch.tensor([r.preserve for r in rows], device=device),
         )
+
+    def logits(self, em: EditableModel) -> Tensor:
+        """Predictions (s, vocabulary) at the scored positions. Gradients flow."""
+        return em.head_logits(final_at(em, self.batch, self.scored_row, self.scored_at))
 
 
 def bare_rows(rows: Sequence[Row]) -> dict[int, Row]:

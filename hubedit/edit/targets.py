@@ -209,12 +209,10 @@ def _objective(
     (n,) each, and the gradient of nll + kl * KL in delta, (n, d). One pass's activations at a time."""
     nll = torch.zeros(len(delta), device=delta.device)
     kl, total = nll.clone(), torch.zeros_like(delta)
-    with torch.set_grad_enabled(gradient):
-        for part in passes:
-            leaf = delta.clone().requires_grad_(gradient)
-            own_nll, own_kl = part.losses(em, leaf)
-            if gradient:
-                total += torch.autograd.grad((own_nll + config.kl * own_kl).sum(), leaf)[0]
-            nll += own_nll.detach()
-            kl += own_kl.detach()
+    for part in passes:
+        own_nll, own_kl, slope = part.objective(em, delta, config.kl, gradient=gradient)
+        nll += own_nll
+        kl += own_kl
+        if slope is not None:
+            total += slope
     return nll, kl, total

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from hubedit.model.editable import EditableModel
+from hubedit.model.ending import final_at
 from hubedit.model.generate import greedy
-from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget
 from hubedit.model.tokens import decode, pad, token_ids
 
@@ -38,14 +38,13 @@ def ask(
     """One answer a prompt, in order. Call it inside `applied` to ask the edited model."""
     texts = greedy(em, prompts, max_new_tokens)
     ids = token_ids(em.tokenizer, prompts)
-    last, budget = em.num_layers - 1, TokenBudget(em.device)
+    budget = TokenBudget(em.device)
     answers: list[Answer] = []
     while len(answers) < len(ids):
         at = len(answers)
         part = ids[at : budget.take([len(row) for row in ids], at)]
-        hidden = run(em, pad(part, em.pad_id, em.device), hidden=[last]).hidden[last]
-        end = torch.tensor([len(row) - 1 for row in part], device=em.device)
-        states = hidden[torch.arange(len(part), device=em.device), end]
+        batch = pad(part, em.pad_id, em.device)
+        states = final_at(em, batch, torch.arange(len(part), device=em.device), batch.lengths - 1)
         likely = em.head_logits(states).float().softmax(-1).topk(top)
         for row, (values, indices) in enumerate(zip(likely.values, likely.indices, strict=True), at):
             tokens = tuple(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hubedit.errors import TokenError
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import run
+from hubedit.model.ending import final_at
 from hubedit.model.memory import TokenBudget, release
 from hubedit.model.tokens import continuation, encode, pad
 
@@ -90,13 +90,11 @@ def by_pair(found: Mapping[Pair, Forced], prompt: str, answers: Sequence[str]) -
 
 
 def _batch(em: EditableModel, part: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Forced]:
-    last = em.num_layers - 1
     batch = pad([(*prompt, *answer[:-1]) for prompt, answer in part], em.pad_id, em.device)
-    hidden = run(em, batch, hidden=[last]).hidden[last]
     row = [k for k, (_, answer) in enumerate(part) for _ in answer]
     place = [len(prompt) - 1 + j for prompt, answer in part for j in range(len(answer))]
     label = torch.tensor([token for _, answer in part for token in answer], device=em.device)
-    states = hidden[torch.tensor(row, device=em.device), torch.tensor(place, device=em.device)]
+    states = final_at(em, batch, torch.tensor(row, device=em.device), torch.tensor(place, device=em.device))
     best, own = _likeliest(em, states, label)
     results, at = [], 0
     for _, answer in part:

@@ -98,6 +98,10 @@ class EditableModel:
         """The transformer block of a layer (0-based)."""
         return self.model.get_submodule(self.family.block_name(layer))
 
+    def mlp(self, layer: int) -> nn.Module:
+        """The MLP of a layer's block: (b, t, d) -> (b, t, d)."""
+        return self.model.get_submodule(self.family.mlp_name(layer))
+
     def module_name(self, site: Site) -> str:
         """Full module path of a site, as `named_modules` and PEFT name it."""
         return self.family.site_name(site)

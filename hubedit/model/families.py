@@ -33,6 +33,10 @@ class Family:
         """Module path of a block, e.g. "model.layers.3"."""
         return f"{self.blocks}.{layer}"
 
+    def mlp_name(self, layer: int) -> str:
+        """Module path of a block's MLP, which `down_proj` ends."""
+        return f"{self.block_name(layer)}.{self.down_proj.rpartition('.')[0]}"
+
     def norm_after(self, site: Site) -> str | None:
         """Module path of the norm between a site's output and the residual stream, where there is one."""
         if not self.post_norm:

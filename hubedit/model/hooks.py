@@ -45,7 +45,7 @@ def applied(em: EditableModel, factors: Mapping[Site, LowRank]) -> Iterator[None
     """
     with ExitStack() as stack:
         for site in em.sites():
-            stack.enter_context(_forward(em.site(site), _Adder(site, factors)))
+            stack.enter_context(behind(em.site(site), _Adder(site, factors)))
         yield
 
 
@@ -63,11 +63,11 @@ def replaced(
     """
     with ExitStack() as stack:
         if embeddings is not None:
-            stack.enter_context(_forward(em.embeddings(), _changer(embeddings)))
+            stack.enter_context(behind(em.embeddings(), _changer(embeddings)))
         for site, change in (sites or {}).items():
-            stack.enter_context(_forward(em.site(site), _changer(change)))
+            stack.enter_context(behind(em.site(site), _changer(change)))
         for layer, change in (hidden or {}).items():
-            stack.enter_context(_forward(em.block(layer), _changer(change)))
+            stack.enter_context(behind(em.block(layer), _changer(change)))
         yield
 
 
@@ -93,7 +93,7 @@ def run(
         return captured
     with ExitStack() as stack:
         for site in inputs:
-            stack.enter_context(_before(em.site(site), _input_keeper(captured.inputs, site)))
+            stack.enter_context(before(em.site(site), _input_keeper(captured.inputs, site)))
         for site in outputs:
             stack.enter_context(keeping(em.site(site), captured.outputs, site))
         for layer in hidden:
@@ -190,14 +190,14 @@ def in_effect(em: EditableModel) -> dict[Site, LowRank]:
 @contextmanager
 def keeping(module: nn.Module, store: dict[Any, Tensor], key: Site | int) -> Iterator[None]:
     """Stores the module's output (for a block: the residual stream) under `key`."""
-    with _forward(module, _keeper(store, key)):
+    with behind(module, _keeper(store, key)):
         yield
 
 
 @contextmanager
 def stopping_after(module: nn.Module) -> Iterator[None]:
     """`forward` ends once the module has run."""
-    with _forward(module, _stop):
+    with behind(module, _stop):
         yield
 
 
@@ -225,7 +225,8 @@ def starting_from(block: nn.Module, hidden: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _forward(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+def behind(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    """`hook` is the last of the module's forward hooks inside: it may change the output."""
     handle = module.register_forward_hook(hook)
     try:
         yield
@@ -234,7 +235,8 @@ def _forward(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _before(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+def before(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    """`hook` is the last of the module's forward pre-hooks inside: it may change the positional arguments."""
     handle = module.register_forward_pre_hook(hook)
     try:
         yield

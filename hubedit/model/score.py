@@ -9,7 +9,7 @@ from math import exp
 import torch
 
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import run
+from hubedit.model.ending import final_at
 from hubedit.model.tokens import continuation, encode, pad
 
 _POSITIONS = 512  # rows of logits at once: a vocabulary of 150,000 makes 300 MB of them
@@ -103,12 +103,11 @@ def _answers(
 
     `places`: for each row the position that predicts the answer's first token, and the answer's tokens.
     """
-    last = em.num_layers - 1
-    hidden = run(em, pad(list(map(tuple, rows)), em.pad_id, em.device), hidden=[last]).hidden[last]
+    batch = pad(list(map(tuple, rows)), em.pad_id, em.device)
     row = [k for k, (_, answer) in enumerate(places) for _ in answer]
     place = [first + j for first, answer in places for j in range(len(answer))]
     label = torch.tensor([token for _, answer in places for token in answer], device=em.device)
-    states = hidden[torch.tensor(row, device=em.device), torch.tensor(place, device=em.device)]
+    states = final_at(em, batch, torch.tensor(row, device=em.device), torch.tensor(place, device=em.device))
     logp: list[float] = []
     ranks: list[int] = []
     for at in range(0, len(label), _POSITIONS):

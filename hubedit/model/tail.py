@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hubedit.model.editable import EditableModel
+from hubedit.model.ending import ending_at
 from hubedit.model.hooks import keeping, starting_from, stopping
 from hubedit.model.resume import skipped
 
@@ -81,13 +82,14 @@ class Tail:
             self.hidden[index],
         )
 
-    def run(self, em: EditableModel, hidden: Tensor) -> Tensor:
-        """The residual stream (b, s, d) after the last block, when it is `hidden` (b, s, d) after `layer`.
+    def run(self, em: EditableModel, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """The residual stream (n, d) after the last block at `row`, `column` (n,) of the tails, when it is
+        `hidden` (b, s, d) after `layer`.
 
         Gradients flow to `hidden`.
         """
         if self.layer == em.num_layers - 1:
-            return hidden
+            return hidden[row, column]
         from transformers import DynamicCache
 
         cache = DynamicCache()
@@ -105,6 +107,7 @@ class Tail:
             for lower in range(self.layer + 1):
                 stack.enter_context(skipped(em.block(lower), hidden))
             stack.enter_context(starting_from(em.block(self.layer + 1), hidden))
+            stack.enter_context(ending_at(em, row, column))
             stack.enter_context(keeping(em.block(last), found, last))
             stack.enter_context(stopping(em.block(last)))
             em.model(
@@ -114,4 +117,4 @@ class Tail:
                 past_key_values=cache,
                 use_cache=True,
             )
-        return found[last].to(em.device)
+        return found[last].to(em.device)[row, column]

@@ -29,6 +29,13 @@ def last_hidden(em: EditableModel, row: tuple[int, ...]) -> Tensor:
     return run(em, pad([row], em.pad_id), hidden=[last]).hidden[last][0]
 
 
+def whole(em: EditableModel, tail: Tail, hidden: Tensor) -> Tensor:
+    """(b, s, d): what `Tail.run` gives at all positions."""
+    b, s = tail.ids.shape
+    row, column = torch.arange(b).repeat_interleave(s), torch.arange(s).repeat(b)
+    return tail.run(em, hidden, row, column).view(b, s, -1)
+
+
 def check(em: EditableModel, tail: Tail, out: Tensor, rows: list[int]) -> None:
     for i, n in enumerate(rows):
         expected = last_hidden(em, ROWS[n])[CUTS[n] :]
@@ -41,7 +48,7 @@ def test_it_is_the_full_forward_pass(family: str, editable: Editable) -> None:
     em = editable(family)
     for layer in range(em.num_layers):
         tail = Tail.of(em, layer, ROWS, CUTS)
-        check(em, tail, tail.run(em, tail.hidden), [0, 1, 2, 3])
+        check(em, tail, whole(em, tail, tail.hidden), [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -52,7 +59,7 @@ def test_a_change_at_the_cut_is_the_change_in_the_full_pass(family: str, editabl
     tail = Tail.of(em, layer, ROWS, CUTS)
     moved = tail.hidden.clone()
     moved[:, 0] += delta
-    out = tail.run(em, moved)
+    out = whole(em, tail, moved)
     for i, row in enumerate(ROWS):
         there = torch.zeros(1, len(row), em.hidden_size)
         there[0, CUTS[i]] = delta[i]
@@ -65,6 +72,17 @@ def test_a_change_at_the_cut_is_the_change_in_the_full_pass(family: str, editabl
         torch.testing.assert_close(out[i, : len(expected)], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_some_positions_are_as_in_all_of_them(family: str, editable: Editable) -> None:
+    em = editable(family)
+    row, column = torch.tensor([3, 0, 1, 1]), torch.tensor([2, 0, 0, 1])
+    for layer in range(em.num_layers):
+        tail = Tail.of(em, layer, ROWS, CUTS)
+        expected = whole(em, tail, tail.hidden)[row, column]
+        torch.testing.assert_close(tail.run(em, tail.hidden, row, column), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox"])
 @torch.no_grad()
 def test_what_is_applied_is_seen_and_some_rows_can_be_taken(family: str, editable: Editable) -> None:
@@ -72,7 +90,7 @@ def test_what_is_applied_is_seen_and_some_rows_can_be_taken(family: str, editabl
     with applied(em, random_factors(em, scale=0.5)):
         tail = Tail.of(em, layer, ROWS, CUTS)
         part = tail.select([1, 3])
-        check(em, part, part.run(em, part.hidden), [1, 3])
+        check(em, part, whole(em, part, part.hidden), [1, 3])
         edited = last_hidden(em, ROWS[0])
     assert not torch.allclose(edited, last_hidden(em, ROWS[0]), atol=1e-2)
 
@@ -82,7 +100,8 @@ def test_gradients_reach_what_is_put_in_and_nothing_else(family: str, editable: 
     em = editable(family)
     tail = Tail.of(em, 1, ROWS, CUTS)
     start = tail.hidden.clone().requires_grad_()
-    tail.run(em, start)[0, 0].sum().backward()  # type: ignore[no-untyped-call]
+    at = torch.tensor([0])
+    torch.autograd.backward(tail.run(em, start, at, at).sum())
     assert start.grad is not None
     assert float(start.grad[0, 0].abs().sum()) > 0
     assert float(start.grad[1:].abs().sum()) == 0, "rows do not see each other"
@@ -92,7 +111,7 @@ def test_gradients_reach_what_is_put_in_and_nothing_else(family: str, editable: 
 def test_running_leaves_no_hook_and_no_longer_prefix(editable: Editable) -> None:
     em = editable("qwen2")
     tail = Tail.of(em, 0, ROWS, CUTS)
-    first = tail.run(em, tail.hidden)
-    assert torch.equal(tail.run(em, tail.hidden), first)
+    first = whole(em, tail, tail.hidden)
+    assert torch.equal(whole(em, tail, tail.hidden), first)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in em.model.modules())
     assert all("forward" not in em.block(layer).__dict__ for layer in range(em.num_layers))

@@ -19,7 +19,7 @@ from hubedit.edit.stages import Job
 from hubedit.edit.targets import default_tokens
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, run
+from hubedit.model.hooks import applied
 from hubedit.model.memory import fitting
 from hubedit.model.sites import Site
 from hubedit.presets import LORA_RANK
@@ -89,9 +89,7 @@ def _train(job: Job, rows: list[Row], a: dict[Site, Tensor], b: dict[Site, Tenso
 def _loss(em: EditableModel, rows: list[Row]) -> Tensor:
     """The sum over rows of the mean negative log-likelihood of their labels."""
     tensors = Rows.of(em, rows)
-    last = em.num_layers - 1
-    hidden = run(em, tensors.batch, hidden=[last]).hidden[last]
-    logp = em.head_logits(hidden[tensors.scored_row, tensors.scored_at]).float().log_softmax(-1)
+    logp = tensors.logits(em).float().log_softmax(-1)
     each = -logp.gather(1, tensors.label[:, None])[:, 0]
     lengths = torch.bincount(tensors.scored_row, minlength=len(rows)).float()
     return (each / lengths[tensors.scored_row]).sum()
