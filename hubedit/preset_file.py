@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,24 @@ NOT_SHARED = frozenset({"method", "seed", "collapse", "trace", "stats"})
 
 @dataclass(frozen=True)
 class PresetFile:
-    """`settings`: as in EditConfig; `prefer`: what differs, by preference; `source`: for messages."""
+    """`settings`: as in EditConfig; `prefer`: what differs, by preference; `source`: for messages;
+    `model`: what it was found on, as far as the file tells."""
 
     method: str
     settings: Mapping[str, Any]
     prefer: Mapping[str, Mapping[str, Any]]
     source: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    def elsewhere(self, ref: str, num_layers: int) -> str:
+        """What a user should know who takes it for another model than it was found on; "" for the same."""
+        name, layers = self.model.get("ref", ref), self.model.get("num_layers", num_layers)
+        if (name, layers) == (ref, num_layers):
+            return ""
+        return (
+            f"the preset {self.source} was found on {name} ({layers} layers), and this is {ref} "
+            f"({num_layers}): hubedit tune finds settings for it"
+        )
 
     def onto(self, base: EditConfig, prefer: str = "balanced") -> EditConfig:
         """`base` with the settings of this file."""
@@ -91,7 +103,10 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
     if unknown := sorted(set(prefer) - set(PREFERENCES)):
         known = ", ".join(PREFERENCES)
         raise ConfigError(f"{source}: unknown preference {unknown[0]!r}", f"known: {known}")
-    found = PresetFile(str(data.get("method", "intattn")), data["settings"], prefer, source)
+    model = data.get("model", {})
+    if not isinstance(model, dict):
+        raise ConfigError(f"{source}: model is no table")
+    found = PresetFile(str(data.get("method", "intattn")), data["settings"], prefer, source, model)
     for name, part in (("settings", found.settings), *((f"prefer.{n}", p) for n, p in prefer.items())):
         if not isinstance(part, dict):
             raise ConfigError(f"{source}: {name} is no table")

@@ -58,9 +58,9 @@ def alpha_figure(own: Sequence[Line], metrics: Sequence[Metric], title: str) -> 
         x = [share for share, _ in points]
         y = [metric.scale * number.mean for _, number in points]
         axis.plot(x, y, color=colour, marker=marker, markersize=4, label=metric.name)
-        ends = [(share, n.low, n.high) for share, n in points if n.low is not None and n.high is not None]
+        ends = [end for _, number in points if (end := metric.ends(number)) is not None]
         if len(ends) == len(points):
-            low, high = ([metric.scale * end[side] for end in ends] for side in (1, 2))
+            low, high = zip(*ends, strict=True)
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         printed = [
             (share, float(found[metric.key].text))
@@ -96,9 +96,7 @@ def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
         y = [metric.scale * line.numbers[metric.key].mean for line in group]
         axis.plot(x, y, color=colour, marker=marker, markersize=5, label=name)
         for at, line in zip(x, group, strict=True):
-            number = line.numbers[metric.key]
-            if number.low is not None and number.high is not None:
-                ends = [metric.scale * number.low, metric.scale * number.high]
+            if (ends := metric.ends(line.numbers[metric.key])) is not None:
                 axis.plot([at, at], ends, color=colour, linewidth=1)
     axis.set_xscale("log")
     ticks = sorted({line.edits for line in own})

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from hubedit.bench.numbers import Line, Number
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`key`: in the results file; `scale`: what it is multiplied by as printed; `digits`: after the point."""
+    """`key`: in the results file; `scale`: what it is multiplied by as printed; `digits`: after the point;
+    `most`: the largest value it can have."""
 
     key: str
     name: str
     scale: float = 100.0
     digits: int = 2
+    most: float = 1.0
+
+    def ends(self, number: Number) -> tuple[float, float] | None:
+        """Its interval as printed; Student's, which knows no bounds, ends where the metric does."""
+        if number.low is None or number.high is None:
+            return None
+        return self.scale * max(number.low, 0.0), self.scale * min(number.high, self.most)
 
 
 FORCED = (
     Metric("teacher-forced/edit_success", "Edit Success"),
     Metric("teacher-forced/portability_mean", "Portability"),
     Metric("teacher-forced/locality_mean", "Locality"),
-    Metric("text/fluency", "Fluency"),
+    Metric("text/fluency", "Fluency", most=inf),
 )
 GREEDY = (
     Metric("answers/success", "Success", digits=1),
@@ -31,7 +40,7 @@ GREEDY = (
     Metric("answers/portability", "Portability (greedy)", digits=1),
     Metric("answers/harmonic_mean", "Harmonic mean", digits=1),
 )
-PERPLEXITY = Metric("text/perplexity", "PPL", scale=1.0)
+PERPLEXITY = Metric("text/perplexity", "PPL", scale=1.0, most=inf)
 
 
 def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:
@@ -39,6 +48,5 @@ def text(number: Number | None, metric: Metric, line: Line | None = None) -> str
     ended with an error."""
     if number is None:
         return "failed" if line is not None and line.errors and not line.numbers else ""
-    values = [x for x in (number.mean, number.low, number.high) if x is not None]
-    shown = [f"{metric.scale * x:.{metric.digits}f}" for x in values]
+    shown = [f"{x:.{metric.digits}f}" for x in (metric.scale * number.mean, *(metric.ends(number) or ()))]
     return f"{shown[0]} ({shown[1]} to {shown[2]})" if len(shown) == 3 else shown[0]

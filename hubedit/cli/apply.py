@@ -11,7 +11,7 @@ from typer import Argument, Context, Option
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import settings
+from hubedit.cli.settings import settings, tell_elsewhere
 
 
 class Method(StrEnum):
@@ -216,7 +216,8 @@ def apply(
         from hubedit.cli.plan import Machine, show_plan
 
         machine = Machine(device, dtype, trust_remote_code)
-        show_plan(sink, model, loaded, str(facts), config, target, older, machine)
+        weighs = prefer.value if prefer else None
+        show_plan(sink, model, loaded, str(facts), config, target, older, machine, preset, weighs)
         return
 
     from hubedit.cache import Cache
@@ -240,6 +241,7 @@ def apply(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        tell_elsewhere(sink, preset, em)
         applied = apply_facts(
             em,
             loaded.facts,

@@ -32,9 +32,13 @@ def show_plan(
     target: Path,
     older: Patch | None,
     machine: Machine,
+    preset: str | None,
+    prefer: str | None,
 ) -> None:
-    """Prints what would be done. `older`: the patch that the edit would stand on."""
+    """Prints what would be done. `older`: the patch that the edit would stand on; `preset`, `prefer`: as they
+    were given."""
     from hubedit.cli.applied import size, table_of
+    from hubedit.cli.settings import tell_elsewhere
     from hubedit.pipeline import check_config, check_facts
     from hubedit.plan import plan, skeleton
     from hubedit.presets import METHODS
@@ -42,6 +46,7 @@ def show_plan(
     em = skeleton(model, trust_remote_code=machine.trust_remote_code)
     check_facts(em, loaded.facts, source)
     check_config(em, config)
+    tell_elsewhere(sink, preset, em)
     made = plan(em, loaded.facts, config, device=machine.device, dtype=machine.dtype)
     least = "" if made.layers else "at most "
     several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"
@@ -54,6 +59,8 @@ def show_plan(
         ("model", f"{made.model}: {made.family}, {made.parameters:,} parameters, {made.num_layers} layers"),
         ("runs on", f"{made.device}, {made.dtype}"),
         ("method", config.method),
+        *([("preset", preset)] if preset is not None else []),
+        *([("prefer", prefer)] if prefer is not None else []),
         ("facts", f"{made.facts:,} from {source}"),
         *([("batches", f"{-(-count // each)} of {each}, one after another")] if 0 < each < count else []),
         *(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from hubedit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hubedit.cli.output import Output
     from hubedit.config import EditConfig
+    from hubedit.model.editable import EditableModel
 
 
 def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditConfig:
@@ -47,3 +49,14 @@ def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditC
     check_settings(config)
     check_values(config)
     return config
+
+
+def tell_elsewhere(sink: Output, preset: str | None, em: EditableModel) -> None:
+    """A notice where a preset file was found on another model than this one."""
+    from hubedit.edit.record import base_name
+    from hubedit.preset_file import is_preset_file, load_preset
+
+    if preset is not None and is_preset_file(preset):
+        told = load_preset(preset).elsewhere(base_name(em), em.num_layers)
+        if told:
+            sink.note(f"notice: {told}")

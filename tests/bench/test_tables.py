@@ -73,9 +73,9 @@ def test_alpha_sweep_with_published_numbers_beside() -> None:
     ]
     made = find(tables(plan, lines(plan, rows)), "alpha")
     assert made.columns == ("Metric", "0.00", "0.20", "auto: 0.25")
-    # 0.85 +- 12.706 * 0.05
+    # 0.85 +- 12.706 * 0.05, and no share is above 1
     assert made.rows == (
-        ("Edit Success", "85.00 (21.47 to 148.53)", "50.00 (25.00 to 75.00)", "70.00"),
+        ("Edit Success", "85.00 (21.47 to 100.00)", "50.00 (25.00 to 75.00)", "70.00"),
         ("  published (table 2)", "95.43", "97.79", ""),
         ("Fluency", "", "550.00", ""),
         ("  published (table 2)", "569.84", "574.23", ""),

@@ -135,6 +135,25 @@ def test_a_dry_run_does_nothing(
     assert "batches 2 of 1, one after another" in text
 
 
+def test_a_preset_of_another_model_is_told(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = 'format = 1\n[model]\nref = "{}"\nnum_layers = {}\n[settings]\npolish = 3\n'
+    Path("mine.toml").write_text(own.format("model", 4))
+    Path("yours.toml").write_text(own.format("some/model", 28))
+    assert run([*words, "--dry-run", "--preset", "yours.toml", "--prefer", "success"]) == 0
+    said = capsys.readouterr()
+    assert "yours.toml was found on some/model (28 layers), and this is model (4)" in " ".join(
+        said.err.split()
+    )
+    assert "preset yours.toml prefer success" in " ".join(said.out.split())
+    assert run([*words, "--preset", "yours.toml", "--out", "patch"]) == 0
+    assert "some/model" in capsys.readouterr().err
+    assert run([*words, "--dry-run", "--preset", "mine.toml"]) == 0
+    assert "was found on" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 @pytest.mark.parametrize(
     ("extra", "said"),
