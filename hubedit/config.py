@@ -94,10 +94,12 @@ class EditConfig:
     `layers`: "auto", "4-8" or "4,6,8"; `alpha`: "auto", "per-layer" or a share 0..1; `order`:
     "attention-first" (the MLP makes good what attention left) or "joint" (both from the same keys);
     `drift_attention`, `drift_mlp`: without `search`, the budget of each site's predicted drift
-    tr(dW C dW^T) / tr(W C W^T), from which its lambda follows; `search`: budgets are found by trial, and
-    probes decide; `lam`: a fixed lambda instead of any budget (0 = from the budget); `own`: weight 0..1 of
-    the batch's own prompts, beside their edited tokens, in what is preserved (the corpus has the rest);
-    `prefer`: "success", "balanced" or "locality", which of the probes weighs more in the search;
+    tr(dW C dW^T) / tr(W C0 W^T), from which its lambda follows (docs/method.md, section 5); `search`: budgets
+    are found by trial, and probes decide; `lam`: a fixed lambda instead of any budget (0 = from the budget);
+    `own`: weight 0..1 of the batch's own prompts, beside their edited tokens, in what is preserved (the
+    corpus has the rest);
+    `prefer`: "success", "balanced" or "locality", what weighs more: it sets the first budget and
+    the weights of the probes and of polish;
     `rank`: truncate the patch (0 = exact); `polish`: steps of descent of the finished factors (0 = none;
     few facts and hundreds take more, and facts that fail further rounds); `repair`: at most so many rounds
     on the facts that still fail; `seed`: of the choice of preserved beliefs.

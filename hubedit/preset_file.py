@@ -44,12 +44,14 @@ class PresetFile:
 
     def elsewhere(self, ref: str, num_layers: int) -> str:
         """What a user should know who takes it for another model than it was found on; "" for the same."""
-        name, layers = self.model.get("ref", ref), self.model.get("num_layers", num_layers)
-        if (name, layers) == (ref, num_layers):
+        name, layers = str(self.model.get("ref", ref)), self.model.get("num_layers", num_layers)
+        # a local copy has the repository's last name
+        if layers == num_layers and name.rpartition("/")[2] == ref.rpartition("/")[2]:
             return ""
+        counts = ("", "") if layers == num_layers else (f" ({layers} layers)", f" ({num_layers})")
         return (
-            f"the preset {self.source} was found on {name} ({layers} layers), and this is {ref} "
-            f"({num_layers}): hubedit tune finds settings for it"
+            f"the preset {self.source} was found on {name}{counts[0]}, and this is {ref}{counts[1]}: "
+            "hubedit tune finds settings for it"
         )
 
     def onto(self, base: EditConfig, prefer: str = "balanced") -> EditConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 from hubedit.bench.numbers import Line, Number
 
@@ -11,26 +10,27 @@ from hubedit.bench.numbers import Line, Number
 @dataclass(frozen=True)
 class Metric:
     """`key`: in the results file; `scale`: what it is multiplied by as printed; `digits`: after the point;
-    `most`: the largest value it can have."""
+    `share`: whether it lies between 0 and 1."""
 
     key: str
     name: str
     scale: float = 100.0
     digits: int = 2
-    most: float = 1.0
+    share: bool = True
 
     def ends(self, number: Number) -> tuple[float, float] | None:
-        """Its interval as printed; Student's, which knows no bounds, ends where the metric does."""
+        """Its interval as printed; Student's, which knows no bounds, ends where a share does."""
         if number.low is None or number.high is None:
             return None
-        return self.scale * max(number.low, 0.0), self.scale * min(number.high, self.most)
+        low, high = (max(number.low, 0.0), min(number.high, 1.0)) if self.share else (number.low, number.high)
+        return self.scale * low, self.scale * high
 
 
 FORCED = (
     Metric("teacher-forced/edit_success", "Edit Success"),
     Metric("teacher-forced/portability_mean", "Portability"),
     Metric("teacher-forced/locality_mean", "Locality"),
-    Metric("text/fluency", "Fluency", most=inf),
+    Metric("text/fluency", "Fluency", share=False),
 )
 GREEDY = (
     Metric("answers/success", "Success", digits=1),
@@ -40,7 +40,7 @@ GREEDY = (
     Metric("answers/portability", "Portability (greedy)", digits=1),
     Metric("answers/harmonic_mean", "Harmonic mean", digits=1),
 )
-PERPLEXITY = Metric("text/perplexity", "PPL", scale=1.0, most=inf)
+PERPLEXITY = Metric("text/perplexity", "PPL", scale=1.0, share=False)
 
 
 def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:

@@ -135,7 +135,7 @@ def _abilities(kind: str, found: Sequence[Line]) -> list[Table]:
     made = []
     for name, own in _by(found, lambda line: (line.model, line.data, line.edits)):
         keys = dict.fromkeys(key for line in own for key in line.numbers if key.startswith("tasks/"))
-        metrics = [Metric(key, key.removeprefix("tasks/").replace("/", " ")) for key in keys]
+        metrics = [Metric(key, key.removeprefix("tasks/").replace("/", " "), share=False) for key in keys]
         title = f"{_TITLES[kind]}: {name[0]}, {name[1]}, {name[2]} edits"
         made.append(_across(kind, title, own, _names(own), (*metrics, PERPLEXITY), before=True))
     return made

@@ -66,7 +66,7 @@ def apply(
     ] = None,
     prefer: Annotated[
         Prefer | None,
-        Option("--prefer", help="What weighs more when budgets are compared.  [default: balanced]"),
+        Option("--prefer", help="Whether success or what stays weighs more.  [default: balanced]"),
     ] = None,
     layers: Annotated[
         str | None, Option("--layers", help="auto (from causal tracing), 4-8 or 4,6,8.  [default: auto]")

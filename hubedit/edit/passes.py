@@ -12,13 +12,13 @@ from hubedit.edit.rows import Row
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.model.memory import free_memory
+from hubedit.model.memory import CPU_PASS, free_memory, pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail
 
-_CPU_PASS = 512
-"""Padded tail tokens of a pass on a CPU: what a block keeps for its gradient then stays near the core; with
-2,048 two small models were 4 to 7 % slower (docs/experiments.md)."""
+GRADIENT_PASS = 512
+"""Padded tail tokens of a pass on a CPU: what a block keeps for its gradient then stays near the core, and
+larger passes are a little slower on small models (docs/experiments.md)."""
 _DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to facts that are not done
 
 
@@ -28,8 +28,7 @@ class Pass:
 
     `rows` (b); `owner` (b,): each row's fact, as a row of delta. Scored positions, those of edit rows
     first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
-    `original` (s - edits, vocabulary): the model's own probabilities at the others, and `certainty`
-    (s - edits,): the sum of p log p.
+    `original` (s - edits, vocabulary): the model's own log-probabilities at the others.
     """
 
     rows: tuple[Row, ...]
@@ -41,7 +40,6 @@ class Pass:
     weight: Tensor
     edits: int
     original: Tensor
-    certainty: Tensor
 
     def objective(
         self, em: EditableModel, delta: Tensor, weight: float, *, gradient: bool
@@ -59,7 +57,9 @@ class Pass:
             now = logits.log_softmax(-1)
             label = self.label[:n, None]
             nll = -now[:n].gather(1, label)[:, 0]
-            kl = self.certainty - torch.einsum("sv,sv->s", self.original, now[n:])
+            wanted = self.original.exp()
+            # not the difference of two sums: each is far larger than most divergences
+            kl = torch.einsum("sv,sv->s", wanted, self.original - now[n:])
             fact, zero = self.owner[self.row], torch.zeros(len(delta), device=delta.device)
             told = zero.index_add(0, fact[:n], nll * self.weight[:n])
             moved_away = zero.index_add(0, fact[n:], kl * self.weight[n:])
@@ -69,7 +69,7 @@ class Pass:
             # these are the largest tensors here
             slope = now.exp_()
             slope[:n].scatter_add_(1, label, slope.new_full((1, 1), -1.0).expand(n, 1))
-            slope[n:] -= self.original
+            slope[n:] -= wanted
             slope[n:] *= weight
             slope *= self.weight[:, None]
         return told, moved_away, torch.autograd.grad(logits, leaf, slope)[0]
@@ -96,7 +96,6 @@ class Pass:
             weight=self.weight[scored],
             edits=int(scored[: self.edits].sum()),
             original=self.original[scored[self.edits :]],
-            certainty=self.certainty[scored[self.edits :]],
         )
 
 
@@ -136,7 +135,7 @@ def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]
 def pass_tokens(em: EditableModel, layer: int) -> int:
     """Tokens whose activations above `layer` fit beside the model: of half the memory that is free."""
     if em.device.type == "cpu":
-        return _CPU_PASS
+        return pass_size(em, CPU_PASS, GRADIENT_PASS)
     inner = max(em.d_in(Site(0, "mlp")), em.hidden_size)
     # for the backward pass a gated MLP keeps four inner tensors, a block about twelve of the stream's width
     blocks: int = (em.num_layers - 1 - layer) * (4 * inner + 12 * em.hidden_size) * em.dtype.itemsize
@@ -174,12 +173,10 @@ def _pass(
     )
     edits = sum(not own[i].preserve for i, _, _ in scored)
     tail = Tail.of(em, layer, ids, cuts)
-    original, certainty = torch.empty(0, em.vocabulary, device=em.device), torch.empty(0, device=em.device)
+    original = torch.empty(0, em.vocabulary, device=em.device)
     if edits < len(scored):
         final = tail.run(em, tail.hidden, row[edits:], column[edits:])
-        logp = em.head_logits(final).float().log_softmax(-1)
-        original = logp.exp()
-        certainty = torch.einsum("sv,sv->s", original, logp)
+        original = em.head_logits(final).float().log_softmax(-1)
     if factors:
         with applied(em, factors):
             tail = Tail.of(em, layer, ids, cuts)
@@ -193,5 +190,4 @@ def _pass(
         weight.to(em.device),
         edits,
         original,
-        certainty,
     )

@@ -179,13 +179,14 @@ def _gradients(
 ) -> dict[Site, Tensor]:
     """The gradient of the weighted objective in P, of every site; `losses` learns each row's own loss."""
     weight = {id(r): w for r, w in rows}
-    total = {s: torch.zeros_like(p) for s, p in points.items()}
+    left = {s: p @ inverse[s] for s, p in points.items()}
+    total = {s: torch.zeros_like(b) for s, b in left.items()}
 
     def work(part: list[Row]) -> None:
         tensors = Rows.of(em, part)
         reference = _reference(em, part, tensors, clean)
-        leaves = {s: p.clone().requires_grad_() for s, p in points.items()}
-        with applied(em, {s: LowRank(p @ inverse[s], right[s]) for s, p in leaves.items()}):
+        leaves = {s: b.clone().requires_grad_() for s, b in left.items()}
+        with applied(em, {s: LowRank(b, right[s]) for s, b in leaves.items()}):
             each = _losses(em, part, tensors, reference)
         loss = (each * torch.tensor([weight[id(r)] for r in part], device=em.device)).sum()
         for s, g in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
@@ -194,7 +195,7 @@ def _gradients(
 
     tokens, scored = pass_size(em, TOKENS), positions(em)
     fitting(lambda budget: by_length([r for r, _ in rows], budget, scored), work, tokens, em.device)
-    return total
+    return {s: g @ inverse[s].T for s, g in total.items()}
 
 
 @torch.no_grad()

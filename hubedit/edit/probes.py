@@ -22,6 +22,9 @@ from hubedit.model.tokens import pad
 PROBE_TOKENS = 8192
 """Most padded tokens of a pass."""
 
+WORTH = 0.98
+"""Share of the score that must be kept where more facts succeed."""
+
 PREFER = {"success": 4.0, "balanced": 1.0, "locality": 0.25}
 """Weight of the success probes in the score, where each kind of what stays has 1, by `EditConfig.prefer`."""
 
@@ -65,6 +68,15 @@ class Judgement:
         if not known or min(v for v, _ in known) <= 0:
             return 0.0
         return sum(w for _, w in known) / sum(w / v for v, w in known)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Its score, and among those with a score of 0 the success."""
+        return self.score, self.success or 0.0
+
+    def affords(self, before: Judgement) -> bool:
+        """Whether it has lost little enough to be taken for more facts."""
+        return self.score >= WORTH * before.score
 
 
 def preferring(probes: Probes, prefer: str) -> Probes:

@@ -62,7 +62,7 @@ def repair(
         with applied(em, {s: f.to(em.device) for s, f in attempt.factors.items()}):
             now = hits(em, bare)
             judgement = judge(em, probes, clean, spreader.count)
-        better = sum(now) > sum(ok) and judgement.score >= 0.98 * best_judgement.score
+        better = sum(now) > sum(ok) and judgement.affords(best_judgement)
         progress.finish(f"{sum(now) - sum(ok):+d} facts" + ("" if better else ", not kept"))
         if not better:
             break

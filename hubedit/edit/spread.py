@@ -120,15 +120,14 @@ class Spreader:
             matrix = self.moments[site].matrix
             if self.own > 0:
                 matrix = (1 - self.own) * matrix + self.own * self._around_subjects(site)
+            device = solve_device(self.em)
             # budgets are of the model's output without the keys of earlier facts, which are large
-            power = matrix
+            self._power[site] = output_power(self.em.weight(site).to(device), matrix.to(device))
             if site in self.earlier and self.earlier_weight > 0:
                 keys = self.earlier[site].to(matrix)
                 matrix = matrix + self.earlier_weight * keys.T @ keys
-            device = solve_device(self.em)
             basis = None if self.threshold is None else free_basis(matrix.to(device), self.threshold, site)
             self._preserved[site] = Preserved.of(matrix, self.ridge, device, basis)
-            self._power[site] = output_power(self.em.weight(site).to(device), power.to(device))
         return self._preserved[site]
 
     @torch.no_grad()

@@ -20,7 +20,8 @@ from hubedit.model.tokens import Batch
 
 def final_at(em: EditableModel, batch: Batch, row: Tensor, column: Tensor) -> Tensor:
     """The residual stream after the last block at some positions, (s, d); `row`, `column`: (s,), all
-    different. Gradients flow. Composes with `applied` and `replaced` around it."""
+    different. Gradients flow. Sees what `applied` has put on the model; an intervention of `replaced` in the
+    last block would see these positions alone, as (1, s, d)."""
     last = em.num_layers - 1
     with ending_at(em, row, column):
         hidden = run(em, batch, hidden=[last]).hidden[last]
@@ -29,17 +30,17 @@ def final_at(em: EditableModel, batch: Batch, row: Tensor, column: Tensor) -> Te
 
 @contextmanager
 def ending_at(em: EditableModel, row: Tensor, column: Tensor) -> Iterator[None]:
-    """Inside, the last block is right at these positions alone: elsewhere it adds nothing, or less."""
+    """Inside, the last block is right at these positions alone, for whatever was `applied` before."""
     last = em.num_layers - 1
     with ExitStack() as stack:
         for module in (em.site(Site(last, "attention")), em.mlp(last)):
-            place = _Some(row, column)
+            place = _Positions(row, column)
             stack.enter_context(before(module, place.take))
             stack.enter_context(behind(module, place.put))
         yield
 
 
-class _Some:
+class _Positions:
     """Hooks of a module that works on every position by itself: it sees (1, s, d) in place of (b, t, d)."""
 
     def __init__(self, row: Tensor, column: Tensor) -> None:
@@ -53,4 +54,4 @@ class _Some:
 
     def put(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         whole = output.new_zeros(*self.shape, output.shape[-1])
-        return whole.index_put((self.row.to(whole.device), self.column.to(whole.device)), output[0])
+        return whole.index_put_((self.row.to(whole.device), self.column.to(whole.device)), output[0])

@@ -226,7 +226,7 @@ def starting_from(block: nn.Module, hidden: Tensor) -> Iterator[None]:
 
 @contextmanager
 def behind(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    """`hook` is the last of the module's forward hooks inside: it may change the output."""
+    """`hook` runs after the module and the forward hooks that are there already; it may change the output."""
     handle = module.register_forward_hook(hook)
     try:
         yield
@@ -236,7 +236,8 @@ def behind(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def before(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    """`hook` is the last of the module's forward pre-hooks inside: it may change the positional arguments."""
+    """`hook` runs before the module, after the pre-hooks that are there already; it may change the
+    positional arguments."""
     handle = module.register_forward_pre_hook(hook)
     try:
         yield

@@ -64,10 +64,11 @@ def positions(em: EditableModel) -> int:
     return max(1, LOGITS // em.vocabulary)
 
 
-def pass_size(em: EditableModel, most: int) -> int:
-    """Padded tokens in a pass: `most`, or fewer on a CPU that holds the whole model in memory."""
+def pass_size(em: EditableModel, most: int, cpu: int = CPU_PASS) -> int:
+    """Padded tokens in a pass: `most`, or at most `cpu` on a CPU that holds the whole model in memory."""
+    # weights that lie elsewhere are read again for every pass
     offloaded = getattr(em.model, "hf_device_map", None) is not None
-    return min(most, CPU_PASS) if em.device.type == "cpu" and not offloaded else most
+    return min(most, cpu) if em.device.type == "cpu" and not offloaded else most
 
 
 class TokenBudget:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 STARTUP = 8
 """Trials, those near the default among them, before the sampler learns from those that are there."""
-_FORMAT = 3  # goes up when a change here makes old trials another thing than new ones
+_FORMAT = 4  # goes up when a change here makes old trials another thing than new ones
 
 
 def require_optuna() -> None:

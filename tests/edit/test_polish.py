@@ -17,7 +17,7 @@ from hubedit.edit.compute import compute
 from hubedit.edit.polish import polish, weighted
 from hubedit.edit.result import Clock
 from hubedit.edit.rows import Rows
-from hubedit.edit.search import Found, search
+from hubedit.edit.search import Found, Trial, search
 from hubedit.edit.spread import Budget, Solution, Spreader
 from hubedit.edit.stages import Job, cached_targets, measure
 from hubedit.linalg import LowRank
@@ -139,17 +139,26 @@ def test_none_wanted_none_done_and_worse_is_not_kept(
 ) -> None:
     em = editable()
     searched: list[Found] = []
+    first: list[bool] = []
+    polished: list[Solution] = []
 
     def noted(*arguments: Any, **more: Any) -> Found:
+        first.append(more["first"] is not None)
         searched.append(search(*arguments, **more))
         return searched[-1]
 
+    def ruined(em: EditableModel, spreader: Spreader, solution: Solution, *rest: Any) -> Solution:
+        polished.append(solution)
+        return _ruined(solution)
+
     monkeypatch.setattr("hubedit.edit.attempts.search", noted)
-    monkeypatch.setattr(
-        "hubedit.edit.attempts.polish", lambda em, spreader, solution, *rest: _ruined(solution)
-    )
+    monkeypatch.setattr("hubedit.edit.attempts.polish", ruined)
     kept = compute(em, FACTS, replace(CONFIG, polish=polish), cache=Cache(None))
-    best = searched[0].best or (searched[0].solution, searched[0].trial)
+    assert bool(polished) == (polish > 0)
+    # without polish the budgets are searched, as a first one alone is next to nothing
+    assert first == ([True, False] if polish else [False])
+    pairs = [f.best or (f.solution, f.trial) for f in searched]
+    best = max(pairs, key=lambda pair: pair[1].judgement.score)
     for site, factor in best[0].factors.items():
         assert torch.equal(kept.factors[site].B, factor.B)
 
@@ -183,18 +192,18 @@ def test_where_polish_fails_the_best_trial_comes_back(
     editable: Editable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     em = editable()
-    best: list[Found] = []
+    best: list[tuple[Solution, Trial]] = []
 
     def near(*arguments: Any, **more: Any) -> Found:
         found = search(*arguments, **more)
-        best.append(found)
-        return Found(_ruined(found.solution), found.trial, found.trials, (found.solution, found.trial))
+        best.append(found.best or (found.solution, found.trial))
+        return Found(_ruined(found.solution), found.trial, found.trials, best[-1])
 
     monkeypatch.setattr("hubedit.edit.attempts.search", near)
     monkeypatch.setattr("hubedit.edit.attempts.polish", lambda em, spreader, solution, *rest: solution)
     kept = compute(em, FACTS, replace(CONFIG, repair=0), cache=Cache(None))
     assert kept.found is not None and kept.found.best is None
-    for site, factor in best[0].solution.factors.items():
+    for site, factor in max(best, key=lambda pair: pair[1].judgement.score)[0].factors.items():
         assert torch.equal(kept.factors[site].B, factor.B)
 
 

@@ -97,8 +97,7 @@ def test_before_polish_attention_only_has_to_come_near(
     assert [max(t.alpha.values()) for t in found.trials] == [0, 0.3]
     assert found.trial is found.trials[1 if taken else 0]
     # what polish makes worse comes back as the best trial
-    assert found.best == ((found.best[0], found.trials[0]) if taken and found.best else None)
-    assert (found.best is not None) == taken
+    assert taken == (found.best is not None and found.best[1] is found.trials[0])
 
 
 def test_before_polish_a_given_alpha_is_all_that_is_tried(

@@ -60,6 +60,20 @@ def relative_drift(own: Spreader, site: Site, change: Tensor) -> float:
     return float(dw.square().sum() / w.square().sum())
 
 
+def test_a_budget_is_of_the_models_output_without_earlier_facts(editable: Editable) -> None:
+    """Their keys are large: relative to them a budget would grow with every batch."""
+    em, site = editable(), Site(1, "mlp")
+    plain, rows = spreader(em, [1]), edit_rows(em, FACTS, CONTEXTS)
+    keys = 100 * normal(2, 3, em.d_in(site)).float()
+    after = Spreader(em, rows, len(FACTS), [1], plain.moments, earlier={site: keys}, earlier_weight=1.0)
+    budget, alpha = Budget(0.0, 0.01), {1: 0.0}
+    solution = after.solve(asked(after), alpha, budget, order="attention-first")
+    own, change = after.preserved(site).factor, solution.factors[site].dense().double()
+    power = (em.weight(site).double() @ plain.preserved(site).factor).square().sum()
+    assert float((change @ own).square().sum() / power) <= 0.01 * 1.001
+    assert solution.reports[site].drift <= 0.01 * 1.001
+
+
 @pytest.mark.parametrize("family", DIRECT)
 @pytest.mark.parametrize(
     ("order", "alpha"), [("attention-first", 0.0), ("attention-first", 0.4), ("joint", 0.0)]

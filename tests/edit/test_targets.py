@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import kl_div
 
 from hubedit.config import TargetConfig
 from hubedit.edit import targets as module
@@ -175,6 +176,28 @@ def test_what_is_preserved_starts_at_no_divergence_and_stays_finite(editable: Ed
                 assert float(kl.abs().max()) < 1e-5
             else:
                 assert float(kl.max()) > 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_slope_is_what_autograd_finds(editable: Editable, weight: float) -> None:
+    em = editable()
+    rows = rows_of(em)
+    places = {n: n for n in range(len(FACTS))}
+    delta = 0.5 * torch.randn(len(FACTS), em.hidden_size)
+    for part in passes_of(em, rows, places, LAYER, {}, 10**6):
+        nll, kl, slope = part.objective(em, delta, weight, gradient=True)
+        leaf = delta.clone().requires_grad_()
+        first = part.tail.hidden[:, :1] + leaf[part.owner][:, None]
+        moved = torch.cat([first, part.tail.hidden[:, 1:]], 1)
+        logp = em.head_logits(part.tail.run(em, moved, part.row, part.column)).log_softmax(-1)
+        n, fact, none = part.edits, part.owner[part.row], torch.zeros(len(FACTS))
+        told = -logp[:n].gather(1, part.label[:n, None])[:, 0]
+        lost = kl_div(logp[n:], part.original, log_target=True, reduction="none").sum(-1)
+        told = none.index_add(0, fact[:n], told * part.weight[:n])
+        lost = none.index_add(0, fact[n:], lost * part.weight[n:])
+        torch.testing.assert_close((nll, kl), (told.detach(), lost.detach()))
+        (expected,) = torch.autograd.grad((told + weight * lost).sum(), leaf)
+        torch.testing.assert_close(slope, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_preserving_holds_the_divergence_down(editable: Editable) -> None:

@@ -12,10 +12,11 @@ from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
 from hubedit.model.hooks import applied, before, run
+from hubedit.model.load import load
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Batch
 from tests.model.test_hooks import batch_of, count_hooks, random_factors
-from tests.pico import FAMILIES
+from tests.pico import FAMILIES, pico
 
 Editable = Callable[..., EditableModel]
 
@@ -55,6 +56,27 @@ def test_factors_of_every_layer_get_the_same_gradients(family: str, editable: Ed
     for one, other in zip(some, gradients(lambda: everywhere(em, batch)[ROW, COLUMN]), strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
     assert all(float(one.abs().sum()) > 0 for one in some)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@torch.no_grad()
+def test_half_precision_stays(tmp_path_factory: pytest.TempPathFactory, dtype: str) -> None:
+    em = load(str(pico("gemma2", tmp_path_factory.mktemp("half"))), device="cpu", dtype=dtype)
+    batch = batch_of(em)
+    found = final_at(em, batch, ROW, COLUMN)
+    assert found.dtype == getattr(torch, dtype)
+    torch.testing.assert_close(found, everywhere(em, batch)[ROW, COLUMN], atol=0.02, rtol=0.02)
+
+
+@torch.no_grad()
+def test_nothing_stays_behind_when_a_pass_fails(editable: Editable) -> None:
+    em = editable("llama")
+    batch = batch_of(em)
+    expected = everywhere(em, batch)
+    with pytest.raises(IndexError):
+        final_at(em, batch, ROW, COLUMN + 1000)
+    assert count_hooks(em) == 0
+    assert torch.equal(everywhere(em, batch), expected)
 
 
 @torch.no_grad()
