@@ -91,7 +91,8 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{source} is no preset: {error}") from error
+        hint = "mend that place, or make a preset with hubedit tune"
+        raise ConfigError(f"{source} is no preset: {error}", hint) from error
     if data.get("format") != FORMAT or not isinstance(data.get("settings"), dict):
         raise ConfigError(
             f"{source} is no preset of this version: it needs format = {FORMAT} and a table [settings]",
@@ -115,7 +116,8 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
         try:
             _check(EditConfig(), part)
         except ConfigError as error:
-            raise ConfigError(f"{source}: {error.message}", error.hint) from error
+            hint = error.hint or "docs/config.md has every setting with its type"
+            raise ConfigError(f"{source}: {error.message}", hint) from error
     return found
 
 

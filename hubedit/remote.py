@@ -105,11 +105,10 @@ def explain(error: BaseException, repo: str, revision: str | None = None, *, doi
         if isinstance(inner, hf.LocalTokenNotFoundError):
             return no_token()
         if isinstance(inner, hf.OfflineModeIsEnabled) or _cold(inner, constants.HF_HUB_OFFLINE):
-            return Trouble(
-                f"{repo} is not in the local cache, and HF_HUB_OFFLINE is set",
-                "unset HF_HUB_OFFLINE, or download it first",
-                "offline",
-            )
+            hint = "unset HF_HUB_OFFLINE, or download it first"
+            if not repo.startswith("."):
+                hint += f"; or, if {repo} is a folder, check the path: there is none here"
+            return Trouble(f"{repo} is not in the local cache, and HF_HUB_OFFLINE is set", hint, "offline")
         if isinstance(inner, hf.FileDuplicationError):
             return Trouble(f"the Hub cannot copy files to {repo}: {line(inner)}", "", "copy")
         if isinstance(inner, hf.HfHubHTTPError):

@@ -66,10 +66,14 @@ def cells(bench: Bench) -> tuple[Cell, ...]:
 
 def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: int) -> Iterator[Cell]:
     for run in bench.runs:
-        own = override(base_config(run, model), run.settings)
-        check_settings(own)
-        base = override(own, {k: v for k, v in bench.settings.items() if k not in run.settings})
-        check_values(base)
+        try:
+            own = override(base_config(run, model), run.settings)
+            check_settings(own)
+            base = override(own, {k: v for k, v in bench.settings.items() if k not in run.settings})
+            check_values(base)
+        except ConfigError as error:
+            hint = error.hint or "docs/config.md has every setting with its type"
+            raise ConfigError(f"run {run.label}: {error.message}", hint) from error
         base = replace(
             base,
             seed=seed,

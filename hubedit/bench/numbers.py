@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
@@ -75,11 +75,27 @@ def lines(bench: Bench, rows: Sequence[Row]) -> list[Line]:
     return [_line(group) for group in groups.values()]
 
 
-def outdated(bench: Bench, rows: Sequence[Row]) -> int:
-    """How many rows are of this benchmark's cells and of other settings than they have now."""
+def outdated(bench: Bench, rows: Sequence[Row], keys: Collection[str] | None = None) -> int:
+    """How many rows are of this benchmark's cells and of other settings than they have now, or, where the
+    `keys` of their rows are known, of other models or data."""
     wanted = {tuple(cell.told().items()): settings(cell.config) for cell in cells(bench)}
-    cell_of = [(tuple(row["cell"].items()), row.get("config")) for row in rows]
-    return sum(1 for told, config in cell_of if told in wanted and config != wanted[told])
+    own = [(row, wanted.get(tuple(row["cell"].items()))) for row in rows]
+    return sum(
+        row.get("config") != config or (keys is not None and row["key"] not in keys)
+        for row, config in own
+        if config is not None
+    )
+
+
+def mixed(bench: Bench, rows: Sequence[Row]) -> int:
+    """How many cells have rows of one configuration on several models, data or machines."""
+    wanted = {tuple(cell.told().items()): settings(cell.config) for cell in cells(bench)}
+    keys: dict[tuple[Any, ...], set[str]] = {}
+    for row in rows:
+        told = tuple(row["cell"].items())
+        if told in wanted and row.get("config") == wanted[told]:
+            keys.setdefault(told, set()).add(row["key"])
+    return sum(len(own) > 1 for own in keys.values())
 
 
 def settings(config: EditConfig) -> dict[str, Any]:

@@ -109,12 +109,17 @@ def read_bench(path: str | Path) -> Bench:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+        hint = "give a file, or a name from hubedit bench --list"
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}", hint) from error
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is neither TOML nor JSON: {error}") from error
+        hint = "mend that place; docs/bench.md describes the file"
+        raise ConfigError(f"{path} is neither TOML nor JSON: {error}", hint) from error
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path} holds no benchmark", "see docs/bench.md")
-    return parse(data, str(path), path.parent)
+    try:
+        return parse(data, str(path), path.parent)
+    except ConfigError as error:
+        raise ConfigError(error.message, error.hint or "docs/bench.md describes the file") from error
 
 
 def parse(data: Mapping[str, Any], source: str = "benchmark", folder: Path | None = None) -> Bench:

@@ -50,13 +50,15 @@ class Machine:
 @dataclass(frozen=True)
 class Done:
     """Cells: `computed` by this run, `failed` of them, `kept` from earlier runs, `elsewhere`: another process
-    is computing them. `problems`: models and data that cannot be used, lines of the file that are none."""
+    is computing them. `problems`: models and data that cannot be used, lines of the file that are none;
+    `keys`: of the rows in the results file that are these cells' with these models and data."""
 
     computed: int = 0
     failed: int = 0
     kept: int = 0
     elsewhere: int = 0
     problems: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 def run(bench: Bench, out: Path, *, machine: Machine | None = None, progress: Progress | None = None) -> Done:
@@ -77,7 +79,7 @@ def run(bench: Bench, out: Path, *, machine: Machine | None = None, progress: Pr
     results = Results(out)
     results.check()
     counts = dict.fromkeys(("computed", "failed", "kept", "elsewhere"), 0)
-    problems = list(results.read().problems)
+    problems, keys = list(results.read().problems), []
     for model in bench.models:
         own = [cell for cell in work if cell.model == model]
         try:
@@ -91,7 +93,8 @@ def run(bench: Bench, out: Path, *, machine: Machine | None = None, progress: Pr
         except ModelError as error:
             problems.append(f"{model.name} is left out: {error.message}")
         problems += bed.problems
-    return Done(**counts, problems=tuple(problems))
+        keys += bed.keys
+    return Done(**counts, problems=tuple(problems), keys=tuple(keys))
 
 
 @dataclass
@@ -104,6 +107,7 @@ class _Bed:
     progress: Progress
     results: Results
     problems: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         source = find(self.model.ref, code=self.machine.trust_remote_code)
@@ -118,6 +122,7 @@ class _Bed:
         counts = dict.fromkeys(("computed", "failed", "kept", "elsewhere"), 0)
         keyed = [(cell, self._key(cell)) for cell in own]
         todo = [(cell, key) for cell, key in keyed if key]
+        self.keys += [key for _, key in todo]
         done = self.results.read().by_key
         counts["kept"] = sum(1 for _, key in todo if self._finished(done.get(key)))
         mine: set[str] = set()

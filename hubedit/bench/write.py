@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubedit.bench.figures import figures
-from hubedit.bench.numbers import lines, outdated
+from hubedit.bench.numbers import lines, mixed, outdated
 from hubedit.bench.plan import Bench
 from hubedit.bench.results import Results
 from hubedit.bench.tables import Table, csv_text, markdown, tables
@@ -24,14 +25,19 @@ class Written:
     problems: tuple[str, ...]
 
 
-def write(bench: Bench, out: Path) -> Written:
+def write(bench: Bench, out: Path, keys: Collection[str] | None = None) -> Written:
     """Writes `tables.md`, `tables.csv` and `figures/*.png` from the results in `out`; nothing where there
-    are none. Raises HubEditError when the disk refuses."""
+    are none. `keys`: of the rows that are of this benchmark's models and data as they are now; without them
+    the newest row of every cell counts. Raises HubEditError when the disk refuses."""
     read = Results(out).read()
-    found = lines(bench, read.rows)
+    found = lines(bench, [row for row in read.rows if keys is None or row["key"] in keys])
     made, problems = tables(bench, found), read.problems
-    if old := outdated(bench, read.rows):
-        problems = (*problems, f"rows made with other settings are left out of the tables: {old}")
+    if old := outdated(bench, read.rows, keys):
+        what = "settings" if keys is None else "settings, models or data"
+        problems = (*problems, f"rows made with other {what} are left out of the tables: {old}")
+    if keys is None and (several := mixed(bench, read.rows)):
+        told = f"cells with results of several models or data of one name: {several}; the newest are shown"
+        problems = (*problems, f"{told}, and a run without --tables-only shows those of now")
     if not made:
         return Written((), (), problems)
     content = {
@@ -40,6 +46,8 @@ def write(bench: Bench, out: Path) -> Written:
         **{f"figures/{name}": data for name, data in figures(found).items()},
     }
     try:
+        for old_figure in set((out / "figures").glob("*.png")) - {out / name for name in content}:
+            old_figure.unlink()  # of cells that are not in these tables
         for name, data in content.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_file(out / name, data)

@@ -11,7 +11,7 @@ from typer import Argument, Context, Option
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import settings, tell_elsewhere
+from hubedit.cli.settings import check_preset, settings
 
 
 class Method(StrEnum):
@@ -241,7 +241,7 @@ def apply(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
-        tell_elsewhere(sink, preset, em)
+        check_preset(sink, preset, config, em)
         applied = apply_facts(
             em,
             loaded.facts,

@@ -89,7 +89,7 @@ def bench(
         machine = Machine(device, dtype, Cache(cache), task_path, trust_remote_code, retry)
         with sink.progress() as progress:
             done = run(plan, out, machine=machine, progress=progress)
-    written = write(plan, out)
+    written = write(plan, out, done.keys if done else None)
     for problem in dict.fromkeys((*(done.problems if done else ()), *written.problems)):
         sink.warn(problem)
     for made in written.tables:

@@ -65,7 +65,7 @@ def walk(
         progress.finish(f"{em.family.name}, {millions:.1f} million parameters, on {em.device}")
         sink.show(f"\n1. What the model knows, and what {len(chosen)} edits shall change\n")
         sink.show(_asked(em, chosen[:_SHOWN]))
-        short = f"polished in {_POLISH} steps, not {EditConfig().polish}"
+        short = f"--polish {_POLISH} in place of {EditConfig().polish}"
         sink.show(f"\n2. Computing the patch (the model itself stays as it is; {short})\n")
         applied = apply_facts(
             em,

@@ -38,15 +38,15 @@ def show_plan(
     """Prints what would be done. `older`: the patch that the edit would stand on; `preset`, `prefer`: as they
     were given."""
     from hubedit.cli.applied import size, table_of
-    from hubedit.cli.settings import tell_elsewhere
+    from hubedit.cli.settings import check_preset
     from hubedit.pipeline import check_config, check_facts
     from hubedit.plan import plan, skeleton
     from hubedit.presets import METHODS
 
     em = skeleton(model, trust_remote_code=machine.trust_remote_code)
     check_facts(em, loaded.facts, source)
+    check_preset(sink, preset, config, em)
     check_config(em, config)
-    tell_elsewhere(sink, preset, em)
     made = plan(em, loaded.facts, config, device=machine.device, dtype=machine.dtype)
     least = "" if made.layers else "at most "
     several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"

@@ -51,12 +51,20 @@ def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditC
     return config
 
 
-def tell_elsewhere(sink: Output, preset: str | None, em: EditableModel) -> None:
-    """A notice where a preset file was found on another model than this one."""
+def check_preset(sink: Output, preset: str | None, config: EditConfig, em: EditableModel) -> None:
+    """A notice where a preset file was found on another model than this one. Raises ConfigError where the
+    preset's layers are not in this model."""
+    from hubedit.edit.balance import parse_layers
     from hubedit.edit.record import base_name
     from hubedit.preset_file import is_preset_file, load_preset
 
-    if preset is not None and is_preset_file(preset):
-        told = load_preset(preset).elsewhere(base_name(em), em.num_layers)
-        if told:
-            sink.note(f"notice: {told}")
+    if preset is None:
+        return
+    if is_preset_file(preset) and (told := load_preset(preset).elsewhere(base_name(em), em.num_layers)):
+        sink.note(f"notice: {told}")
+    if config.layers != "auto":
+        try:
+            parse_layers(config.layers, em.num_layers)
+        except ConfigError as error:
+            hint = f"{error.hint}; --preset {preset} has its own layers where --layers is not given"
+            raise ConfigError(error.message, hint) from error

@@ -194,7 +194,9 @@ def cached_survey(job: Job) -> Asked:
     else:
         asked = prepare(em, job.facts, config, job.ground.corpus, job.ground.text, job.kept, progress.advance)
         job.cache.save("survey", key, {}, {"asked": asked.to_json()})
-    progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts")
+    alone = len(job.facts) - len({r.fact for r in asked.told})
+    bare = f"; {alone} facts in their own words alone" if alone and config.targets.told > 0 else ""
+    progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts{bare}")
     return asked
 
 

@@ -49,7 +49,7 @@ def prepare_cases(
     subjects = sorted({c.subject for c in known})
     if len(subjects) < LEAST:
         raise FactsError(
-            f"{em.ref} answers only {len(subjects)} of {asked} facts rightly, and tuning needs {LEAST}",
+            f"{em.ref} knows {len(subjects)} of {asked} facts, and tuning needs {LEAST}",
             "give facts that it knows with --facts, each with its ground_truth",
         )
     others: dict[str, list[str]] = {}

@@ -160,6 +160,35 @@ def test_what_a_cell_depends_on_is_in_its_key(
     assert run(bench, out).computed == 0
 
 
+def test_tables_are_of_the_data_as_they_are_now(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, config, out = quick(), tmp_path / "bench.json", tmp_path / "out"
+    config.write_text(json.dumps(data))
+    words = ["bench", str(config), "--out", str(out)]
+    facts = Path(data["data"][0]["source"])
+    text = facts.read_text()
+    assert command(words) == 0
+    first = (out / "tables.csv").read_text()
+    facts.write_text(text.replace("Rome", "Tokyo"))
+    assert command(words) == 0
+    other = (out / "tables.csv").read_text()
+    assert other != first
+    assert "left out of the tables: 1" in capsys.readouterr().err
+    old = out / "figures" / "edits-gone.png"
+    old.parent.mkdir(exist_ok=True)
+    old.write_bytes(b"")
+    facts.write_text(text)
+    assert command(words) == 0
+    assert (out / "tables.csv").read_text() == first and not old.exists()
+    capsys.readouterr()
+    assert command([*words, "--tables-only"]) == 0
+    assert (out / "tables.csv").read_text() == other, "which data are meant is not known"
+    assert "several models or data of one name: 1" in capsys.readouterr().err
+    assert command([*words, "--data", str(tmp_path / "nothing.jsonl")]) == 2
+    assert "is left out" in capsys.readouterr().err
+
+
 def test_models_and_data_that_are_not_there_are_told(
     quick: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
