@@ -18,6 +18,10 @@ from hubedit.errors import ConfigError
 MOST_LAYERS = 5
 """More layers than MEMIT's published windows edit are never chosen automatically."""
 
+MOST_TRACED = 0.9
+"""No trace gives attention all: a fact was seen that it could not bring alone (docs/experiments.md), and
+shares from 0.1 to 0.9 serve alike."""
+
 
 def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
     """Layers of "4-8" or "4,6,8", sorted. Raises ConfigError on anything else or outside the model."""
@@ -58,7 +62,8 @@ def parse_null_space(text: str) -> tuple[float, bool] | None:
 def alphas(
     attention: Sequence[float], mlp: Sequence[float], layers: Sequence[int], setting: str
 ) -> dict[int, float]:
-    """alpha of every edited layer: "auto" (one for all), "per-layer", or a number 0..1.
+    """alpha of every edited layer: "auto" (one for all), "per-layer", both at most `MOST_TRACED`, or a number
+    0..1.
 
     Raises ConfigError for anything else.
     """
@@ -95,4 +100,4 @@ def check_alpha(setting: str) -> None:
 def _share(attention: Sequence[float], mlp: Sequence[float]) -> float:
     a = sum(max(x, 0.0) for x in attention)
     m = sum(max(x, 0.0) for x in mlp)
-    return a / (a + m) if a + m > 0 else 0.0
+    return min(a / (a + m), MOST_TRACED) if a + m > 0 else 0.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.edit.balance import alphas, parse_layers
+from hubedit.edit.balance import MOST_TRACED, alphas, parse_layers
 from hubedit.errors import ConfigError
 
 EFFECTS = st.lists(st.floats(-1, 1), min_size=2, max_size=40)
@@ -52,6 +52,12 @@ def test_alpha_is_attentions_share_of_the_positive_effects() -> None:
     assert alphas(attention, mlp, (0, 1, 2), "auto") == pytest.approx(dict.fromkeys((0, 1, 2), 0.3 / 0.9))
     assert alphas(attention, mlp, (0, 1, 2), "per-layer") == pytest.approx({0: 0.25, 1: 0.5, 2: 0.0})
     assert alphas(attention, mlp, (3,), "auto") == {3: 0.0}
+
+
+@pytest.mark.parametrize("setting", ["auto", "per-layer"])
+def test_a_trace_never_leaves_the_mlp_out(setting: str) -> None:
+    """Attention alone does not bring every fact; a layer whose MLP shows no effect is no reason to try."""
+    assert alphas([0.1, 0.3], [-0.1, 0.0], (0, 1), setting) == {0: MOST_TRACED, 1: MOST_TRACED}
 
 
 @pytest.mark.parametrize(("setting", "value"), [("0", 0.0), ("0.3", 0.3), ("1", 1.0), ("1e-2", 0.01)])
