@@ -14,6 +14,8 @@ from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KINDS = ("alpha", "edits")
+"""What the name of every figure begins with."""
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
 

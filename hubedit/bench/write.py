@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubedit.bench.figures import figures
+from hubedit.bench.figures import KINDS, figures
 from hubedit.bench.numbers import lines, mixed, outdated
 from hubedit.bench.plan import Bench
 from hubedit.bench.results import Results
@@ -46,8 +46,9 @@ def write(bench: Bench, out: Path, keys: Collection[str] | None = None) -> Writt
         **{f"figures/{name}": data for name, data in figures(found).items()},
     }
     try:
-        for old_figure in set((out / "figures").glob("*.png")) - {out / name for name in content}:
-            old_figure.unlink()  # of cells that are not in these tables
+        drawn = {path for kind in KINDS for path in (out / "figures").glob(f"{kind}-*.png")}
+        for path in drawn - {out / name for name in content}:
+            path.unlink()  # of cells that are not in these tables
         for name, data in content.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_file(out / name, data)
