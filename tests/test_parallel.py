@@ -85,8 +85,20 @@ def test_an_edit_by_two_processes_is_the_edit_by_one(
 ) -> None:
     from hubedit.cli.app import run
 
-    options = ["--layers", "1-2", "--tokens", "600", "--no-search", "--repair", "0", "--quiet"]
-    start = ["apply", str(facts_file), "--model", str(pico_path("qwen2")), *options]
+    # many steps on a random model that never gives the answer would amplify rounding
+    options = [
+        "--layers",
+        "1-2",
+        "--tokens",
+        "600",
+        "--no-search",
+        "--polish",
+        "2",
+        "--repair",
+        "0",
+        "--quiet",
+    ]
+    start = ["apply", str(facts_file), "--model", str(pico_path("qwen2")), *options, "--quiet"]
     assert run([*start, "--out", str(tmp_path / "one"), "--cache", str(tmp_path / "c1")]) == 0
     told = command([*start, "--out", str(tmp_path / "two"), "--cache", str(tmp_path / "c2")], tmp_path)
     assert told[0][0] == told[1][0] == 0, told
@@ -96,7 +108,7 @@ def test_an_edit_by_two_processes_is_the_edit_by_one(
     assert one.factors.keys() == two.factors.keys() and len(one.factors) >= 2
     for name, factor in one.factors.items():
         other = two.factors[name].dense()
-        assert float((factor.dense() - other).norm() / other.norm()) < 1e-2, name
+        assert float((factor.dense() - other).norm() / other.norm()) < 5e-3, name
     assert one.record["alpha"] == pytest.approx(two.record["alpha"], rel=1e-3)
     assert not list((tmp_path / "c2").glob("stats-partial/*.safetensors"))
 
