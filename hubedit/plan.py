@@ -32,7 +32,8 @@ class Plan:
     """`layers`: those given, or empty when the trace will choose 2 to `most_layers`; `sites`: how many
     weights are edited (an upper bound where the trace chooses). `statistics_tokens`: text read for the
     statistics; `trace_runs`: forward passes of tracing; `target_tokens`: tokens that the optimisation runs
-    through the upper layers, about. `memory`: bytes at the peak, estimated; `patch_size`: bytes, at most.
+    through the upper layers, about. `memory`: bytes at the peak, estimated, on a GPU the least that it takes;
+    `patch_size`: bytes, at most.
     """
 
     model: str
@@ -78,8 +79,10 @@ def plan(
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())
     size = sum(sum(em.weight(site).shape) for site in sites)
-    # a moment and its Cholesky factor in float64 a site, and the exact factors with their key spaces
-    solve = sum(2 * 8 * em.d_in(site) ** 2 for site in sites) + 3 * 8 * len(facts) * size
+    # a moment and its Cholesky factor in float64 a site, of one site where a GPU is short of memory, and the
+    # exact factors with their key spaces
+    each = [2 * 8 * em.d_in(site) ** 2 for site in sites]
+    solve = (max(each, default=0) if place == "cuda" else sum(each)) + 3 * 8 * len(facts) * size
     lengths = [
         len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target))
         for f in facts

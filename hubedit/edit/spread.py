@@ -35,7 +35,7 @@ from hubedit.linalg import (
 )
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
-from hubedit.model.memory import pass_size
+from hubedit.model.memory import parked, pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 
@@ -115,20 +115,21 @@ class Spreader:
         self.clean = self.mean_at_subject(hidden=self.layers[-1])["hidden"]
 
     def preserved(self, site: Site) -> Preserved:
-        """The Cholesky factor of a site's moment, made once."""
+        """The Cholesky factor of a site's moment, made once; one is on a GPU that is short of memory."""
+        device = solve_device(self.em)
         if site not in self._preserved:
             matrix = self.moments[site].matrix
             if self.own > 0:
                 matrix = (1 - self.own) * matrix + self.own * self._around_subjects(site)
-            device = solve_device(self.em)
             # budgets are of the model's output without the keys of earlier facts, which are large
             self._power[site] = output_power(self.em.weight(site).to(device), matrix.to(device))
             if site in self.earlier and self.earlier_weight > 0:
                 keys = self.earlier[site].to(matrix)
                 matrix = matrix + self.earlier_weight * keys.T @ keys
             basis = None if self.threshold is None else free_basis(matrix.to(device), self.threshold, site)
-            self._preserved[site] = Preserved.of(matrix, self.ridge, device, basis)
-        return self._preserved[site]
+            made = Preserved.of(matrix, self.ridge, device, basis)
+            self._preserved[site] = made.to(parked(made.factor.nbytes, device))
+        return self._preserved[site].to(device)
 
     @torch.no_grad()
     def _around_subjects(self, site: Site) -> Tensor:

@@ -50,13 +50,17 @@ class Preserved:
         Raises torch.linalg.LinAlgError when C is not positive semi-definite.
         """
         c = moment.to(device=device, dtype=torch.float64, copy=True)
-        c = (c + c.T) / 2
+        c = (c + c.T).div_(2)
         scale = float(c.diagonal().mean())
         c.diagonal().add_(ridge * scale if scale > 0 else 1.0)
         if basis is not None:
             basis = basis.to(c)
             c = basis.T @ c @ basis
         return cls(torch.linalg.cholesky(c), basis)
+
+    def to(self, device: torch.device) -> Preserved:
+        """The same on a device."""
+        return Preserved(self.factor.to(device), None if self.basis is None else self.basis.to(device))
 
 
 @dataclass(frozen=True)

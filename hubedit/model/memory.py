@@ -50,6 +50,12 @@ def free_memory(device: torch.device) -> int:
     return max(0, min(int(free) + cached, left))
 
 
+def parked(size: int, device: torch.device) -> torch.device:
+    """Where something of `size` bytes lies that is needed now and then: on its device, or on the CPU where
+    there is no room for making the next one of its kind beside it (a matrix, its copy and a factor)."""
+    return device if free_memory(device) >= 3 * size else torch.device("cpu")
+
+
 CPU_PASS = 2048
 """Padded tokens in one pass on a CPU: a larger one is no faster there, and a smaller one holds rows of more
 nearly one length (docs/experiments.md)."""

@@ -1,4 +1,4 @@
-"""Peak memory of an edit, stage by stage: statistics, targets and one site's solve.
+"""Peak memory of an edit, stage by stage: statistics, targets and the solves of ten sites.
 
     python -m tests.benchmarks.memory [--shape small] [--facts 20] [--limit 24GiB]
 
@@ -19,6 +19,7 @@ from hubedit.edit.stats import _sums
 from hubedit.edit.targets import optimise
 from hubedit.linalg import KeySpace, Preserved
 from hubedit.model.limits import limit_gpus, parse_memory
+from hubedit.model.memory import parked
 from hubedit.model.sites import Site
 from hubedit.parallel import Share
 from tests.benchmarks.shapes import folder, model, parser, rows, tell
@@ -51,13 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with folder() as place:
         moments = _sums(em, Share(), sites, text, Path(place), {"run": 1})
     note("statistics")
-    matrix = moments[str(sites[-1])].float().cpu()
+    matrices = [moments[str(site)].float().cpu() for site in sites]
     moments.clear()
     optimise(em, rows(em, args.facts), args.facts, layer, TargetConfig(steps=args.steps, loss=0.0))
     note("targets")
-    preserved = Preserved.of(matrix, device=device)
-    KeySpace.of(torch.randn(args.facts, len(matrix), device=device, dtype=torch.float64), preserved)
-    note("solve of one site")
+    kept = []
+    for matrix in matrices:
+        made = Preserved.of(matrix, device=device)
+        KeySpace.of(torch.randn(args.facts, len(matrix), device=device, dtype=torch.float64), made)
+        kept.append(made.to(parked(made.factor.nbytes, device)))  # as `Spreader` keeps them
+        del made
+    note("solve of every site")
     peak = max(peaks.values())
     table: list[list[object]] = [["stage", "peak GiB"], *([stage, size] for stage, size in peaks.items())]
     tell(args, table, {"facts": args.facts, "peak_gib": peaks})

@@ -60,6 +60,26 @@ def relative_drift(own: Spreader, site: Site, change: Tensor) -> float:
     return float(dw.square().sum() / w.square().sum())
 
 
+def test_factors_that_are_brought_in_give_the_same(
+    editable: Editable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    em, alpha = editable(), {1: 0.3}
+    asked_for: list[int] = []
+    plain = spreader(em, [1])
+    delta = asked(plain)
+    expected = plain.solve(delta, alpha, Budget(0.01, 0.01), order="attention-first")
+
+    def away(size: int, device: torch.device) -> torch.device:
+        asked_for.append(size)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(module, "parked", away)
+    found = spreader(em, [1]).solve(delta, alpha, Budget(0.01, 0.01), order="attention-first")
+    assert sorted(asked_for) == sorted(8 * em.d_in(s) ** 2 for s in found.factors)
+    for site, factor in found.factors.items():
+        assert torch.equal(factor.B, expected.factors[site].B)
+
+
 def test_a_budget_is_of_the_models_output_without_earlier_facts(editable: Editable) -> None:
     """Their keys are large: relative to them a budget would grow with every batch."""
     em, site = editable(), Site(1, "mlp")

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubedit.errors import HubEditError
-from hubedit.model.memory import CPU_PASS, TokenBudget, fitting, out_of_memory, pass_size, release
+from hubedit.model.memory import (
+    CPU_PASS,
+    TokenBudget,
+    fitting,
+    out_of_memory,
+    parked,
+    pass_size,
+    release,
+)
 
 CPU = torch.device("cpu")
 
@@ -151,3 +159,11 @@ def test_passes_are_small_on_a_cpu_that_holds_the_model(
     em = SimpleNamespace(device=torch.device(device), model=SimpleNamespace(hf_device_map=places))
     assert pass_size(em, 8192) == size  # type: ignore[arg-type]
     assert pass_size(em, 64) == 64  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("free", "there"), [(2, "cpu"), (3, "cuda"), (9, "cuda")])
+def test_what_is_needed_now_and_then_leaves_room_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, free: int, there: str
+) -> None:
+    monkeypatch.setattr("hubedit.model.memory.free_memory", lambda device: free * 10)
+    assert parked(10, torch.device("cuda")).type == there
