@@ -50,7 +50,8 @@ class Journal:
     """The armed faults and the log; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._open = 0
         self._faults: list[Fault] = []
         self._lines: list[Line] = []
 
@@ -63,6 +64,7 @@ class Journal:
     def clear(self) -> None:
         """Forgets all faults and the log."""
         with self._lock:
+            self._settle()
             self._faults.clear()
             self._lines.clear()
 
@@ -79,12 +81,24 @@ class Journal:
                 return fault
         return None
 
+    def begin(self) -> None:
+        """A request that `add` will log."""
+        with self._lock:
+            self._open += 1
+
     def add(self, line: Line) -> None:
-        """Logs a request."""
+        """Logs a request, which has been answered."""
         with self._lock:
             self._lines.append(line)
+            self._open -= 1
+            self._lock.notify_all()
+
+    def _settle(self) -> None:
+        """Waits for what is being logged: a client has its answer a moment before."""
+        self._lock.wait_for(lambda: self._open == 0, timeout=2)
 
     def lines(self) -> list[dict[str, Any]]:
         """The log as JSON data."""
         with self._lock:
+            self._settle()
             return [asdict(line) for line in self._lines]

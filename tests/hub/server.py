@@ -35,6 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         line = Line(self.command, self.path)
         fault = None if self.path.startswith("/_admin/") else self.journal.take(self.command, self.path)
         line.fault = fault.kind if fault else ""
+        if not self.path.startswith("/_admin/"):
+            self.journal.begin()
         try:
             self._handle(line, fault)
         except (Dropped, ConnectionError):
