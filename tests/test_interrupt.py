@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,14 +100,15 @@ def test_killed_while_the_patch_is_written(
 ) -> None:
     out = tmp_path / "patch"
     line = [*words, "--out", str(out), "--cache", str(tmp_path / "cache")]
-    real = adapter.write_weights
+    module: Any = adapter
+    real = module.write_weights
 
     def die_after() -> None:
         def write(*args: object) -> None:
-            real(*args)  # type: ignore[arg-type]
+            real(*args)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        setattr(adapter, "write_weights", write)  # noqa: B010 - the child process ends with it
+        module.write_weights = write  # the child process ends with it
 
     assert wait(forked(line, die_after)) == -signal.SIGKILL
     assert not out.exists()

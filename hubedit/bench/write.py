@@ -48,7 +48,7 @@ def write(bench: Bench, out: Path, keys: Collection[str] | None = None) -> Writt
     try:
         drawn = {path for kind in KINDS for path in (out / "figures").glob(f"{kind}-*.png")}
         for path in drawn - {out / name for name in content}:
-            path.unlink()  # of cells that are not in these tables
+            path.unlink(missing_ok=True)  # of cells that are not in these tables
         for name, data in content.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_file(out / name, data)

@@ -195,7 +195,7 @@ def cached_survey(job: Job) -> Asked:
         asked = prepare(em, job.facts, config, job.ground.corpus, job.ground.text, job.kept, progress.advance)
         job.cache.save("survey", key, {}, {"asked": asked.to_json()})
     alone = len(job.facts) - len({r.fact for r in asked.told})
-    bare = f"; {alone} facts in their own words alone" if alone and config.targets.told > 0 else ""
+    bare = f"; {alone} of {len(job.facts)} facts in their own words alone" if alone and config.targets.told > 0 else ""
     progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts{bare}")
     return asked
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hubedit.bench.cells import Cell, cells
+from hubedit.bench.metrics import Metric, text
 from hubedit.bench.numbers import Number, lines, mean, outdated, quantile, settings
 from hubedit.bench.plan import Bench, parse
 from hubedit.bench.results import FILE
@@ -60,6 +61,13 @@ def test_interval_over_three_seeds_by_hand() -> None:
 def test_quantiles_of_student() -> None:
     assert quantile(1) == 12.706 and quantile(30) == 2.042
     assert quantile(60) == pytest.approx(2.000, abs=1e-3) and quantile(120) == pytest.approx(1.980, abs=1e-3)
+
+
+def test_an_interval_ends_where_a_share_does_and_nowhere_else() -> None:
+    share, free = Metric("answers/success", "Success"), Metric("tasks/x/word_perplexity", "x", share=False)
+    wide = Number(0.85, -0.1, 1.8, 2)
+    assert text(wide, share) == "85.00 (0.00 to 100.00)"
+    assert text(wide, free) == "85.00 (-10.00 to 180.00)"
 
 
 def test_alpha_sweep_with_published_numbers_beside() -> None:

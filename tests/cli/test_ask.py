@@ -60,6 +60,16 @@ def test_a_model_alone(editable: Callable[..., EditableModel], capsys: pytest.Ca
     assert set(json.loads(capsys.readouterr().out)["prompts"][0]) == {"prompt", "without"}
 
 
+def test_a_space_at_the_end_is_told(
+    editable: Callable[..., EditableModel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["ask", str(editable("llama").path), "--device", "cpu", "--max-new-tokens", "1"]
+    assert run([*line, PROMPTS[0] + " "]) == 0
+    assert "ends in a space" in capsys.readouterr().err
+    assert run([*line, PROMPTS[0]]) == 0
+    assert "ends in a space" not in capsys.readouterr().err
+
+
 def test_what_does_not_fit(
     patch: Path,
     editable: Callable[..., EditableModel],

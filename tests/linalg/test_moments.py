@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given
@@ -24,10 +26,10 @@ def batches(draw: st.DrawFn) -> Batches:
 
 
 @given(batches(), st.randoms(use_true_random=False))
-def test_batches_in_any_order_equal_one_pass(parts: Batches, rng: object) -> None:
+def test_batches_in_any_order_equal_one_pass(parts: Batches, rng: random.Random) -> None:
     x = torch.cat(parts).double()
     expected = x.T @ x / len(x)
-    rng.shuffle(parts)  # type: ignore[attr-defined]
+    rng.shuffle(parts)
     total = SecondMoment(x.shape[1])
     for part in parts:
         total.update(part)

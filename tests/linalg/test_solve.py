@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 import torch
@@ -104,9 +105,9 @@ def test_no_budget_is_the_largest_lambda(budget: float) -> None:
 
 
 @given(problems(), LAMBDAS, st.randoms(use_true_random=False))
-def test_the_order_of_facts_does_not_matter(problem: Problem, lam: float, rng: object) -> None:
+def test_the_order_of_facts_does_not_matter(problem: Problem, lam: float, rng: random.Random) -> None:
     order = list(range(len(problem.keys)))
-    rng.shuffle(order)  # type: ignore[attr-defined]
+    rng.shuffle(order)
     other = Problem(problem.keys[order], problem.residuals[order], problem.moment)
     expected = space(problem).solve(problem.residuals, lam).dense()
     near(space(other).solve(other.residuals, lam).dense(), expected)

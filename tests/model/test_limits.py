@@ -30,9 +30,8 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
         parse_memory(text)
 
 
-def test_without_a_gpu_only_a_limit_for_the_cpu_spreads_the_model() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+def test_without_a_gpu_only_a_limit_for_the_cpu_spreads_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert placement({"gpu": 2**30}) == {}
     assert placement({"cpu": 2**30})["max_memory"] == {"cpu": 2**30}
 
