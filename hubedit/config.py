@@ -84,7 +84,7 @@ class TargetConfig:
 class EditConfig:
     """One edit run.
 
-    `method`: "intattn" (the joint method) or a published one, "memit", "rome", "r-rome", "intattn-rome",
+    `method`: "joint" (the joint method) or a published one, "memit", "rome", "r-rome", "intattn-rome",
     "alphaedit", "emmet" or "lora" (docs/method.md; `hubedit.presets.method_defaults` has their settings);
     `batch_size`: edit at most so many facts at once, batch after batch (0 = all at once); `null_space`: only
     write into eigenvectors of the preserved moment with eigenvalues below this, "0.02" absolute or "1%" of
@@ -105,7 +105,7 @@ class EditConfig:
     on the facts that still fail; `seed`: of the choice of preserved beliefs.
     """
 
-    method: str = "intattn"
+    method: str = "joint"
     batch_size: int = 0
     null_space: str = ""
     l2: float = 0.0

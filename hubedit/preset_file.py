@@ -1,7 +1,7 @@
 """A preset as a file that can be shared: TOML with the settings of one method, found on one model.
 
     format = 1
-    method = "intattn"
+    method = "joint"
     [model]             # where it was found; for people
     [settings]          # fields of EditConfig
     [settings.targets]  # fields of TargetConfig
@@ -109,7 +109,7 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
     model = data.get("model", {})
     if not isinstance(model, dict):
         raise ConfigError(f"{source}: model is no table")
-    found = PresetFile(str(data.get("method", "intattn")), data["settings"], prefer, source, model)
+    found = PresetFile(str(data.get("method", "joint")), data["settings"], prefer, source, model)
     for name, part in (("settings", found.settings), *((f"prefer.{n}", p) for n, p in prefer.items())):
         if not isinstance(part, dict):
             raise ConfigError(f"{source}: {name} is no table")

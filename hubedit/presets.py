@@ -100,8 +100,8 @@ _ALPHAEDIT = {"null_space": "0.02", "l2": 10.0}
 _EMMET = {"lam": 1.0, "l2": 0.1}
 
 METHODS: dict[str, Method] = {
-    "intattn": Method(
-        "IntAttn-Edit: attention output and MLP projections, closed form",
+    "joint": Method(
+        "Joint edit of attention output and MLP projections, hubedit's own",
         _COMMON | _JOINT,
         EditConfig(),
         attention=True,
@@ -154,7 +154,7 @@ def _model(alpha: str, memit: TargetConfig, rome: TargetConfig, l2: float = 10.0
     ROME-like ones layer 5. The ROME of these sources leaves C out (mom2_adjustment: false)."""
     one = {"layers": "5", "whiten": False}
     return {
-        "intattn": EditConfig(
+        "joint": EditConfig(
             layers="4-8", alpha=alpha, lam=_LAMBDA, own=0.0, search=False, polish=0, repair=0, targets=memit
         ),
         "memit": _plain("memit", memit, layers="4-8", lam=_LAMBDA),
@@ -178,7 +178,7 @@ PRESETS: dict[str, dict[str, EditConfig]] = {
 }
 
 
-def preset(name: str, method: str = "intattn", prefer: str = "balanced") -> EditConfig:
+def preset(name: str, method: str = "joint", prefer: str = "balanced") -> EditConfig:
     """The settings of a model in `PRESETS`, in any case, for a method; or those of a preset file, by its
     path or by the Hub's repository that holds it.
 

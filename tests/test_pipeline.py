@@ -84,7 +84,7 @@ def test_the_folder_says_how_it_was_made(editable: Editable, tmp_path: Path) -> 
         "--layers",
         "1-2",
     ]
-    assert (record["method"], record["layers"], record["layers_from"]) == ("intattn", [1, 2], "given")
+    assert (record["method"], record["layers"], record["layers_from"]) == ("joint", [1, 2], "given")
     assert (record["alpha"], record["alpha_from"]) == ({"1": 0.3, "2": 0.3}, "given")
     assert record["config"]["targets"]["steps"] == 6
     assert record["facts"]["count"] == 2 and len(record["facts"]["sha256"]) == 64

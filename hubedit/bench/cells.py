@@ -94,7 +94,7 @@ def base_config(run: Run, model: ModelEntry) -> EditConfig:
     preset, with layers from the trace where it has none; of the joint method hubedit's own defaults, unless
     the run asks for the published ones. A model that is damaged is measured, not refused.
     """
-    if model.preset and (run.published or run.method != "intattn"):
+    if model.preset and (run.published or run.method != "joint"):
         return replace(preset(model.preset, run.method), collapse="tell")
     return replace(method_defaults(run.method), collapse="tell")
 

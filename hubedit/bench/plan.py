@@ -18,7 +18,7 @@ from hubedit.errors import ConfigError
 
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
 NAMES = {
-    "intattn": "IntAttn-Edit",
+    "joint": "hubedit joint",
     "memit": "MEMIT",
     "rome": "ROME",
     "r-rome": "R-ROME",
@@ -27,7 +27,7 @@ NAMES = {
     "emmet": "EMMET",
     "lora": "LoRA",
 }
-BALANCED = ("intattn", "intattn-rome")
+BALANCED = ("joint", "intattn-rome")
 """The methods that have an alpha; the others are run once, not once for each."""
 
 Settings = Mapping[str, Any]
@@ -158,7 +158,7 @@ def parse(data: Mapping[str, Any], source: str = "benchmark", folder: Path | Non
         if table not in TABLES:
             raise ConfigError(f"{source}: unknown table {table!r}", f"one of: {', '.join(TABLES)}")
     if not bench.runs:
-        raise ConfigError(f"{source}: no runs", 'write [[runs]] with method = "intattn"')
+        raise ConfigError(f"{source}: no runs", 'write [[runs]] with method = "joint"')
     if min(bench.edits) < 1:
         raise ConfigError(f"{source}: edits must be at least 1")
     return bench

@@ -17,7 +17,7 @@ from hubedit.cli.settings import check_preset, settings
 class Method(StrEnum):
     """How the update is found."""
 
-    intattn = "intattn"
+    joint = "joint"
     memit = "memit"
     rome = "rome"
     r_rome = "r-rome"
@@ -55,7 +55,7 @@ def apply(
     ] = "",
     method: Annotated[
         Method, Option("--method", help="The joint method, or a published one with its own settings.")
-    ] = Method.intattn,
+    ] = Method.joint,
     preset: Annotated[
         str | None,
         Option(

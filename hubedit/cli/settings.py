@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hubedit.model.editable import EditableModel
 
 
-def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditConfig:
+def settings(preset: str | None, method: str = "joint", **given: Any) -> EditConfig:
     """The configuration: the preset's or the method's, with every option that was given (is not None).
 
     Raises ConfigError for options that are wrong on any model.
@@ -36,7 +36,7 @@ def settings(preset: str | None, method: str = "intattn", **given: Any) -> EditC
         raise ConfigError("--lam replaces the drift budgets, so they exclude each other", "give one of them")
     if (budgets or chosen.get("lam")) and chosen.get("search"):
         raise ConfigError("--search tries budgets of its own", "leave out --search, or the fixed budgets")
-    if (budgets or chosen.get("lam")) and method == "intattn":
+    if (budgets or chosen.get("lam")) and method == "joint":
         chosen["search"] = False
     if budgets or chosen.get("search"):
         chosen["lam"] = 0.0

@@ -77,7 +77,7 @@ def judge_collapse(
     except CollapseError as error:
         if config.collapse == "tell":
             progress.message(f"collapsed: {error.message}")
-        elif config.method == "intattn":
+        elif config.method == "joint":
             raise
         else:  # its published settings have no budget to lower
             hint = "choose other --layers, edit fewer facts, or another --method"

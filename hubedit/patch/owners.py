@@ -67,7 +67,7 @@ def _joint(record: Mapping[str, Any]) -> bool:
     value of its own; of what a patch stands on the method is not known."""
     parts = record.get("composed_of")
     methods = [part.get("method") for part in parts] if isinstance(parts, list) else [record.get("method")]
-    return "on" in record or any(method in (None, "intattn") for method in methods)
+    return "on" in record or any(method in (None, "joint") for method in methods)
 
 
 def as_record(rows: Owners) -> dict[str, list[list[int]]]:

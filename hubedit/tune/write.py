@@ -56,7 +56,7 @@ def content(em: EditableModel, tuned: Tuned) -> dict[str, Any]:
     prefer = {name: other for name in whole if (other := _differs(whole[name], whole["balanced"]))}
     return {
         "format": FORMAT,
-        "method": "intattn",
+        "method": "joint",
         "model": {"ref": base_name(em), "commit": em.commit, "num_layers": em.num_layers},
         "settings": _joined(fixed, balanced.settings(tuned.base)),
         **({"prefer": prefer} if prefer else {}),

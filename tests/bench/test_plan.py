@@ -22,7 +22,7 @@ def plan(**more: Any) -> dict[str, Any]:
     return {
         "models": [{"name": "m", "ref": "org/m"}],
         "data": [{"name": "d", "source": "zsre"}],
-        "runs": [{"method": "intattn"}],
+        "runs": [{"method": "joint"}],
         **more,
     }
 
@@ -34,7 +34,7 @@ def test_everything_is_crossed_and_alphas_only_with_methods_that_have_one() -> N
             batch_sizes=[0, 10],
             edits=[10, 100],
             seeds=[0, 1],
-            runs=[{"method": "intattn"}, {"method": "memit"}],
+            runs=[{"method": "joint"}, {"method": "memit"}],
         )
     )
     found = cells(bench)
@@ -45,20 +45,20 @@ def test_everything_is_crossed_and_alphas_only_with_methods_that_have_one() -> N
     assert {(c.edits, c.batch_size) for c in found} == {(10, 0), (100, 0), (100, 10)}
     one = next(c for c in found if (c.alpha, c.edits, c.batch_size, c.seed) == ("0.25", 100, 10, 1))
     config = one.config
-    assert (config.method, config.alpha, config.batch_size) == ("intattn", "0.25", 10)
+    assert (config.method, config.alpha, config.batch_size) == ("joint", "0.25", 10)
     assert config.seed == config.trace.seed == config.stats.seed == 1
     assert len({str(c.told()) for c in found}) == len(found)
 
 
 def test_settings_of_all_runs_then_of_one() -> None:
-    runs = [{"method": "intattn"}, {"method": "memit", "set": {"targets.kl": 2, "layers": 3}}]
+    runs = [{"method": "joint"}, {"method": "memit", "set": {"targets.kl": 2, "layers": 3}}]
     joint, memit = cells(parse(plan(runs=runs, set={"targets.kl": 0.5, "rank": 4})))
     assert (joint.config.targets.kl, joint.config.rank, joint.config.layers) == (0.5, 4, "auto")
     assert (memit.config.targets.kl, memit.config.rank, memit.config.layers) == (2.0, 4, "3")
 
 
 def test_published_settings() -> None:
-    runs = [{"method": "intattn"}, {"method": "intattn", "published": True}, {"method": "rome"}]
+    runs = [{"method": "joint"}, {"method": "joint", "published": True}, {"method": "rome"}]
     models = [{"name": "q", "ref": "org/q", "preset": "qwen2.5-7b"}, {"name": "mine", "ref": "org/mine"}]
     found = [c.config for c in cells(parse(plan(runs=runs, models=models, seeds=[0])))]
     assert [c.collapse for c in found] == ["tell"] * 5  # what is damaged is measured
@@ -69,11 +69,11 @@ def test_published_settings() -> None:
 
 
 def test_runs_that_tables_could_not_tell_apart_are_refused() -> None:
-    runs: list[dict[str, Any]] = [{"method": "intattn"}, {"method": "intattn", "set": {"rank": 2}}]
-    with pytest.raises(ConfigError, match="both called 'IntAttn-Edit'"):
+    runs: list[dict[str, Any]] = [{"method": "joint"}, {"method": "joint", "set": {"rank": 2}}]
+    with pytest.raises(ConfigError, match="both called 'hubedit joint'"):
         cells(parse(plan(runs=runs)))
     runs[1]["label"] = "rank 2"
-    assert [c.label for c in cells(parse(plan(runs=runs)))] == ["IntAttn-Edit", "rank 2"]
+    assert [c.label for c in cells(parse(plan(runs=runs)))] == ["hubedit joint", "rank 2"]
 
 
 def test_sample_follows_from_the_seeds() -> None:
@@ -90,7 +90,7 @@ def test_sample_follows_from_the_seeds() -> None:
         ({"runs": [{"method": "mend"}]}, "unknown method 'mend'"),
         ({"runs": [{"method": "memit", "alphas": [0.1]}]}, "memit has no alpha"),
         ({"runs": [{"method": "memit", "alpha": 0.1}]}, "unknown setting 'alpha'"),
-        ({"runs": [{"method": "intattn", "alphas": [0, 2]}]}, "alpha '2' is not a share"),
+        ({"runs": [{"method": "joint", "alphas": [0, 2]}]}, "alpha '2' is not a share"),
         ({"runs": [{}]}, "method is missing"),
         ({"models": [{"name": "m"}]}, "ref is missing"),
         ({"tables": ["table9"]}, "unknown table 'table9'"),
@@ -125,7 +125,7 @@ def test_refused(more: dict[str, Any], message: str) -> None:
     ],
 )
 def test_unknown_settings_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
-    run = {"method": "intattn", "set": settings}
+    run = {"method": "joint", "set": settings}
     for more in ({"set": settings}, {"runs": [run]}):
         with pytest.raises(ConfigError, match=message):
             cells(parse(plan(**more)))
@@ -135,11 +135,11 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "facts.jsonl").write_text("{}\n")
     (tmp_path / "b.toml").write_text(
         'title = "T"\n[[models]]\nref = "org/m"\n[[data]]\nsource = "facts.jsonl"\n'
-        '[[runs]]\nmethod = "intattn"\nalphas = [0.5]\n[set]\n"targets.kl" = 0.5\n'
+        '[[runs]]\nmethod = "joint"\nalphas = [0.5]\n[set]\n"targets.kl" = 0.5\n'
     )
     (tmp_path / "b.json").write_text(
         '{"title": "T", "models": [{"ref": "org/m"}], "data": [{"source": "facts.jsonl"}], '
-        '"runs": [{"method": "intattn", "alphas": [0.5]}], "set": {"targets.kl": 0.5}}'
+        '"runs": [{"method": "joint", "alphas": [0.5]}], "set": {"targets.kl": 0.5}}'
     )
     bench = read_bench(tmp_path / "b.toml")
     assert bench == read_bench(tmp_path / "b.json")

@@ -49,7 +49,7 @@ def quick(tmp_path: Path, pico_path: Callable[..., Path]) -> Callable[..., dict[
         return {
             "models": [{"name": "tiny", "ref": str(pico_path("llama"))}],
             "data": [{"name": "facts", "source": str(tmp_path / "facts.jsonl")}],
-            "runs": [{"method": "intattn", "alphas": list(alphas)}],
+            "runs": [{"method": "joint", "alphas": list(alphas)}],
             "edits": [2],
             "set": {**QUICK, "stats.corpus": str(tmp_path / "text.txt")},
             "measure": {"fluency": 0},
@@ -71,14 +71,14 @@ def count(out: Path) -> int:
 
 
 def test_end_to_end(quick: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    runs = [{"method": "intattn", "alphas": [0, 1]}, {"method": "memit"}]
+    runs = [{"method": "joint", "alphas": [0, 1]}, {"method": "memit"}]
     bench = parse(quick(runs=runs, measure={"fluency": 1}))
     done = run(bench, tmp_path / "out")
     assert (done.computed, done.failed, done.kept, done.problems) == (3, 0, 0, ())
     rows = Results(tmp_path / "out").read().rows
     assert [(r["cell"]["method"], r["cell"]["alpha"]) for r in rows] == [
-        ("intattn", "0"),
-        ("intattn", "1"),
+        ("joint", "0"),
+        ("joint", "1"),
         ("memit", ""),
     ]
     zero, one, _ = rows

@@ -47,7 +47,7 @@ def patch(em: EditableModel, tmp_path: Path) -> Path:
     d_out, d_in = em.weight(SITE).shape
     factor = LowRank(torch.randn(d_out, 2), torch.randn(2, d_in))
     # "method" says that a row of the factors is a fact
-    record = {"base": base_record(em, [SITE]), "method": "intattn"}
+    record = {"base": base_record(em, [SITE]), "method": "joint"}
     made = Patch({em.module_name(SITE): factor}, record, str(em.path), facts=FACTS)
     return made.save(tmp_path / "patch")
 

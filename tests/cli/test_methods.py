@@ -49,7 +49,7 @@ def test_every_method_writes_a_patch_that_peft_loads(
     monkeypatch.setattr("hubedit.edit.methods.finish.judge_collapse", lambda *args: None)
     out = tmp_path / "patch"
     own = {
-        "intattn": ["--alpha", "0.3", "--no-search", "--repair", "0"],
+        "joint": ["--alpha", "0.3", "--no-search", "--repair", "0"],
         "intattn-rome": ["--alpha", "0.3"],
         "alphaedit": ["--null-space", "5%"],
     }
@@ -121,7 +121,7 @@ def test_options_that_do_not_fit_the_method(
 
 
 @pytest.mark.parametrize(
-    ("method", "sites", "rank"), [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8)]
+    ("method", "sites", "rank"), [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("joint", 4, 8)]
 )
 def test_the_plan_knows_the_method(
     words: list[str], method: str, sites: int, rank: int, capsys: pytest.CaptureFixture[str]
@@ -145,7 +145,7 @@ def test_published_settings_are_complete_and_plain(method: str) -> None:
         assert config.method == method
         check_settings(config)
         assert from_dict(EditConfig, {"method": method}).method == method
-    if method == "intattn":
+    if method == "joint":
         assert rows[0] == EditConfig()
         return
     for config in rows:

@@ -32,7 +32,7 @@ def patch(em: EditableModel, out: Path, facts: Sequence[Fact], **record: Any) ->
     for site in SITES:
         d_out, d_in = em.weight(site).shape
         factors[em.module_name(site)] = LowRank(torch.randn(d_out, len(facts)), torch.randn(len(facts), d_in))
-    made = {"base": base_record(em, SITES), "method": "intattn", "seed": 7, **record}
+    made = {"base": base_record(em, SITES), "method": "joint", "seed": 7, **record}
     return Patch(factors, made, str(em.path), "", tuple(facts)).save(out)
 
 
@@ -179,7 +179,7 @@ def test_figures_of_facts_that_gave_way_are_left_out_of_the_log_and_the_record(
     assert first["count"] == 1 and first["metrics"] == {}
     record = json.loads((cut / "patches" / "1" / "hubedit.json").read_text())
     assert not {"metrics", "counts"} & set(record) and record["facts"]["count"] == 1
-    assert record["method"] == "intattn"
+    assert record["method"] == "joint"
 
 
 def test_diff_and_extract_agree_with_the_patch(

@@ -144,7 +144,7 @@ def write_patch(
     }
     record = {
         "base": {**base_record(em, sites), "ref": ref if commit else Path(ref).name, "commit": commit},
-        "method": "intattn",
+        "method": "joint",
         "command": ["hubedit", "apply", "/home/ada/secret/facts.jsonl", "--out=/home/ada/out"],
         "metrics": {"success": 1.0},
     }

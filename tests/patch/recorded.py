@@ -43,4 +43,4 @@ def recorded(
 
 def edited(names: Sequence[tuple[str, str]], seed: int, **record: Any) -> Patch:
     facts = [fact(name, target) for name, target in names]
-    return recorded((len(facts), len(facts)), seed, facts, **{"method": "intattn", **record})
+    return recorded((len(facts), len(facts)), seed, facts, **{"method": "joint", **record})

@@ -64,7 +64,7 @@ def test_truncation_is_optimal_and_says_what_it_keeps(parts: list[tuple[int, int
 
 def test_composing_is_associative_and_survives_the_disk(tmp_path: Path) -> None:
     one, two, three = (
-        recorded((1, 1), n, [fact(name)], method="intattn")
+        recorded((1, 1), n, [fact(name)], method="joint")
         for n, name in enumerate(("France", "Italy", "Japan"))
     )
     nested = compose([compose([one, two]), three])

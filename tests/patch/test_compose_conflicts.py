@@ -85,8 +85,8 @@ def test_a_full_stop_is_no_contradiction() -> None:
 def test_a_fact_gives_way_only_to_one_that_stays(keep: Literal["first", "last"]) -> None:
     ask = "France has the capital"
     one = edited([("France", "Lyon")], 0)
-    two = recorded((1, 1), 1, [fact("France", "Nice", rephrase=(ask,))], method="intattn")
-    three = recorded((1, 1), 2, [Fact(ask, "France", "Metz")], method="intattn")
+    two = recorded((1, 1), 1, [fact("France", "Nice", rephrase=(ask,))], method="joint")
+    three = recorded((1, 1), 2, [Fact(ask, "France", "Metz")], method="joint")
     found = composed([one, two, three], on_conflict=keep)
     assert [f.target for f in found.patch.facts] == ["Lyon", "Metz"]
     # it has to give way to one of them, and cannot
@@ -165,7 +165,7 @@ def test_facts_about_one_subject_give_way_together_or_not_at_all() -> None:
     parts = [{"method": "memit"}, {"method": "rome"}]
     summed = replace(one, record={**one.record, "composed_of": parts})
     assert not torn(summed, {0})
-    assert torn(replace(one, record={**one.record, "composed_of": [*parts, {"method": "intattn"}]}), {0}) == {
+    assert torn(replace(one, record={**one.record, "composed_of": [*parts, {"method": "joint"}]}), {0}) == {
         0
     }
 

@@ -30,7 +30,7 @@ def record(**more: Any) -> dict[str, Any]:
     return {
         "base": {"ref": "Qwen/Qwen2.5-7B", "commit": COMMIT, "licence": {"license": "apache-2.0"}},
         "facts": {"count": 2, "sha256": "0" * 64},
-        "method": "intattn",
+        "method": "joint",
         "layers": [4, 5],
         "layers_from": "trace",
         "alpha": {"4": 0.25, "5": 0.25},

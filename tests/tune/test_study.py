@@ -127,7 +127,7 @@ def test_a_run_its_preset_and_going_on(
         write(em, replace(tuned, chosen=chosen), out)
         for name, tried in chosen.items():
             wanted = tried.config(BASE)
-            found = preset(str(out), "intattn", name)
+            found = preset(str(out), "joint", name)
             shared = replace(found, stats=wanted.stats, trace=wanted.trace, collapse=wanted.collapse)
             assert shared == wanted
 

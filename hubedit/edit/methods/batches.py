@@ -36,7 +36,7 @@ ONE_BY_ONE = frozenset({"rome", "r-rome", "intattn-rome", "lora"})
 
 def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
     """`run` on batches of `config.batch_size` facts, one after another; on all at once with 0."""
-    if job.config.method != "intattn":
+    if job.config.method != "joint":
         # once, as MEMIT does: an edited model writes other sentences (LoRA trains on the prompts alone)
         contexts = [] if job.config.method == "lora" else contexts_of(job.em, job.config)
         job = replace(job, contexts=contexts)
@@ -52,7 +52,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
         for number, batch in enumerate(batches, 1):
             job.progress.message(f"batch {number} of {len(batches)}")
             kept = still(kept, batch)
-            earlier = _keys(job, _elsewhere(em, kept, batch) if job.config.method == "intattn" else kept)
+            earlier = _keys(job, _elsewhere(em, kept, batch) if job.config.method == "joint" else kept)
             done.append(run(replace(job, em=em, facts=batch, kept=kept, earlier=earlier)))
             for site, factor in done[-1].factors.items():
                 own = factor.to(job.em.device)
@@ -84,7 +84,7 @@ def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
         return {}
     config, ground = job.config, job.ground
     contexts = job.contexts
-    if config.method == "intattn":
+    if config.method == "joint":
         contexts = leading_sentences(job.em, ground.text, config.targets.contexts)
     rows = edit_rows(job.em, facts, contexts)
     sites = sorted(ground.moments)

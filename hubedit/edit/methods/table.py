@@ -21,4 +21,4 @@ RUNS: dict[str, Callable[[Job], Edit]] = {
     "emmet": emmet,
     "lora": lora,
 }
-"""The published methods; "intattn", the joint one, is `hubedit.edit.compute.joint`."""
+"""The published methods; "joint", the joint one, is `hubedit.edit.compute.joint`."""

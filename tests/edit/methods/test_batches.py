@@ -74,7 +74,7 @@ def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path
     """With batches, the second one moves the first one's hidden states less than when it knows nothing of
     them."""
     em = editable("llama")
-    config = settings("intattn", "1-2", alpha="0.3", search=False, repair=0, lam=0.05)
+    config = settings("joint", "1-2", alpha="0.3", search=False, repair=0, lam=0.05)
     config = replace(config, targets=replace(config.targets, steps=20, contexts=0))
     # one subject's facts share a key that must not be kept against them, so these are about two people each
     first, second = FACTS[:2], FACTS[2:]

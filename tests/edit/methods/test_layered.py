@@ -137,7 +137,7 @@ def test_a_threshold_that_frees_nothing_is_explained(editable: Editable, tmp_pat
 
 def test_the_joint_method_writes_into_the_null_space_only(editable: Editable, tmp_path: Path) -> None:
     em = editable("llama")
-    config = settings("intattn", "1", alpha="0.4", search=False, own=0.0, repair=0, null_space="5%")
+    config = settings("joint", "1", alpha="0.4", search=False, own=0.0, repair=0, null_space="5%")
     edit = edited(em, config, tmp_path)
     assert set(edit.factors) == {Site(1, "attention"), Site(1, "mlp")}
     for site, factor in edit.factors.items():
