@@ -12,9 +12,16 @@ from hubedit.config import TargetConfig
 
 
 class Rule(Protocol):
-    """Moves u (n, d), with delta = u * `unit` (n, 1)."""
+    """Moves u (n, d), with delta = u * `unit` (n, 1).
+
+    `moves`: how often; `best`: the best point on the way is the result, not the last; `reverse`: what is
+    preserved counts by KL(edited || original), not KL(original || edited).
+    """
 
     unit: Tensor
+    moves: int
+    best: bool
+    reverse: bool
 
     def decay(self, size: Tensor) -> Tensor:
         """The objective's last term (n,), from |delta| (n,)."""
@@ -32,9 +39,12 @@ class Steepest:
     """Steps of a given length relative to |h|, along the gradient's direction with momentum; the length
     falls to a tenth along a cosine."""
 
+    best, reverse = True, False
+
     def __init__(self, config: TargetConfig, norm: Tensor, width: int) -> None:
         self.config, self.norm, self.root = config, norm, math.sqrt(width)
         self.unit = (norm / self.root)[:, None]
+        self.moves = config.steps
         self.velocity: Tensor | None = None
 
     def decay(self, size: Tensor) -> Tensor:
@@ -54,12 +64,17 @@ class Steepest:
 
 
 class Adam:
-    """As published for MEMIT: Adam (Kingma and Ba 2015) on delta with `step` as the absolute learning rate,
-    decay * |delta| / |h|^2, and delta scaled back to the clamp after each step."""
+    """The recipe of ROME's and MEMIT's authors (compute_v, compute_z): Adam (Kingma and Ba 2015) on delta
+    with `step` as the absolute learning rate, decay * |delta| / |h|^2, delta scaled back to the clamp after
+    each move, KL(edited || original). Their loop looks at the objective `steps` times and moves in between.
+    """
+
+    best, reverse = False, True
 
     def __init__(self, config: TargetConfig, norm: Tensor) -> None:
         self.config, self.norm = config, norm
         self.unit = torch.ones_like(norm)[:, None]
+        self.moves = max(config.steps - 1, 0)
         self.first: Tensor | None = None
         self.second: Tensor | None = None
 

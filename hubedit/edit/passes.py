@@ -42,10 +42,11 @@ class Pass:
     original: Tensor
 
     def objective(
-        self, em: EditableModel, delta: Tensor, weight: float, *, gradient: bool
+        self, em: EditableModel, delta: Tensor, weight: float, reverse: bool = False, *, gradient: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What these rows add to every fact's mean nll and mean KL, (n,) each, and with `gradient` that of
-        nll + `weight` * KL in delta (n, d), float32."""
+        nll + `weight` * KL in delta (n, d), float32. The KL is of (original || edited), with `reverse` of
+        (edited || original)."""
         start, n = self.tail.hidden, self.edits
         leaf = delta.detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
@@ -57,19 +58,24 @@ class Pass:
             now = logits.log_softmax(-1)
             label = self.label[:n, None]
             nll = -now[:n].gather(1, label)[:, 0]
-            wanted = self.original.exp()
             # not the difference of two sums: each is far larger than most divergences
-            kl = torch.einsum("sv,sv->s", wanted, self.original - now[n:])
+            gap = self.original - now[n:]
+            wanted = None if reverse else self.original.exp()
+            kl = torch.einsum("sv,sv->s", now[n:].exp() if wanted is None else wanted, gap)
+            kl = -kl if reverse else kl
             fact, zero = self.owner[self.row], torch.zeros(len(delta), device=delta.device)
             told = zero.index_add(0, fact[:n], nll * self.weight[:n])
             moved_away = zero.index_add(0, fact[n:], kl * self.weight[n:])
             if not gradient:
                 return told, moved_away, None
-            # the slope of both in the logits is what is said now less what should be; written in place, for
-            # these are the largest tensors here
+            # the slope in the logits is what is said now less what should be, of the reverse KL
+            # p (log p - log original - KL); written in place, for these are the largest tensors here
             slope = now.exp_()
             slope[:n].scatter_add_(1, label, slope.new_full((1, 1), -1.0).expand(n, 1))
-            slope[n:] -= wanted
+            if wanted is None:
+                slope[n:] *= -gap - kl[:, None]
+            else:
+                slope[n:] -= wanted
             slope[n:] *= weight
             slope *= self.weight[:, None]
         return told, moved_away, torch.autograd.grad(logits, leaf, slope)[0]

@@ -5,8 +5,9 @@
                     + kl * mean_e KL(original || edited  on essence prompts e)
                     + decay * |delta| / |h|
 
-(MEMIT, Meng et al. 2023, eq. 16; the essence prompts beyond "{subject} is a" and the descent are ours:
-steps of a given length, relative to |h|, along the gradient's direction with momentum. Adam moves every
+(MEMIT, Meng et al. 2023, eq. 16; the essence prompts beyond "{subject} is a", the direction of KL and the
+descent are ours: steps of a given length, relative to |h|, along the gradient's direction with momentum. The
+published recipe, with KL(edited || original), is `hubedit.edit.descent.Adam`. Adam moves every
 coordinate by the same amount, and so spends most of |delta| on coordinates that do not matter: twice the
 KL at the same likelihood, docs/experiments.md.) Only the layers above L are run, on the tokens from the
 subject's last one on, in batches of rows of about the same length; nothing of the model needs a gradient.
@@ -166,16 +167,15 @@ def _optimise_chunk(
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
     reference, stale = best_loss.clone(), torch.zeros_like(norm)
     active = torch.ones(len(facts), dtype=torch.bool, device=em.device)
-    for step in range(config.steps + 1):
-        final = step == config.steps
-        nll, kl, grad = _objective(em, passes, u * rule.unit, config, gradient=not final)
+    for step in range(rule.moves + 1):
+        final = step == rule.moves
+        nll, kl, grad = _objective(em, passes, u * rule.unit, config, rule.reverse, gradient=not final)
         leaf = u.clone().requires_grad_()
         # |delta|'s gradient is undefined at 0, so the root is kept off it
         decay = rule.decay(((leaf * rule.unit).square().sum(1) + 1e-12).sqrt())
         with torch.no_grad():
             loss = nll + config.kl * kl + decay
-            # a published recipe ends where it ends; ours keeps the best point on the way
-            better = active & (torch.isfinite(loss) if config.optimizer == "adam" else loss < best_loss)
+            better = active & (loss < best_loss if rule.best else torch.isfinite(loss))
             best_u[better] = u[better]
             best_loss[better] = loss[better]
             best_nll[better] = nll[better]
@@ -203,14 +203,21 @@ def _optimise_chunk(
 
 
 def _objective(
-    em: EditableModel, passes: Sequence[Pass], delta: Tensor, config: TargetConfig, *, gradient: bool
+    em: EditableModel,
+    passes: Sequence[Pass],
+    delta: Tensor,
+    config: TargetConfig,
+    reverse: bool = False,
+    *,
+    gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Per fact the mean negative log-likelihood of its edit rows and the mean KL of its preserve rows,
-    (n,) each, and the gradient of nll + kl * KL in delta, (n, d). One pass's activations at a time."""
+    (n,) each, and the gradient of nll + kl * KL in delta, (n, d). One pass's activations at a time.
+    `reverse`: as in `Pass.objective`."""
     nll = torch.zeros(len(delta), device=delta.device)
     kl, total = nll.clone(), torch.zeros_like(delta)
     for part in passes:
-        own_nll, own_kl, slope = part.objective(em, delta, config.kl, gradient=gradient)
+        own_nll, own_kl, slope = part.objective(em, delta, config.kl, reverse, gradient=gradient)
         nll += own_nll
         kl += own_kl
         if slope is not None:

@@ -178,21 +178,24 @@ def test_what_is_preserved_starts_at_no_divergence_and_stays_finite(editable: Ed
                 assert float(kl.max()) > 0
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_the_slope_is_what_autograd_finds(editable: Editable, weight: float) -> None:
+def test_the_slope_is_what_autograd_finds(editable: Editable, weight: float, reverse: bool) -> None:
     em = editable()
     rows = rows_of(em)
     places = {n: n for n in range(len(FACTS))}
     delta = 0.5 * torch.randn(len(FACTS), em.hidden_size)
     for part in passes_of(em, rows, places, LAYER, {}, 10**6):
-        nll, kl, slope = part.objective(em, delta, weight, gradient=True)
+        nll, kl, slope = part.objective(em, delta, weight, reverse, gradient=True)
         leaf = delta.clone().requires_grad_()
         first = part.tail.hidden[:, :1] + leaf[part.owner][:, None]
         moved = torch.cat([first, part.tail.hidden[:, 1:]], 1)
         logp = em.head_logits(part.tail.run(em, moved, part.row, part.column)).log_softmax(-1)
         n, fact, none = part.edits, part.owner[part.row], torch.zeros(len(FACTS))
         told = -logp[:n].gather(1, part.label[:n, None])[:, 0]
-        lost = kl_div(logp[n:], part.original, log_target=True, reduction="none").sum(-1)
+        # kl_div(input, target) is KL(target || input): the authors' code has the original first
+        pair = (part.original, logp[n:]) if reverse else (logp[n:], part.original)
+        lost = kl_div(*pair, log_target=True, reduction="none").sum(-1)
         told = none.index_add(0, fact[:n], told * part.weight[:n])
         lost = none.index_add(0, fact[n:], lost * part.weight[n:])
         torch.testing.assert_close((nll, kl), (told.detach(), lost.detach()))
@@ -249,7 +252,8 @@ def test_it_leaves_the_model_as_it_was(editable: Editable) -> None:
 
 
 def recipe(em: EditableModel, rows: Sequence[Row], fact: int, config: TargetConfig) -> Tensor:
-    """MEMIT's loop for one fact as its authors wrote it: whole forward passes, one row each, torch's Adam."""
+    """MEMIT's loop for one fact as its authors wrote it: whole forward passes, one row each, torch's Adam, no
+    move after the last look at the loss, kl_div(original, edited)."""
     own = [r for r in rows if r.fact == fact]
 
     def logits(r: Row, delta: Tensor) -> Tensor:
@@ -268,19 +272,19 @@ def recipe(em: EditableModel, rows: Sequence[Row], fact: int, config: TargetConf
         before = [logits(r, delta) for r in own]
         norm = run(em, pad([own[0].ids], 0), hidden=[LAYER]).hidden[LAYER][0, own[0].last].norm()
     optimizer = torch.optim.Adam([delta], lr=config.step)
-    for step in range(config.steps + 1):
+    for step in range(config.steps):
         optimizer.zero_grad()
         edits, kept = [], []
         for r, old in zip(own, before, strict=True):
             now = logits(r, delta)
             if r.preserve:
-                kept.append((old.exp() * (old - now)).sum(-1).mean())
+                kept.append(kl_div(old, now, log_target=True, reduction="batchmean"))
             else:
                 edits.append(-now[torch.arange(len(r.labels)), list(r.labels)].mean())
         size = (delta.square().sum() + 1e-12).sqrt()
         loss = torch.stack(edits).mean() + config.kl * torch.stack(kept).mean()
         loss = loss + config.decay * size / norm**2
-        if loss < config.loss or step == config.steps:
+        if loss < config.loss or step == config.steps - 1:
             break
         loss.backward()
         optimizer.step()
@@ -295,7 +299,7 @@ def test_the_fast_path_is_the_published_recipe(family: str, editable: Editable) 
     """Only the upper layers, only the tails, all facts in batches: the same numbers as without all that."""
     em = editable(family)
     rows = rows_of(em, [0, 2])
-    config = replace(CONFIG, steps=5, step=0.05, decay=0.1, clamp=0.75, loss=0.05, optimizer="adam")
+    config = replace(CONFIG, steps=5, step=0.05, decay=0.1, clamp=0.75, kl=5.0, loss=0.05, optimizer="adam")
     found = optimise(em, rows, 2, LAYER, config)
     for fact in range(2):
         plain = recipe(em, rows, fact, config)
@@ -303,6 +307,15 @@ def test_the_fast_path_is_the_published_recipe(family: str, editable: Editable) 
         assert float((found.delta[fact] - plain).norm() / z) < 1e-3
         assert float((found.delta[fact] - plain).norm() / plain.norm()) < 1e-3
         assert float(plain.norm()) > 0.1
+
+
+def test_adam_moves_once_less_than_it_looks(editable: Editable) -> None:
+    """steps = 25 in the published settings means 24 moves; the first is the learning rate in every number."""
+    em = editable()
+    config = replace(CONFIG, step=0.05, kl=0.0, decay=0.0, clamp=100.0, loss=0.0, optimizer="adam")
+    none, once = (optimise(em, rows_of(em), len(FACTS), LAYER, replace(config, steps=n)) for n in (1, 2))
+    assert float(none.delta.norm()) == 0
+    torch.testing.assert_close(once.delta.abs(), torch.full_like(once.delta, 0.05), rtol=1e-3, atol=0)
 
 
 def test_patience_ends_facts_that_no_longer_gain(editable: Editable) -> None:
