@@ -1,8 +1,8 @@
 """The methods that hubedit knows, and their published settings: as data, without torch.
 
-`METHODS` has one row a method, `PRESETS` one configuration a model and method. Every row fixes what a
-paper or its authors' code fixes and does without what is hubedit's own (search, polish, repair, `own`,
-told phrasings). The joint method's own defaults follow from the model instead, because fixed numbers carry
+`METHODS` has one row a method, `PRESETS` one configuration a model and published method. Every one fixes what
+a paper or its authors' code fixes and does without what is hubedit's own (search, polish, repair, `own`,
+told phrasings). The joint method's defaults follow from the model instead, because fixed numbers carry
 over badly (docs/experiments.md).
 """
 
@@ -33,23 +33,35 @@ _JOINT = frozenset(
         "null_space",
     }
 )
-# settings that a method divides by, or means nothing without
-_NEEDED = {"memit": ("lam",), "emmet": ("lam",), "alphaedit": ("null_space", "l2")}
 LORA_RANK = 8
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of `METHODS`. `title`: for cards; `attention`, `mlp`: which sites it edits; `one_layer`: it
-    edits a single layer; `settings`: the fields of EditConfig that it reads; `defaults`: its published
-    settings with layers from the trace."""
+    """One row of `METHODS`.
+
+    `title`: for cards; `function`: "module:name" of what runs it (`hubedit.edit.methods.table`); `settings`:
+    the fields of EditConfig that it reads; `needed`: those of them that it means nothing without; `defaults`:
+    its published settings with layers from the trace; `attention`, `mlp`: which sites it edits; `one_layer`:
+    it edits a single layer.
+
+    `published`: as in a paper, and not hubedit's own; `one_by_one`: it takes facts or batches one after
+    another by itself; `keeps_keys`: it preserves the keys of earlier batches; `trained`: its weights are
+    fine-tuned, so their rows belong to no single fact.
+    """
 
     title: str
+    function: str
     settings: frozenset[str]
     defaults: EditConfig
+    needed: tuple[str, ...] = ()
     attention: bool = False
     mlp: bool = True
     one_layer: bool = False
+    published: bool = True
+    one_by_one: bool = False
+    keeps_keys: bool = False
+    trained: bool = False
 
 
 # MEMIT (Meng et al. 2023) as in EasyEdit, hparams/MEMIT/{qwen2.5-7b,mistral-7b}.yaml
@@ -89,7 +101,15 @@ _LORA = TargetConfig(
 def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
     """Settings of a published method; what it does not read is at its neutral value."""
     base = EditConfig(
-        method=method, alpha="0", own=0.0, search=False, polish=0, repair=0, whiten=False, targets=targets
+        method=method,
+        alpha="0",
+        order="joint",
+        own=0.0,
+        search=False,
+        polish=0,
+        repair=0,
+        whiten=False,
+        targets=targets,
     )
     return replace(base, **more)
 
@@ -102,68 +122,92 @@ _EMMET = {"lam": 1.0, "l2": 0.1}
 METHODS: dict[str, Method] = {
     "joint": Method(
         "Joint edit of attention output and MLP projections, hubedit's own",
+        "hubedit.edit.compute:joint",
         _COMMON | _JOINT,
         EditConfig(),
+        attention=True,
+        published=False,
+    ),
+    "intattn": Method(
+        "IntAttn-Edit: attention output and MLP projections of several layers, closed form",
+        "hubedit.edit.methods.intattn:intattn",
+        _COMMON | {"lam", "alpha"},
+        _plain("intattn", _MEMIT, lam=_LAMBDA, alpha="auto"),
+        needed=("lam",),
         attention=True,
     ),
     "memit": Method(
         "MEMIT: MLP projections of several layers, closed form",
+        "hubedit.edit.methods.memit:memit",
         _COMMON | {"lam"},
         _plain("memit", _MEMIT, lam=_LAMBDA),
+        needed=("lam",),
     ),
     "rome": Method(
         "ROME: one MLP projection, a rank-one update for each fact",
+        "hubedit.edit.methods.rome:rome",
         _COMMON | {"whiten"},
         _plain("rome", _ROME, whiten=True),
         one_layer=True,
+        one_by_one=True,
     ),
     "r-rome": Method(
         "R-ROME: ROME with the same key throughout",
+        "hubedit.edit.methods.rome:r_rome",
         _COMMON | {"whiten"},
         _plain("r-rome", _ROME, whiten=True),
         one_layer=True,
+        one_by_one=True,
     ),
     "intattn-rome": Method(
         "IntAttn-Edit for ROME: attention output and MLP projection of one layer, rank-one updates",
-        _COMMON | {"whiten", "alpha", "order"},
+        "hubedit.edit.methods.rome:intattn_rome",
+        _COMMON | {"whiten", "alpha"},
         _plain("intattn-rome", _ROME, whiten=True, alpha="auto"),
         attention=True,
         one_layer=True,
+        one_by_one=True,
     ),
     "alphaedit": Method(
         "AlphaEdit: MLP projections of several layers, in the null space of what is preserved",
+        "hubedit.edit.methods.alphaedit:alphaedit",
         _COMMON | {"null_space", "l2"},
         _plain("alphaedit", _MEMIT, **_ALPHAEDIT),
+        needed=("null_space", "l2"),
+        keeps_keys=True,
     ),
     "emmet": Method(
         "EMMET: MLP projections of several layers, equality-constrained",
+        "hubedit.edit.methods.emmet:emmet",
         _COMMON | {"lam", "l2"},
         _plain("emmet", _MEMIT, **_EMMET),
+        needed=("lam",),
     ),
     "lora": Method(
         "LoRA: attention output and MLP projections, fine-tuned by gradient descent",
+        "hubedit.edit.methods.lora:lora",
         _COMMON,
         _plain("lora", _LORA),
         attention=True,
+        one_by_one=True,
+        trained=True,
     ),
 }
 
 
 def _model(alpha: str, memit: TargetConfig, rome: TargetConfig, l2: float = 10.0) -> dict[str, EditConfig]:
-    """Every method's settings for one model of about 7 B parameters: MEMIT-like methods edit layers 4-8,
-    ROME-like ones layer 5. The ROME of these sources leaves C out (mom2_adjustment: false)."""
-    one = {"layers": "5", "whiten": False}
+    """Every published method's settings for one model of about 7 B parameters: MEMIT-like methods edit layers
+    4-8, ROME-like ones layer 5. The ROME of these sources leaves C out (mom2_adjustment: false)."""
+    several, one = {"layers": "4-8"}, {"layers": "5", "whiten": False}
     return {
-        "joint": EditConfig(
-            layers="4-8", alpha=alpha, lam=_LAMBDA, own=0.0, search=False, polish=0, repair=0, targets=memit
-        ),
-        "memit": _plain("memit", memit, layers="4-8", lam=_LAMBDA),
+        "intattn": _plain("intattn", memit, **several, lam=_LAMBDA, alpha=alpha),
+        "memit": _plain("memit", memit, **several, lam=_LAMBDA),
         "rome": _plain("rome", rome, **one),
         "r-rome": _plain("r-rome", rome, **one),
         "intattn-rome": _plain("intattn-rome", rome, **one, alpha=alpha),
-        "alphaedit": _plain("alphaedit", memit, layers="4-8", **{**_ALPHAEDIT, "l2": l2}),
-        "emmet": _plain("emmet", memit, layers="4-8", **_EMMET),
-        "lora": _plain("lora", _LORA, layers="4-8"),
+        "alphaedit": _plain("alphaedit", memit, **several, **{**_ALPHAEDIT, "l2": l2}),
+        "emmet": _plain("emmet", memit, **several, **_EMMET),
+        "lora": _plain("lora", _LORA, **several),
     }
 
 
@@ -178,13 +222,15 @@ PRESETS: dict[str, dict[str, EditConfig]] = {
 }
 
 
-def preset(name: str, method: str = "joint", prefer: str = "balanced") -> EditConfig:
+def preset(name: str, method: str = "", prefer: str = "balanced") -> EditConfig:
     """The settings of a model in `PRESETS`, in any case, for a method; or those of a preset file, by its
     path or by the Hub's repository that holds it.
 
-    `prefer`: which of the settings of a preset file. Raises ConfigError that lists the names.
+    `method`: "" is the paper's, "intattn", or the one that a file is for; `prefer`: which of the settings of
+    a preset file. Raises ConfigError that lists the names.
     """
-    check_method(method)
+    if method:
+        check_method(method)
     found = PRESETS.get(name.strip().lower())
     if found is not None:
         if prefer != "balanced":
@@ -192,15 +238,20 @@ def preset(name: str, method: str = "joint", prefer: str = "balanced") -> EditCo
                 f"--prefer chooses nothing with the preset {name}: a paper's settings are fixed",
                 "leave one of the two out",
             )
-        return found[method]
+        if method and method not in found:
+            raise ConfigError(
+                f"the preset {name} has no settings for --method {method}",
+                f"it has the published ones of {', '.join(found)}",
+            )
+        return found[method or "intattn"]
     if not is_preset_file(name):
         hint = f"known: {', '.join(PRESETS)}; or a TOML file, or a repository owner/name with a preset.toml"
         raise ConfigError(f"unknown preset {name!r}", hint)
     own = load_preset(name)
     check_method(own.method)
-    if own.method != method:
+    if method and own.method != method:
         raise ConfigError(f"{name} is a preset of --method {own.method}", f"add --method {own.method}")
-    return own.onto(METHODS[method].defaults, prefer)
+    return own.onto(METHODS[own.method].defaults, prefer)
 
 
 def method_defaults(method: str) -> EditConfig:
@@ -227,7 +278,7 @@ def check_settings(config: EditConfig) -> None:
         value, own = getattr(config, field.name), getattr(method.defaults, field.name)
         if field.name not in method.settings and value not in (own, getattr(usual, field.name)):
             raise ConfigError(f"{config.method} has no setting {field.name!r}", hint)
-    for name in _NEEDED.get(config.method, ()):
+    for name in method.needed:
         if not getattr(config, name):
             raise ConfigError(f"{config.method} needs a value of {name.replace('_', ' ')}", hint)
     if config.prefer not in PREFERENCES:

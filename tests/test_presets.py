@@ -11,7 +11,9 @@ from hubedit.presets import PRESETS, preset
 def test_presets_are_complete() -> None:
     for name in PRESETS:
         config = preset(name.upper())
-        assert (config.layers, config.lam, config.search) == ("4-8", 15000.0, False)
+        assert (config.method, config.layers, config.lam) == ("intattn", "4-8", 15000.0)
+        assert (config.search, config.polish, config.repair, config.own) == (False, 0, 0, 0.0)
+        assert (config.targets.told, config.targets.implied, config.targets.optimizer) == (0, 0, "adam")
     with pytest.raises(ConfigError, match="unknown preset") as caught:
         preset("gpt-5")
     assert all(name in caught.value.hint for name in PRESETS)

@@ -10,7 +10,7 @@ from hubedit.bench.plan import BALANCED, Bench, DataEntry, ModelEntry, Run, Sett
 from hubedit.config import EditConfig, from_dict, to_dict
 from hubedit.edit.balance import check_values
 from hubedit.errors import ConfigError
-from hubedit.presets import check_settings, method_defaults, preset
+from hubedit.presets import METHODS, check_settings, method_defaults, preset
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,20 @@ def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: in
 
 
 def base_config(run: Run, model: ModelEntry) -> EditConfig:
-    """What a run's settings are changes of: the published ones of the method for the model where it has a
-    preset, with layers from the trace where it has none; of the joint method hubedit's own defaults, unless
-    the run asks for the published ones. A model that is damaged is measured, not refused.
+    """What a run's settings are changes of: a method's published ones for the model where it has a preset,
+    with layers from the trace where it has none; hubedit's own defaults of its own method. A model that is
+    damaged is measured, not refused.
+
+    Raises ConfigError where a run asks for published settings of a method that has none.
     """
-    if model.preset and (run.published or run.method != "joint"):
-        return replace(preset(model.preset, run.method), collapse="tell")
-    return replace(method_defaults(run.method), collapse="tell")
+    published = METHODS[run.method].published
+    if run.published and not published:
+        raise ConfigError(
+            f"{run.method} is hubedit's own method and has no published settings",
+            'leave out published, or take the paper\'s method = "intattn"',
+        )
+    found = preset(model.preset, run.method) if model.preset and published else method_defaults(run.method)
+    return replace(found, collapse="tell")
 
 
 def override(config: EditConfig, settings: Settings) -> EditConfig:

@@ -19,6 +19,7 @@ from hubedit.errors import ConfigError
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
 NAMES = {
     "joint": "hubedit joint",
+    "intattn": "IntAttn-Edit",
     "memit": "MEMIT",
     "rome": "ROME",
     "r-rome": "R-ROME",
@@ -27,7 +28,7 @@ NAMES = {
     "emmet": "EMMET",
     "lora": "LoRA",
 }
-BALANCED = ("joint", "intattn-rome")
+BALANCED = ("joint", "intattn", "intattn-rome")
 """The methods that have an alpha; the others are run once, not once for each."""
 
 Settings = Mapping[str, Any]
@@ -56,8 +57,8 @@ class DataEntry:
 @dataclass(frozen=True)
 class Run:
     """One method with its settings. `alphas`: () leaves the settings' own; `batch_sizes`: 0 is all edits at
-    once, () leaves the settings' own; `published`: start from published settings (the model's preset) also
-    where hubedit has defaults of its own, which is the joint method. The other methods always do."""
+    once, () leaves the settings' own; `published`: the method must have published settings. Every one
+    but hubedit's own has, and starts from them."""
 
     method: str
     label: str

@@ -104,7 +104,7 @@ def _alpha(kind: str, found: Sequence[Line]) -> list[Table]:
 
 def _modules(kind: str, found: Sequence[Line]) -> list[Table]:
     """Table 3: MLP only, attention only, joint."""
-    own = [line for line in found if line.method == "joint"]
+    own = [line for line in found if line.method in ("intattn", "joint")]
 
     def name(line: Line) -> str:
         share = _number(line)
@@ -202,7 +202,7 @@ def _down(kind: str, title: str, own: Sequence[Line], heads: Sequence[str]) -> T
 
 def _printed(kind: str, line: Line) -> dict[str, Published]:
     """The published numbers of this run in the tables that this one has the shape of."""
-    share, method = _number(line), "intattn" if line.method == "joint" else line.method
+    share, method = _number(line), line.method
     alpha = "" if share is None else f"{share:g}"
     if kind in ("modules", "methods") and method in ("intattn", "memit"):
         method, alpha = "intattn", "0" if line.method == "memit" else alpha if share in (0, 1) else JOINT
@@ -226,7 +226,7 @@ def _notes(
             told.append(
                 f"{line.model}, {line.data}, {head}: {many} ({'; '.join(dict.fromkeys(line.errors))})"
             )
-    shares = [line for line in own if line.method == "joint" and line.traced_alpha is not None]
+    shares = [line for line in own if line.method in ("intattn", "joint") and line.traced_alpha is not None]
     traced = {line.model: line.traced_alpha for line in shares}
     told += [f"{model}: the traced alpha is {share:.2f}." for model, share in traced.items()]
     every = [p for found in printed for p in found.values()]

@@ -18,6 +18,7 @@ class Method(StrEnum):
     """How the update is found."""
 
     joint = "joint"
+    intattn = "intattn"
     memit = "memit"
     rome = "rome"
     r_rome = "r-rome"
@@ -51,11 +52,17 @@ def apply(
         Option("--out", "-o", help="The patch's folder (default: NAME-patch here, for NAME.jsonl)."),
     ] = None,
     on: Annotated[
-        str, Option("--on", metavar="PATCH", help="Edit on top of this patch; its facts are protected.")
+        str,
+        Option("--on", metavar="PATCH", help="Edit on top of it; joint and alphaedit protect its facts."),
     ] = "",
     method: Annotated[
-        Method, Option("--method", help="The joint method, or a published one with its own settings.")
-    ] = Method.joint,
+        Method | None,
+        Option(
+            "--method",
+            help="hubedit's own, or a published one with its settings.  "
+            "[default: joint; intattn with a paper's preset]",
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         Option(
@@ -178,7 +185,7 @@ def apply(
     sink = Output(json=json, quiet=quiet)
     config = settings(
         preset,
-        method.value,
+        method.value if method else "",
         layers=layers,
         alpha=alpha,
         order=order.value if order else None,

@@ -13,20 +13,23 @@ if TYPE_CHECKING:
     from hubedit.model.editable import EditableModel
 
 
-def settings(preset: str | None, method: str = "joint", **given: Any) -> EditConfig:
-    """The configuration: the preset's or the method's, with every option that was given (is not None).
+def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
+    """The configuration: the preset's or the method's ("": the default), with every option that was given
+    (is not None).
 
     Raises ConfigError for options that are wrong on any model.
     """
+    from hubedit.config import EditConfig
     from hubedit.edit.balance import check_values
     from hubedit.presets import METHODS, check_settings, method_defaults
     from hubedit.presets import preset as preset_of
 
     chosen = {name: value for name, value in given.items() if value is not None}
     if preset is None:
-        config = method_defaults(method)
+        config = method_defaults(method or EditConfig().method)
     else:
         config = preset_of(preset, method, chosen.pop("prefer", "balanced"))
+    method = config.method
     known = METHODS[method].settings | {"corpus", "tokens"}
     if extra := [f"--{name.replace('_', '-')}" for name in chosen if name not in known]:
         options = sorted(f"--{name.replace('_', '-')}" for name in set(given) & known)
@@ -36,7 +39,7 @@ def settings(preset: str | None, method: str = "joint", **given: Any) -> EditCon
         raise ConfigError("--lam replaces the drift budgets, so they exclude each other", "give one of them")
     if (budgets or chosen.get("lam")) and chosen.get("search"):
         raise ConfigError("--search tries budgets of its own", "leave out --search, or the fixed budgets")
-    if (budgets or chosen.get("lam")) and method == "joint":
+    if (budgets or chosen.get("lam")) and "search" in known:
         chosen["search"] = False
     if budgets or chosen.get("search"):
         chosen["lam"] = 0.0

@@ -10,7 +10,7 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.attempts import attempt
 from hubedit.edit.methods.batches import in_batches
-from hubedit.edit.methods.table import RUNS
+from hubedit.edit.methods.table import function_of
 from hubedit.edit.places import at_places, places
 from hubedit.edit.probes import read_text
 from hubedit.edit.repair import repair
@@ -41,9 +41,10 @@ def compute(
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
     cache, progress, clock = cache or Cache(), progress or Silent(), Clock()
-    run = RUNS.get(config.method, joint)
     ground = measure(em, facts, config, cache, progress, clock)
-    return in_batches(run, Job(em, facts, config, ground, cache, progress, clock, kept))
+    return in_batches(
+        function_of(config.method), Job(em, facts, config, ground, cache, progress, clock, kept)
+    )
 
 
 def joint(job: Job) -> Edit:

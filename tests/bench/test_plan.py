@@ -58,14 +58,40 @@ def test_settings_of_all_runs_then_of_one() -> None:
 
 
 def test_published_settings() -> None:
-    runs = [{"method": "joint"}, {"method": "joint", "published": True}, {"method": "rome"}]
+    runs = [{"method": "joint"}, {"method": "intattn", "published": True}, {"method": "rome"}]
     models = [{"name": "q", "ref": "org/q", "preset": "qwen2.5-7b"}, {"name": "mine", "ref": "org/mine"}]
     found = [c.config for c in cells(parse(plan(runs=runs, models=models, seeds=[0])))]
-    assert [c.collapse for c in found] == ["tell"] * 5  # what is damaged is measured
+    assert [c.collapse for c in found] == ["tell"] * 6  # what is damaged is measured
     plain = [override(c, {"collapse": "stop"}) for c in found]
     assert plain[:3] == [EditConfig(), preset("qwen2.5-7b"), preset("qwen2.5-7b", "rome")]
-    # a model without a preset has no published settings of the joint method: both runs are the same
-    assert plain[3:] == [EditConfig(), method_defaults("rome")]
+    # a model without a preset: the methods' general published settings, with layers from the trace
+    assert plain[3:] == [EditConfig(), method_defaults("intattn"), method_defaults("rome")]
+    assert (plain[4].method, plain[4].search, plain[4].polish, plain[4].layers) == (
+        "intattn",
+        False,
+        0,
+        "auto",
+    )
+
+
+@pytest.mark.parametrize("entry", [{"preset": "qwen2.5-7b"}, {}])
+def test_hubedit_s_own_default_is_never_run_as_published(entry: dict[str, str]) -> None:
+    made = plan(
+        runs=[{"method": "joint", "published": True}], models=[{"name": "q", "ref": "org/q", **entry}]
+    )
+    with pytest.raises(ConfigError, match="has no published settings") as caught:
+        cells(parse(made))
+    assert "intattn" in caught.value.hint
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_the_paper_s_tables_run_the_paper_s_method(number: int) -> None:
+    own = [c for c in cells(ready(f"table{number}")) if c.label.startswith("IntAttn-Edit")]
+    assert own
+    for cell in own:
+        assert cell.method == "intattn"
+        known = preset(cell.model.preset, "intattn")
+        assert cell.config == override(known, {"collapse": "tell", "alpha": cell.alpha})
 
 
 def test_runs_that_tables_could_not_tell_apart_are_refused() -> None:

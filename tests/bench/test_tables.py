@@ -71,7 +71,7 @@ def test_an_interval_ends_where_a_share_does_and_nowhere_else() -> None:
 
 
 def test_alpha_sweep_with_published_numbers_beside() -> None:
-    plan = bench([{"method": "joint", "alphas": [0.2, 0, "auto"]}], ["alpha"], seeds=[0, 1])
+    plan = bench([{"method": "intattn", "alphas": [0.2, 0, "auto"]}], ["alpha"], seeds=[0, 1])
     by = {(c.alpha, c.seed): c for c in cells(plan)}
     rows = [
         row(by["0", 0], {SUCCESS: after(0.9)}),
@@ -92,10 +92,10 @@ def test_alpha_sweep_with_published_numbers_beside() -> None:
 
 
 def test_a_cell_without_data_is_absent_and_a_failed_one_is_told() -> None:
-    plan = bench([{"method": m} for m in ("joint", "rome", "r-rome", "memit")], ["methods"], seeds=[0, 1])
+    plan = bench([{"method": m} for m in ("intattn", "rome", "r-rome", "memit")], ["methods"], seeds=[0, 1])
     by = {(c.method, c.seed): c for c in cells(plan)}
     rows = [
-        row(by["joint", 0], {"answers/success": after(0.0)}),
+        row(by["intattn", 0], {"answers/success": after(0.0)}),
         row(by["rome", 0], error="NaN"),
         row(by["rome", 1], error="NaN"),
         row(by["r-rome", 0], {"answers/success": after(0.5)}),
@@ -103,14 +103,14 @@ def test_a_cell_without_data_is_absent_and_a_failed_one_is_told() -> None:
     ]
     made = find(tables(plan, lines(plan, rows)), "methods")
     assert made.columns == ("Model", "Data", "Method", "Success")
-    assert [r[2:] for r in made.rows] == [("hubedit joint", "0.0"), ("ROME", "failed"), ("R-ROME", "50.0")]
+    assert [r[2:] for r in made.rows] == [("IntAttn-Edit", "0.0"), ("ROME", "failed"), ("R-ROME", "50.0")]
     assert made.notes[0] == "Qwen2.5-7B, ZsRE, ROME: 2 of 2 runs failed (CollapseError: NaN)"
     assert made.notes[1] == "Qwen2.5-7B, ZsRE, R-ROME: 1 of 2 runs failed (CollapseError: OOM)"
 
 
 def test_modules_rome_and_abilities() -> None:
     runs: list[dict[str, Any]]
-    runs = [{"method": "joint", "alphas": [0, 1, "auto"]}, {"method": "rome"}, {"method": "intattn-rome"}]
+    runs = [{"method": "intattn", "alphas": [0, 1, "auto"]}, {"method": "rome"}, {"method": "intattn-rome"}]
     plan = bench(runs, ["modules", "rome", "abilities"])
     task = "tasks/gsm8k/exact_match,strict-match"
     rows = [
@@ -124,7 +124,7 @@ def test_modules_rome_and_abilities() -> None:
     assert [r[2] for r in modules.rows][::2] == [
         "MLP-only (alpha 0)",
         "Attn-only (alpha 1)",
-        "hubedit joint (alpha auto: 0.25)",
+        "IntAttn-Edit (alpha auto: 0.25)",
     ]
     assert [r[3] for r in modules.rows][1::2] == ["95.43", "36.64", "96.98"]
     rome = find(made, "rome")
@@ -141,7 +141,7 @@ def test_modules_rome_and_abilities() -> None:
 
 def test_models_of_one_name_are_replicates_and_the_last_row_of_a_cell_counts() -> None:
     models = [{"name": "lab", "ref": "/lab/one"}, {"name": "lab", "ref": "/lab/two"}]
-    plan = bench([{"method": "joint"}], ["methods"], models=models)
+    plan = bench([{"method": "intattn"}], ["methods"], models=models)
     one, two = cells(plan)
     other = next(iter(cells(bench([{"method": "memit"}], ["methods"]))))
     rows = [
@@ -177,7 +177,7 @@ def test_batches_tell_how_many_edits() -> None:
 
 
 def test_markdown_and_csv() -> None:
-    plan = bench([{"method": "joint", "label": "a|b"}, {"method": "rome", "label": "=ROME"}], ["methods"])
+    plan = bench([{"method": "intattn", "label": "a|b"}, {"method": "rome", "label": "=ROME"}], ["methods"])
     first, second = cells(plan)
     found = lines(plan, [row(first, {SUCCESS: after(0.5, 0.25, 0.75, before=0.125)}), row(second, error="x")])
     text = markdown(plan, tables(plan, found))
@@ -191,7 +191,7 @@ def test_markdown_and_csv() -> None:
 
 
 def test_files_of_a_folder(tmp_path: Path) -> None:
-    plan = bench([{"method": "joint", "alphas": [0, 0.5, 1, "auto"]}], ["alpha"], edits=[10, 20])
+    plan = bench([{"method": "intattn", "alphas": [0, 0.5, 1, "auto"]}], ["alpha"], edits=[10, 20])
     rows = [row(c, {SUCCESS: after(0.5, 0.4, 0.6), "answers/harmonic_mean": after(0.5)}) for c in cells(plan)]
     text = "".join(json.dumps(r) + "\n" for r in rows) + '{"key": "half'
     (tmp_path / FILE).write_text(text)
@@ -204,5 +204,5 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_without_results(tmp_path: Path) -> None:
-    written = write(bench([{"method": "joint"}], ["methods"]), tmp_path)
+    written = write(bench([{"method": "intattn"}], ["methods"]), tmp_path)
     assert not written.tables and not list(tmp_path.iterdir())

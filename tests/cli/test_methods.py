@@ -50,6 +50,7 @@ def test_every_method_writes_a_patch_that_peft_loads(
     out = tmp_path / "patch"
     own = {
         "joint": ["--alpha", "0.3", "--no-search", "--repair", "0"],
+        "intattn": ["--alpha", "0.3"],
         "intattn-rome": ["--alpha", "0.3"],
         "alphaedit": ["--null-space", "5%"],
     }
@@ -121,7 +122,8 @@ def test_options_that_do_not_fit_the_method(
 
 
 @pytest.mark.parametrize(
-    ("method", "sites", "rank"), [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("joint", 4, 8)]
+    ("method", "sites", "rank"),
+    [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8), ("joint", 4, 8)],
 )
 def test_the_plan_knows_the_method(
     words: list[str], method: str, sites: int, rank: int, capsys: pytest.CaptureFixture[str]
@@ -140,13 +142,13 @@ def test_the_options_are_the_methods() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_published_settings_are_complete_and_plain(method: str) -> None:
-    rows = [method_defaults(method), *(PRESETS[name][method] for name in PRESETS)]
+    rows = [method_defaults(method), *(PRESETS[name][method] for name in PRESETS if method in PRESETS[name])]
     for config in rows:
         assert config.method == method
         check_settings(config)
         assert from_dict(EditConfig, {"method": method}).method == method
     if method == "joint":
-        assert rows[0] == EditConfig()
+        assert rows == [EditConfig()]
         return
     for config in rows:
         assert (config.own, config.search, config.repair, config.targets.told) == (0.0, False, 0, 0)
@@ -156,6 +158,17 @@ def test_published_settings_are_complete_and_plain(method: str) -> None:
     assert settings("Qwen2.5-7B", method, batch_size=7) == preset("qwen2.5-7b", method).__class__(
         **{**vars(preset("qwen2.5-7b", method)), "batch_size": 7}
     )
+
+
+def test_a_paper_s_preset_runs_the_paper_s_method() -> None:
+    assert settings(None).method == "joint"
+    assert settings("mistral-7b", alpha="0.2").method == "intattn"
+    assert settings("mistral-7b", "memit").method == "memit"
+    with pytest.raises(ConfigError, match="no settings for --method joint") as caught:
+        settings("mistral-7b", "joint")
+    assert "intattn" in caught.value.hint
+    with pytest.raises(ConfigError, match="intattn has no --order"):
+        settings("mistral-7b", order="attention-first")
 
 
 def test_settings_that_a_method_does_not_read_are_refused() -> None:

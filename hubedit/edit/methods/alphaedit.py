@@ -7,7 +7,8 @@ keys K' = K U the same is
 
     dW = R^T K' (K'^T K' + K_prev'^T K_prev' + L2 I)^-1 U^T
 
-a ridge solve in the null space, of rank at most N.
+a ridge solve in the null space, of rank at most N. K_prev are the keys of facts edited before, each batch's
+as they were when it was edited.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hubedit.edit.methods.layered import earlier_moment, layered
+from hubedit.edit.methods.layered import layered
 from hubedit.edit.result import Edit
 from hubedit.edit.spread import free_basis, solve_device, threshold
 from hubedit.edit.stages import Job
@@ -35,9 +36,9 @@ def alphaedit(job: Job) -> Edit:
             job.ground.free[site] = free_basis(moment, bound, site).cpu()
         basis = job.ground.free[site].to(device)
         kept = l2 * torch.eye(len(basis), dtype=torch.float64)
-        earlier = earlier_moment(job, site)
-        if earlier is not None:
-            kept += earlier
+        if site in job.earlier:
+            earlier = job.earlier[site].double()
+            kept += earlier.T @ earlier
         preserved = Preserved.of(kept, ridge=0.0, device=device, basis=basis)
         return KeySpace.of(keys, preserved).solve(residual, 1.0), l2
 

@@ -1,8 +1,9 @@
 """Editing in sequence: batch after batch, each on the model as the batches before have left it.
 
-The facts of earlier batches are protected in the way the method knows: their keys join what it preserves
-(MEMIT, EMMET, AlphaEdit: K_prev), and the joint method also asks that their answers stay. What is edited
-again is not protected. The result is the exact sum of the batches' factors.
+The facts of earlier batches are protected in the way the method knows, or not at all, as published.
+AlphaEdit preserves the keys that each batch had when it was done; the joint method preserves the keys that
+earlier facts have now, except of what is edited again, and asks that their answers stay. The result is the
+exact sum of the batches' factors.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from hubedit.edit.asked import leading_sentences
 from hubedit.edit.methods.finish import finished, report
+from hubedit.edit.methods.layered import keys
 from hubedit.edit.methods.prompts import contexts_of
 from hubedit.edit.methods.rome import joined
-from hubedit.edit.methods.states import at_subject, halves
+from hubedit.edit.methods.states import at_subject
 from hubedit.edit.places import beside
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import OTHER, edit_rows
@@ -29,36 +32,38 @@ from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
-
-ONE_BY_ONE = frozenset({"rome", "r-rome", "intattn-rome", "lora"})
-"""Methods that keep nothing of earlier facts but their factors, and do sequences by themselves."""
+from hubedit.presets import METHODS
 
 
 def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
     """`run` on batches of `config.batch_size` facts, one after another; on all at once with 0."""
-    if job.config.method != "joint":
-        # once, as MEMIT does: an edited model writes other sentences (LoRA trains on the prompts alone)
-        contexts = [] if job.config.method == "lora" else contexts_of(job.em, job.config)
-        job = replace(job, contexts=contexts)
-        job = replace(job, earlier=_keys(job, job.kept))
+    method = METHODS[job.config.method]
+    if method.published:
+        # once, as MEMIT does: an edited model writes other sentences
+        job = replace(job, contexts=contexts_of(job.em, job.config))
     size = job.config.batch_size or len(job.facts)
     batches = [job.facts[at : at + size] for at in range(0, len(job.facts), size)]
-    if len(batches) == 1 or job.config.method in ONE_BY_ONE:
+    kept = list(job.kept)
+    job = replace(job, earlier=_keys(job, kept) if method.keeps_keys else {})
+    if len(batches) == 1 or method.one_by_one:
         return run(job)
     done: list[Edit] = []
     live: dict[Site, LowRank] = {}
-    em, kept = job.em, list(job.kept)
+    em = job.em
     with applied(job.em, live):
         for number, batch in enumerate(batches, 1):
             job.progress.message(f"batch {number} of {len(batches)}")
             kept = still(kept, batch)
-            earlier = _keys(job, _elsewhere(em, kept, batch) if job.config.method == "joint" else kept)
-            done.append(run(replace(job, em=em, facts=batch, kept=kept, earlier=earlier)))
+            if not method.published:
+                job = replace(job, earlier=_keys(job, _elsewhere(em, kept, batch)))
+            done.append(run(replace(job, em=em, facts=batch, kept=kept)))
             for site, factor in done[-1].factors.items():
                 own = factor.to(job.em.device)
                 live[site] = (live[site] + own).compress() if site in live else own
             em = replace(job.em, identity=f"{job.em.identity}+{_digest(live)}")
             kept = [*kept, *batch]
+            if method.keeps_keys:
+                job = replace(job, earlier=_joined(job.earlier, _keys(job, batch)))
     return _together(job, done, live, size)
 
 
@@ -80,17 +85,21 @@ def _elsewhere(em: EditableModel, kept: Sequence[Fact], batch: Sequence[Fact]) -
 
 def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
     """The keys (M, d_in) that facts edited before have now, averaged over contexts, at every edited site."""
-    if not facts or job.config.method in ONE_BY_ONE:
+    if not facts:
         return {}
     config, ground = job.config, job.ground
     contexts = job.contexts
-    if config.method == "joint":
+    if not METHODS[config.method].published:
         contexts = leading_sentences(job.em, ground.text, config.targets.contexts)
     rows = edit_rows(job.em, facts, contexts)
     sites = sorted(ground.moments)
     state = at_subject(job.em, rows, ground.layers[-1], sites)
-    mean = halves(rows, len(facts))
-    return {site: mean @ state.inputs[site] for site in sites}
+    return {site: keys(state, rows, len(facts), site) for site in sites}
+
+
+def _joined(earlier: Mapping[Site, Tensor], own: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
+    """Keys of earlier facts, and those of one more batch."""
+    return {site: torch.cat([earlier[site], new]) if site in earlier else new for site, new in own.items()}
 
 
 def _digest(factors: Mapping[Site, LowRank]) -> str:

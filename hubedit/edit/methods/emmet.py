@@ -2,7 +2,7 @@
 
 Among all updates with dW K^T = R^T the one that changes preserved outputs least:
 
-    dW = R^T (K C0^-1 K^T + l2 I)^-1 K C0^-1,    C0 = lam C + K_prev^T K_prev
+    dW = R^T (K C0^-1 K^T + l2 I)^-1 K C0^-1,    C0 = lam C
 
 `l2` is the published safeguard against keys that nearly depend on each other (emmet_lambda, 0.1); with 0 the
 constraint is met exactly. By Woodbury's identity this is MEMIT with lambda lam * l2, as the authors note.
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hubedit.edit.methods.layered import layered
-from hubedit.edit.methods.memit import weighted
+from hubedit.edit.methods.layered import layered, preserved
 from hubedit.edit.result import Edit
 from hubedit.edit.stages import Job
 from hubedit.linalg import KeySpace, LowRank
@@ -25,7 +24,7 @@ def emmet(job: Job) -> Edit:
     config = job.config
 
     def solve(site: Site, keys: Tensor, residual: Tensor) -> tuple[LowRank, float]:
-        space = KeySpace.of(keys, weighted(job, site))
+        space = KeySpace.of(keys, preserved(job, site))
         found = space.solve(residual, config.l2) if config.l2 else space.exact(residual)
         return found, config.lam
 

@@ -1,68 +1,94 @@
-"""MEMIT's way through the layers, which AlphaEdit and EMMET share: only the solve of one site differs.
+"""MEMIT's way through the layers, which IntAttn-Edit, AlphaEdit and EMMET share: the solve of a site differs.
 
 for each edited layer l in order, with the layers before in effect (MEMIT, algorithm 1):
-    K = keys, averaged over contexts;  R = (z - h[L]) / (layers left), at the bare prompt
-    dW[l] = solve(K, R)
+    R = (z - h[L]) / (layers left), at the bare prompt
+    for each site of the layer and its share of R, from the same states:
+        K = keys, averaged over contexts
+        dW = solve(K, share R)
+
+MEMIT, AlphaEdit and EMMET edit the MLP alone, which is alpha = 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.prompts import published_rows
-from hubedit.edit.methods.states import at_subject, bare, halves
+from hubedit.edit.methods.states import States, at_subject, bare, halves
 from hubedit.edit.residual import site_residual
 from hubedit.edit.result import Edit
+from hubedit.edit.rows import Row
 from hubedit.edit.spread import SiteReport, solve_device
 from hubedit.edit.stages import Job, cached_targets
-from hubedit.linalg import LowRank
+from hubedit.linalg import LowRank, Preserved
 from hubedit.model.hooks import applied
-from hubedit.model.sites import Site
+from hubedit.model.sites import Site, SiteKind
 
 Solve = Callable[[Site, Tensor, Tensor], tuple[LowRank, float]]
 """From a site, keys (N, d_in) and residuals (N, d_out), float64, to the update and the lambda it used."""
 
 
-def layered(job: Job, solve: Solve) -> Edit:
-    """Targets at the last layer, then `solve` at each layer's MLP."""
+def layered(job: Job, solve: Solve, alpha: Mapping[int, float] | None = None) -> Edit:
+    """Targets at the last layer, then `solve` at each layer's sites; `alpha[l]`: attention's share of the
+    residual at layer l (None: the MLP gets all of it)."""
     em, ground, count = job.em, job.ground, len(job.facts)
+    alpha = alpha or dict.fromkeys(ground.layers, 0.0)
     rows, essence = published_rows(em, job.facts, job.contexts)
     targets = cached_targets(job, [*rows, *essence], count, ground.layers[-1])
     job.clock.lap("targets")
 
     job.progress.start("solve", len(ground.layers), "layers")
-    mean, plain, last = halves(rows, count), bare(rows, count), ground.layers[-1]
-    device = solve_device(em)
-    z = plain @ at_subject(em, rows, last).hidden + targets.delta.double()
+    last, device = ground.layers[-1], solve_device(em)
+    z = bare(rows, count) @ at_subject(em, rows, last).hidden + targets.delta.double()
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
     live: dict[Site, LowRank] = {}
     with applied(em, live):
         for position, layer in enumerate(ground.layers):
-            site = Site(layer, "mlp")
-            state = at_subject(em, rows, last, [site])
-            keys = mean @ state.inputs[site]
-            wanted = (z - plain @ state.hidden) / (len(ground.layers) - position)
-            residual = site_residual(em, site, plain @ state.outputs[site], wanted)
-            update, lam = solve(site, keys.to(device), residual.to(device))
-            factors[site] = update.to("cpu", torch.float32)
-            live[site] = factors[site].to(em.device)
-            met = update.to("cpu").apply(keys)
-            reports[site] = report(em, site, factors[site], ground.moments, lam, _share(residual, met))
+            shares = split(alpha[layer])
+            sites = [Site(layer, kind) for kind in shares]
+            state, plain = at_subject(em, rows, last, sites), bare(rows, count)
+            wanted = residual(z, plain @ state.hidden, len(ground.layers) - position)
+            for site in sites:
+                key = keys(state, rows, count, site)
+                part = site_residual(em, site, plain @ state.outputs[site], shares[site.kind] * wanted)
+                update, lam = solve(site, key.to(device), part.to(device))
+                factors[site] = update.to("cpu", torch.float32)
+                met = _share(part, update.to("cpu").apply(key))
+                reports[site] = report(em, site, factors[site], ground.moments, lam, met)
+            live.update({site: factors[site].to(em.device) for site in sites})
             job.progress.advance()
     job.progress.finish()
     job.clock.lap("solve")
-    return finished(job, factors, reports, targets, dict.fromkeys(ground.layers, 0.0))
+    return finished(job, factors, reports, targets, alpha)
 
 
-def earlier_moment(job: Job, site: Site) -> Tensor | None:
-    """K^T K (d_in, d_in) of the facts edited before, float64; None where there are none."""
-    keys: Mapping[Site, Tensor] = job.earlier
-    return keys[site].double().T @ keys[site].double() if site in keys else None
+def keys(state: States, rows: Sequence[Row], count: int, site: Site) -> Tensor:
+    """Keys (N, d_in) of a site: the bare prompt counts one half, the contexts the other."""
+    return halves(rows, count) @ state.inputs[site]
+
+
+def residual(z: Tensor, hidden: Tensor, layers_left: int) -> Tensor:
+    """R (N, d): what this layer adds of the way from h[L] as it is now (N, d) to z (N, d)."""
+    return (z - hidden) / layers_left
+
+
+def split(alpha: float) -> dict[SiteKind, float]:
+    """The share of the residual that each kind of site gets: alpha to o_proj, 1 - alpha to down_proj. A site
+    without a share is left out."""
+    shares: dict[SiteKind, float] = {"attention": alpha, "mlp": 1 - alpha}
+    return {kind: share for kind, share in shares.items() if share > 0}
+
+
+def preserved(job: Job, site: Site) -> Preserved:
+    """lam C of a site; a small ridge stands for what a sample of C does not know."""
+    return Preserved.of(
+        job.ground.moments[site].matrix.double() * job.config.lam, device=solve_device(job.em)
+    )
 
 
 def _share(wanted: Tensor, met: Tensor) -> float:

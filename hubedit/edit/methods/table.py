@@ -1,24 +1,17 @@
-"""Which function runs a method; what each method is and reads is in `hubedit.presets.METHODS`."""
+"""From a method's name to the function that runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
-from hubedit.edit.methods.alphaedit import alphaedit
-from hubedit.edit.methods.emmet import emmet
-from hubedit.edit.methods.lora import lora
-from hubedit.edit.methods.memit import memit
-from hubedit.edit.methods.rome import intattn_rome, r_rome, rome
 from hubedit.edit.result import Edit
 from hubedit.edit.stages import Job
+from hubedit.presets import METHODS
 
-RUNS: dict[str, Callable[[Job], Edit]] = {
-    "memit": memit,
-    "rome": rome,
-    "r-rome": r_rome,
-    "intattn-rome": intattn_rome,
-    "alphaedit": alphaedit,
-    "emmet": emmet,
-    "lora": lora,
-}
-"""The published methods; "joint", the joint one, is `hubedit.edit.compute.joint`."""
+
+def function_of(method: str) -> Callable[[Job], Edit]:
+    """The function that `METHODS` names for a method, imported now."""
+    module, _, name = METHODS[method].function.partition(":")
+    found: Callable[[Job], Edit] = getattr(import_module(module), name)
+    return found

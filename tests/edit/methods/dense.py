@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,25 +65,29 @@ def add(em: EditableModel, site: Site, change: Tensor) -> None:
 
 def at_last(em: EditableModel, row: Row, site: Site, layer: int) -> tuple[Tensor, Tensor]:
     """The key of a site and the residual stream after a layer at a row's subject, by plain hooks."""
+    seen = states(em, row, site, layer)
+    return seen["key"], seen["hidden"]
+
+
+def states(em: EditableModel, row: Row, site: Site, layer: int) -> dict[str, Tensor]:
+    """At a row's subject, by plain hooks: the "key" of a site, what the site "written", and the residual
+    stream after a layer, "hidden"."""
     seen: dict[str, Tensor] = {}
 
-    def key(module: object, args: tuple[Tensor, ...]) -> None:
-        seen["key"] = args[0][0, row.last].double()
+    def key(module: object, args: tuple[Tensor, ...], out: Tensor) -> None:
+        seen["key"], seen["written"] = args[0][0, row.last].double(), out[0, row.last].double()
 
     def hidden(module: object, args: object, out: object) -> None:
         value = out[0] if isinstance(out, tuple) else out
         assert isinstance(value, Tensor)
         seen["hidden"] = value[0, row.last].double()
 
-    handles = [
-        em.site(site).register_forward_pre_hook(key),
-        em.block(layer).register_forward_hook(hidden),
-    ]
+    handles = [em.site(site).register_forward_hook(key), em.block(layer).register_forward_hook(hidden)]
     with torch.no_grad():
         em.model(input_ids=torch.tensor([row.ids]))
     for handle in handles:
         handle.remove()
-    return seen["key"], seen["hidden"]
+    return seen
 
 
 def memit_keys(em: EditableModel, rows: Sequence[Row], site: Site, last: int) -> tuple[Tensor, Tensor]:
@@ -103,16 +107,23 @@ def through_layers(
     delta: Tensor,
     layers: Sequence[int],
     solve: Callable[[Site, Tensor, Tensor], Tensor],
+    alpha: Mapping[int, float] | None = None,
 ) -> dict[Site, Tensor]:
-    """MEMIT's algorithm 1 with a dense `solve(site, K, R)`; `em` keeps the changes."""
+    """MEMIT's algorithm 1 with a dense `solve(site, K, R)`, at both sites where a layer has an `alpha`; `em`
+    keeps the changes. A layer's sites are both solved before either changes."""
     last = layers[-1]
     z = memit_keys(em, rows, Site(last, "mlp"), last)[1] + delta.double()
     found = {}
     for position, layer in enumerate(layers):
-        site = Site(layer, "mlp")
-        keys, hidden = memit_keys(em, rows, site, last)
-        found[site] = solve(site, keys, (z - hidden) / (len(layers) - position))
-        add(em, site, found[site])
+        share = (alpha or {}).get(layer, 0.0)
+        own = {}
+        for site, part in ((Site(layer, "attention"), share), (Site(layer, "mlp"), 1 - share)):
+            if part:
+                keys, hidden = memit_keys(em, rows, site, last)
+                own[site] = solve(site, keys, part * (z - hidden) / (len(layers) - position))
+        for site, change in own.items():
+            add(em, site, change)
+        found.update(own)
     return found
 
 

@@ -28,31 +28,33 @@ Editable = Callable[..., EditableModel]
 SITE = Site(1, "mlp")
 
 
-@pytest.mark.parametrize("method", ["memit", "emmet", "alphaedit"])
-def test_earlier_keys_join_what_is_preserved(method: str, editable: Editable, tmp_path: Path) -> None:
-    """Two batches of two facts, against the equations with K_prev written out."""
+@pytest.mark.parametrize("method", ["memit", "emmet", "intattn", "alphaedit"])
+def test_three_batches_are_the_published_equations(method: str, editable: Editable, tmp_path: Path) -> None:
+    """Only AlphaEdit preserves the keys of earlier batches, K_prev, and each batch's as they were with its
+    own update in effect: at layer 2 the next batch moves them."""
     every: dict[str, dict[str, Any]] = {
         "memit": {"lam": 20.0},
         "emmet": {"lam": 3.0, "l2": 0.1},
+        "intattn": {"lam": 20.0, "alpha": "0.3"},
         "alphaedit": {"null_space": "5%", "l2": 0.5},
     }
-    em, config = editable("llama"), settings(method, "1", batch_size=2, **every[method])
-    edit = edited(em, config, tmp_path)
-    assert edit.targets is not None and edit.targets.delta.shape[0] == 4
-    assert edit.factors[SITE].rank == 4
-    c = moments(em, config, tmp_path, SITE)
-    growing, earlier = dense.changed(em), torch.zeros_like(c)
-    eye = torch.eye(len(c), dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(c)
-    free = vectors[:, values < 0.05 * values[-1]]
-    p = free @ free.T
+    em, config = editable("llama"), settings(method, "1-2", batch_size=1, **every[method])
+    edit, facts = edited(em, config, tmp_path, FACTS[:3]), FACTS[:3]
+    assert edit.targets is not None and edit.targets.delta.shape[0] == 3
+    c = {site: moments(em, config, tmp_path, site) for site in edit.factors}
+    growing = dense.changed(em)
+    earlier = {site: torch.zeros_like(moment) for site, moment in c.items()}
 
     def solve(site: Site, k: Tensor, r: Tensor) -> Tensor:
         if method == "alphaedit":
-            found: Tensor = torch.linalg.solve(p @ (k.T @ k + earlier) + config.l2 * eye, p @ k.T @ r)
+            values, vectors = torch.linalg.eigh(c[site])
+            free = vectors[:, values < 0.05 * values[-1]]
+            p, eye = free @ free.T, torch.eye(len(c[site]), dtype=torch.float64)
+            kept = p @ (k.T @ k + earlier[site]) + config.l2 * eye
+            found: Tensor = torch.linalg.solve(kept, p @ k.T @ r)
             return found.T
-        kept = ridged(config.lam * c + earlier)
-        if method == "memit":
+        kept = ridged(config.lam * c[site])
+        if method != "emmet":
             change: Tensor = r.T @ k @ torch.linalg.inv(kept + k.T @ k)
             return change
         inverse = torch.linalg.inv(kept)
@@ -60,14 +62,16 @@ def test_earlier_keys_join_what_is_preserved(method: str, editable: Editable, tm
         change = r.T @ torch.linalg.inv(middle) @ k @ inverse
         return change
 
-    for start in (0, 2):
-        rows = published_rows(em, FACTS[start : start + 2], contexts_of(em, config))[0]
-        delta = edit.targets.delta[start : start + 2]
-        change = dense.through_layers(growing, rows, delta, [1], solve)[SITE]
-        part = LowRank(edit.factors[SITE].B[:, start : start + 2], edit.factors[SITE].A[start : start + 2])
-        near(part.dense(), change)
-        keys = memit_keys(growing, rows, SITE, 1)[0]
-        earlier = earlier + keys.T @ keys
+    for n in range(3):
+        rows = published_rows(em, facts[n : n + 1], contexts_of(em, config))[0]
+        delta = edit.targets.delta[n : n + 1]
+        changes = dense.through_layers(growing, rows, delta, [1, 2], solve, dict(edit.alpha))
+        assert set(changes) == set(edit.factors)
+        for site, change in changes.items():
+            factor = edit.factors[site]
+            near(LowRank(factor.B[:, n : n + 1], factor.A[n : n + 1]).dense(), change)
+            keys = memit_keys(growing, rows, site, 2)[0]
+            earlier[site] = earlier[site] + keys.T @ keys
 
 
 def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path) -> None:
