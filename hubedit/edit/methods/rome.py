@@ -4,8 +4,8 @@ joint method in ROME's place: one layer, one fact after another on the growing p
     u = C^-1 k / |C^-1 k|,    dW = (v* - W k0) u^T / (k0 . u)
 
 with k the key averaged over contexts. ROME's code takes k0 from the bare prompt alone, and the mismatch
-is what makes long sequences collapse; R-ROME takes k0 = k. v* is optimised on the MLP's output, which moves
-the residual stream after the layer by the same.
+is what makes long sequences collapse; R-ROME takes k0 = k. v* is what W writes at the bare prompt, and the
+delta that the residual stream after the layer needs there; W k0 is averaged over contexts where k0 is.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from hubedit.edit.methods.finish import finished, report
+from hubedit.edit.methods.layered import split
 from hubedit.edit.methods.prompts import published_rows
 from hubedit.edit.methods.states import States, at_subject, bare, uniform
 from hubedit.edit.residual import site_residual
@@ -42,16 +42,11 @@ def r_rome(job: Job) -> Edit:
 
 
 def intattn_rome(job: Job) -> Edit:
-    """IntAttn-Edit for ROME: alpha of the residual to o_proj, then to down_proj what remains.
+    """IntAttn-Edit for ROME: alpha of the value to o_proj, 1 - alpha to down_proj, from the same states.
 
-    In the order "joint" both are found from the same states, and down_proj gets 1 - alpha. The averaged
-    key throughout: what R-ROME mends would break here as well.
+    The averaged key throughout: what R-ROME mends would break here as well. alpha = 0 is R-ROME.
     """
-    alpha = job.ground.alpha[job.ground.layers[0]]
-    shares: dict[SiteKind, float] = {"attention": alpha} if alpha > 0 else {}
-    if alpha < 1:
-        shares["mlp"] = 1 - alpha if job.config.order == "joint" else 1.0
-    return _one_by_one(job, "mean", shares)
+    return _one_by_one(job, "mean", split(job.ground.alpha[job.ground.layers[0]]))
 
 
 def _one_by_one(job: Job, key: Key, shares: dict[SiteKind, float]) -> Edit:
@@ -62,28 +57,19 @@ def _one_by_one(job: Job, key: Key, shares: dict[SiteKind, float]) -> Edit:
         s: Preserved.of(ground.moments[s].matrix, device=solve_device(em)) if config.whiten else None
         for s in sites
     }
-    contexts = job.contexts
     factors: dict[Site, LowRank] = {}
     live: dict[Site, LowRank] = {}
     found: list[Targets] = []
     job.progress.start("facts", len(job.facts), "facts")
     with applied(em, live):
         for fact in job.facts:
-            rows, essence = published_rows(em, [fact], contexts)
+            rows, essence = published_rows(em, [fact], job.contexts)
             targets = optimise(em, [*rows, *essence], 1, layer, config.targets)
             found.append(targets)
-            # where the residual stream shall be, for the prompts whose key counts
-            weights = bare(rows, 1) if key == "bare" else uniform(rows, 1)
-            start = at_subject(em, rows, layer, sites)
-            z = weights @ start.hidden + targets.delta.double()
+            state = at_subject(em, rows, layer, sites)
             for site in sites:
-                together = config.order == "joint" or site is sites[0]
-                state = start if together else at_subject(em, rows, layer, [site])
-                wanted = shares[site.kind] * (z - weights @ state.hidden)
-                update = _update(job, rows, site, state, weights, wanted, preserved[site])
+                update = _update(job, rows, state, site, key, shares[site.kind], targets, preserved[site])
                 factors[site] = factors[site] + update if site in factors else update
-                if config.order != "joint":
-                    live[site] = factors[site].to(em.device)
             live.update({s: f.to(em.device) for s, f in factors.items()})
             job.progress.advance()
     job.progress.finish()
@@ -96,18 +82,23 @@ def _one_by_one(job: Job, key: Key, shares: dict[SiteKind, float]) -> Edit:
 def _update(
     job: Job,
     rows: list[Row],
-    site: Site,
     state: States,
-    weights: Tensor,
-    wanted: Tensor,
+    site: Site,
+    key: Key,
+    share: float,
+    targets: Targets,
     preserved: Preserved | None,
 ) -> LowRank:
-    """One fact's rank-one update of a site, float32 on the CPU."""
-    averaged = (uniform(rows, 1) @ state.inputs[site])[0]
-    key = (weights @ state.inputs[site])[0]
-    residual = site_residual(job.em, site, weights @ state.outputs[site], wanted)[0]
-    u = direction(averaged.to(solve_device(job.em)), preserved)
-    return rank_one(u, key, residual).to("cpu", torch.float32)
+    """One fact's rank-one update of a site, float32 on the CPU: v* - W k0 along u."""
+    plain, mean = bare(rows, 1), uniform(rows, 1)
+    written, averaged = plain @ state.outputs[site], mean @ state.outputs[site]
+    residual = site_residual(job.em, site, written, share * targets.delta.double())
+    if key == "mean":
+        # v* is delta on what the bare prompt writes, and the averaged key writes something else
+        residual = residual + share * (written - averaged)
+    u = direction((mean @ state.inputs[site])[0].to(solve_device(job.em)), preserved)
+    k0 = ((mean if key == "mean" else plain) @ state.inputs[site])[0]
+    return rank_one(u, k0, residual[0]).to("cpu", torch.float32)
 
 
 def joined(parts: list[Targets]) -> Targets:

@@ -14,17 +14,18 @@ from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from tests.edit.editing import FACTS
-from tests.edit.methods.dense import add, at_last, changed, edited, moments, near, ridged, settings
+from tests.edit.methods.dense import add, changed, edited, moments, near, ridged, settings, states
 
 Editable = Callable[..., EditableModel]
 SITE = Site(1, "mlp")
 
 
-def keys(em: EditableModel, contexts: list[str], number: int, site: Site = SITE) -> tuple[Tensor, Tensor]:
-    """The bare key and the one averaged over contexts of a fact."""
+def seen(em: EditableModel, contexts: list[str], number: int, site: Site = SITE) -> dict[str, Tensor]:
+    """What `dense.states` sees of a fact: of the bare prompt, and "mean ..." over it and the contexts."""
     rows = published_rows(em, [FACTS[number]], contexts)[0]
-    found = torch.stack([at_last(em, r, site, 1)[0] for r in rows])
-    return found[0], found.mean(0)
+    every = [states(em, r, site, 1) for r in rows]
+    means = {f"mean {name}": torch.stack([one[name] for one in every]).mean(0) for name in every[0]}
+    return {**every[0], **means}
 
 
 @pytest.mark.parametrize("whiten", [True, False])
@@ -33,6 +34,8 @@ def keys(em: EditableModel, contexts: list[str], number: int, site: Site = SITE)
 def test_facts_are_rank_one_updates_of_the_patched_model(
     family: str, method: str, whiten: bool, editable: Editable, tmp_path: Path
 ) -> None:
+    """(W + dW) k0 = v*, with v* what W writes at the bare prompt and delta; R-ROME's k0, and so W k0, is
+    averaged over contexts."""
     em, config = editable(family), settings(method, "1", whiten=whiten)
     edit = edited(em, config, tmp_path)
     assert edit.targets is not None and set(edit.factors) == {SITE}
@@ -40,15 +43,16 @@ def test_facts_are_rank_one_updates_of_the_patched_model(
     c, growing = ridged(moments(em, config, tmp_path, SITE)), changed(em)
     expected = []
     for n in range(len(FACTS)):
-        bare, mean = keys(growing, contexts, n)
-        u = torch.linalg.solve(c, mean) if whiten else mean
+        now = seen(growing, contexts, n)
+        u = torch.linalg.solve(c, now["mean key"]) if whiten else now["mean key"]
         u = u / u.norm()
-        k = bare if method == "rome" else mean
-        delta = edit.targets.delta[n].double()
-        expected.append(torch.outer(delta, u) / (u @ k))
+        mean = "" if method == "rome" else "mean "
+        k, written = now[f"{mean}key"], now[f"{mean}written"]
+        value = now["written"] + edit.targets.delta[n].double()
+        expected.append(torch.outer(value - written, u) / (u @ k))
         change = edit.factors[SITE].B[:, n : n + 1].double() @ edit.factors[SITE].A[n : n + 1].double()
         near(change, expected[n])
-        near(change @ k, delta)  # (W + dW) k = v*
+        near(written + change @ k, value)
         add(growing, SITE, expected[n])
     near(edit.factors[SITE].dense(), sum(expected, torch.zeros_like(expected[0])))
     assert edit.factors[SITE].rank == len(FACTS)
@@ -59,35 +63,31 @@ def test_the_original_misses_its_own_averaged_key(editable: Editable, tmp_path: 
     em, config = editable("llama"), settings("rome", "1")
     edit = edited(em, config, tmp_path, FACTS[:1])
     assert edit.targets is not None
-    _, mean = keys(em, contexts_of(em, config), 0)
+    mean = seen(em, contexts_of(em, config), 0)["mean key"]
     met = edit.factors[SITE].dense().double() @ mean
     assert float((met - edit.targets.delta[0]).norm()) > 1e-3 * float(edit.targets.delta[0].norm())
 
 
-@pytest.mark.parametrize("order", ["attention-first", "joint"])
-def test_the_joint_method_in_rome_s_place_shares_the_residual(
-    order: str, editable: Editable, tmp_path: Path
-) -> None:
-    em, config = editable("llama"), settings("intattn-rome", "1", alpha="0.3", order=order)
+def test_intattn_in_rome_s_place_shares_the_value(editable: Editable, tmp_path: Path) -> None:
+    """Both sites from the same states, each its share of what R-ROME writes at the MLP alone."""
+    em, config = editable("llama"), settings("intattn-rome", "1", alpha="0.3")
     edit = edited(em, config, tmp_path, FACTS[:1])
     assert edit.targets is not None
-    attention, delta = Site(1, "attention"), edit.targets.delta[0].double()
-    assert set(edit.factors) == {attention, SITE} and edit.alpha == {1: 0.3}
-    contexts, growing = contexts_of(em, config), changed(em)
-    rows = published_rows(em, FACTS[:1], contexts)[0]
+    delta = edit.targets.delta[0].double()
+    assert set(edit.factors) == {Site(1, "attention"), SITE} and edit.alpha == {1: 0.3}
+    for site, share in ((Site(1, "attention"), 0.3), (SITE, 0.7)):
+        now = seen(em, contexts_of(em, config), 0, site)
+        wanted = share * (now["written"] + delta - now["mean written"])
+        near(edit.factors[site].dense().double() @ now["mean key"], wanted)
 
-    def hidden() -> Tensor:
-        return torch.stack([at_last(growing, r, SITE, 1)[1] for r in rows]).mean(0)
 
-    start, first = hidden(), keys(em, contexts, 0)[1]
-    near(edit.factors[attention].dense().double() @ keys(em, contexts, 0, attention)[1], 0.3 * delta)
-    add(growing, attention, edit.factors[attention].dense())
-    between, second = hidden(), keys(growing, contexts, 0)[1]
-    change = edit.factors[SITE].dense().double()
-    if order == "joint":
-        near(change @ first, 0.7 * delta)
-    else:
-        near(change @ second, start + delta - between, 1e-3)
+def test_alpha_0_in_rome_s_place_is_r_rome(editable: Editable, tmp_path: Path) -> None:
+    em = editable("llama")
+    ours = edited(em, settings("intattn-rome", "1", alpha="0"), tmp_path)
+    near(
+        ours.factors[SITE].dense(),
+        edited(em, settings("r-rome", "1"), tmp_path).factors[SITE].dense().double(),
+    )
 
 
 @pytest.mark.parametrize(("alpha", "kind"), [("0", "mlp"), ("1", "attention")])
