@@ -46,8 +46,8 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class DataEntry:
-    """`source`: a file of facts or benchmark records (`{model}` in it is the model's folder), or a data
-    set by name as `hubedit eval --dataset` takes it."""
+    """`source`: a file of facts or benchmark records (`{model}` in it is the model's folder, `{seed}` the
+    cell's seed), or a data set by name as `hubedit eval --dataset` takes it."""
 
     name: str
     source: str

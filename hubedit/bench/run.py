@@ -175,7 +175,7 @@ class _Bed:
         )
 
     def _pool(self, cell: Cell) -> Pool | None:
-        source = cell.data.source.replace("{model}", str(self._folder))
+        source = cell.data.source.replace("{model}", str(self._folder)).replace("{seed}", str(cell.seed))
         if source not in self._pools:
             try:
                 self._pools[source] = pool(source)

@@ -259,3 +259,14 @@ def test_the_bundled_model(tmp_path: Path, quick: Callable[..., dict[str, Any]])
     (row,) = Results(tmp_path / "out").read().rows
     assert done.failed == 0 and row["metrics"]["answers/success"]["after"] > 0.5
     assert row["edit"]["alpha_mean"] == pytest.approx(0.2)
+
+
+def test_a_seed_may_have_its_own_data(quick: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    for seed, fact in enumerate(FACTS[1:]):
+        (tmp_path / f"draw-{seed}.jsonl").write_text(json.dumps(fact) + "\n")
+    data = [{"name": "facts", "source": str(tmp_path / "draw-{seed}.jsonl")}]
+    bench = parse(quick(runs=[{"method": "memit"}], data=data, edits=[1], seeds=[0, 1], sample="first"))
+    done = run(bench, tmp_path / "out")
+    assert (done.computed, done.failed, done.problems) == (2, 0, ())
+    first, second = Results(tmp_path / "out").read().rows
+    assert first["facts"]["sha256"] != second["facts"]["sha256"]
