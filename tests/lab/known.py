@@ -1,17 +1,18 @@
-"""Benchmark records that a model knows, as facts files: for choosing, for reporting, and as bystanders.
+"""Benchmark records as facts files: to choose settings on, to report on, and as bystanders.
 
     python -m tests.lab.known MODEL --data FOLDER [--out FOLDER] [--records 0] [--seed 0]
 
 FOLDER of `--data` holds the public files (`FILES`, `TEXTS`); MODEL is a checkpoint, such as
-`tests.lab.pretrained` makes. A record is known when the model's greedy answer begins with its old answer:
-an edit of it changes what the model believes. `--out` (default: `known` in the model's folder) gets, of each
-data set, one record a subject,
+`tests.lab.pretrained` makes. Of CounterFact only the records are taken that the model knows: its greedy
+answer begins with the old one, and an edit changes what it believes. The questions of KnowEdit's data sets
+these models hardly ever answer, so those are taken as they are. `--out` (default: `known` in the model's
+folder) gets, of each data set, one record a subject,
 
 - NAME-tuning.jsonl: to choose settings on;
 - NAME-reporting-0.jsonl, -1, -2: draws to report on, of which draws of 10 and 20 are the first ones. No
   record stands in two of these files;
 
-of CounterFact `bystanders.jsonl`, known facts whose subjects are in none of them; and `text.txt`, real text
+`bystanders.jsonl`, known facts of CounterFact whose subjects are in none of them; and `text.txt`, real text
 for perplexity.
 """
 
@@ -45,7 +46,7 @@ BYSTANDERS = 100
 LONGEST = 400
 """Characters of a prompt: a few records carry a page."""
 _NEW = 6
-_BYSTANDERS = "counterfact"
+_KNOWN = "counterfact"
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Split:
 def known(em: EditableModel, facts: Sequence[Fact]) -> list[Fact]:
     """The facts whose old answer the model gives, in their order."""
     asked = [fact for fact in facts if fact.ground_truth and len(fact.prompt) <= LONGEST]
-    texts = greedy(em, [fact.prompt for fact in asked], _NEW)
-    return [fact for fact, text in zip(asked, texts, strict=True) if gives(text, fact.ground_truth)]
+    said = greedy(em, [fact.prompt for fact in asked], _NEW)
+    return [fact for fact, text in zip(asked, said, strict=True) if gives(text, fact.ground_truth)]
 
 
 def candidates(facts: Sequence[Fact], records: int, seed: int) -> list[Fact]:
@@ -87,15 +88,15 @@ def split(facts: Sequence[Fact], draws: int = DRAWS, size: int = FACTS) -> Split
 
 
 def write(found: Mapping[str, Sequence[Fact]], out: Path) -> dict[str, int]:
-    """Writes the files of every data set's known facts, and the bystanders; the number of facts by file."""
+    """Writes the files of every data set, and the bystanders; the number of facts by file."""
     sets = {name: split(facts) for name, facts in found.items()}
     files: dict[str, Sequence[Fact]] = {}
     for name, parts in sets.items():
         files[f"{name}-tuning"] = parts.tuning
         files |= {f"{name}-reporting-{n}": draw for n, draw in enumerate(parts.reporting)}
     edited = {fact.subject for own in files.values() for fact in own}
-    if _BYSTANDERS in sets:
-        others = [fact for fact in sets[_BYSTANDERS].rest if fact.subject not in edited]
+    if _KNOWN in sets:
+        others = [fact for fact in sets[_KNOWN].rest if fact.subject not in edited]
         files["bystanders"] = others[:BYSTANDERS]
     out.mkdir(parents=True, exist_ok=True)
     for name, facts in files.items():
@@ -128,9 +129,10 @@ def main() -> None:
     em = load(str(args.model), device=args.device, dtype=args.dtype)
     found = {}
     for name, file in FILES.items():
-        asked = candidates(read_records(args.data / file).facts, args.records, args.seed)
-        found[name] = known(em, asked)
-        print(f"{name}: {len(found[name])} of {len(asked)} known", flush=True)
+        found[name] = candidates(read_records(args.data / file).facts, args.records, args.seed)
+        if name == _KNOWN:
+            asked, found[name] = len(found[name]), known(em, found[name])
+            print(f"{name}: {len(found[name])} of {asked} known", flush=True)
     out = args.out or args.model / "known"
     for name, count in write(found, out).items():
         print(f"{name}.jsonl: {count} facts")
