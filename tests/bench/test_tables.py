@@ -14,9 +14,10 @@ import pytest
 from hubedit.bench.cells import Cell, cells
 from hubedit.bench.metrics import Metric, text
 from hubedit.bench.numbers import Number, lines, mean, outdated, quantile, settings
+from hubedit.bench.plain import csv_text
 from hubedit.bench.plan import Bench, parse
 from hubedit.bench.results import FILE
-from hubedit.bench.tables import Table, csv_text, markdown, tables
+from hubedit.bench.tables import Table, markdown, tables
 from hubedit.bench.write import write
 
 SUCCESS = "teacher-forced/edit_success"
@@ -121,15 +122,16 @@ def test_modules_rome_and_abilities() -> None:
     ]
     made = tables(plan, lines(plan, rows))
     modules = find(made, "modules")
-    assert [r[2] for r in modules.rows][::2] == [
+    assert modules.rows[0] == ("Qwen2.5-7B", "ZsRE", "Before edit", "", "3.00")
+    assert [r[2] for r in modules.rows[1:]][::2] == [
         "MLP-only (alpha 0)",
         "Attn-only (alpha 1)",
         "IntAttn-Edit (alpha auto: 0.25)",
     ]
-    assert [r[3] for r in modules.rows][1::2] == ["95.43", "36.64", "96.98"]
+    assert [r[3] for r in modules.rows[1:]][1::2] == ["95.43", "36.64", "96.98"]
     rome = find(made, "rome")
-    assert rome.columns == ("Metric", "ROME", "IntAttn-Edit for ROME")
-    assert rome.rows[1] == ("  published (table 4)", "79.06", "89.56")
+    assert rome.columns == ("Metric", "Before edit", "ROME", "IntAttn-Edit for ROME")
+    assert rome.rows[1] == ("  published (table 4)", "", "79.06", "89.56")
     assert "The published table does not name its model." in rome.notes
     abilities = find(made, "abilities")
     assert abilities.columns[:2] == ("Metric", "Before edit")
