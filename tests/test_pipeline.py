@@ -178,7 +178,7 @@ def test_a_truncated_patch_is_the_one_that_is_tested(editable: Editable, tmp_pat
     with applied(em, Patch.load(made.path).by_site(em)):
         again = read(em, FACTS)
     assert [o.probability_after for o in made.report.outcomes] == pytest.approx(
-        [torch.tensor(score.logp).exp().item() for score in again.targets], rel=1e-4
+        [again.scored[fact.prompt, fact.target].probability for fact in FACTS], rel=1e-4
     )
     same = run(em, tmp_path / "large", replace(QUICK, rank=64))
     assert "truncation" not in same.patch.record

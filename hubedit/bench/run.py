@@ -19,6 +19,7 @@ from hubedit.bench.row import edit_told, flat, made, patch_identity
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.edit.compute import Edit, compute
+from hubedit.edit.documents import documents
 from hubedit.edit.record import peak_memory
 from hubedit.edit.stages import unseen_rows
 from hubedit.errors import ConfigError, HubEditError, ModelError
@@ -263,7 +264,7 @@ class _Bed:
         corpus, source = self._source(wanted.text, cell), self._source(wanted.bystanders, cell)
         text = StatsConfig(corpus=corpus, seed=cell.seed) if corpus else cell.config.stats
         rows = unseen_rows(em, text, self._cache, Silent())[0] if wanted.text != "none" else []
-        real = text_rows(em, self._source(wanted.real_text, cell)) if wanted.real_text else []
+        real = text_rows(em, documents(self._source(wanted.real_text, cell))) if wanted.real_text else []
         tasks = harness.unique(wanted.tasks)
         settings = Settings(wanted.fluency, tasks, self.machine.task_path, wanted.task_limit, cell.seed)
         base, side = Side(em), Side(em, edit.factors, patch_identity(edit))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from json import loads
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Option
@@ -104,7 +105,8 @@ def eval(
         raise ConfigError("--task-path without --tasks", "name the tasks with --tasks")
 
     from hubedit.cache import Cache
-    from hubedit.edit.record import portable
+    from hubedit.edit.documents import documents
+    from hubedit.edit.record import peak_memory, portable
     from hubedit.evaluate import harness, records
     from hubedit.evaluate.bystanders import candidates
     from hubedit.evaluate.measure import Settings, fitting
@@ -113,6 +115,7 @@ def eval(
     from hubedit.evaluate.text import text_rows
     from hubedit.hub import patch_folder
     from hubedit.model.load import load
+    from hubedit.model.memory import forget_peak
     from hubedit.patch import Patch
     from hubedit.patch.identity import patch_id
 
@@ -141,7 +144,8 @@ def eval(
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
-        base, other = Side(em), None
+        forget_peak(em.device)
+        base, other, start = Side(em), None, perf_counter()
         edited: dict[str, Side] = {}
         if edit is not None:
             edit.fits(em)
@@ -158,7 +162,7 @@ def eval(
             usable,
             edited=edited,
             rows=rows,
-            real=text_rows(em, text[1]) if len(text) > 1 else (),
+            real=text_rows(em, documents(text[1])) if len(text) > 1 else (),
             bystanders=fitting(em, candidates(others, edit.facts if edit else ()))[0],
             parts=_parts(edit, em),
             settings=settings,
@@ -171,6 +175,7 @@ def eval(
     # a quiet reader of report.json must learn of every record that is not in the numbers
     report["notes"] = [*remarks, *left_out, *report.get("notes", [])]
     report["evaluated"] = _evaluated(em, edit, where, other, words(context))
+    report["evaluated"] |= {"seconds": perf_counter() - start, "peak_memory": peak_memory(em.device)}
     if named:
         report["evaluated"]["versions"] |= harness.release()
     report = {name: value for name, value in plain(report).items() if value not in ({}, [], None)}

@@ -158,7 +158,8 @@ def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int
         for probe in fact.portability:
             if probe.answers:
                 note("portability", number, probe.prompt, probe.answers)
-        outcomes.append(_outcome(fact, before, after, all(marks["success"][number])))
+        if marks["success"][number]:  # not where the fact did not fit in context
+            outcomes.append(_outcome(fact, before, after, *marks["success"][number]))
     counts = {name: sum(map(len, m)) for name, m in marks.items() if any(m)}
     metrics = {name: sum(map(sum, marks[name])) / count for name, count in counts.items()}
     counted = {name: marks[name] for name in counts}
@@ -209,7 +210,6 @@ def exact(
 
 
 def _outcome(fact: Fact, before: Reading, after: Reading, success: bool) -> Outcome:
-    """Raises KeyError where the fact itself was not read."""
     old, new = (r.scored[asked(fact, fact.prompt, r.in_context), fact.target] for r in (before, after))
     texts = [clip(r.texts[asked(fact, fact.prompt, r.in_context)]) for r in (before, after)]
     return Outcome(fact, *texts, exp(old.logp), exp(new.logp), old.rank, new.rank, success)

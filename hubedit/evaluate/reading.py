@@ -10,7 +10,7 @@ from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import mentions, normalise
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
-from hubedit.model.tokens import continuation
+from hubedit.model.tokens import continuation, encode
 
 MOST_ANSWER_TOKENS = 44
 """Longer answers of probes than this are not waited for."""
@@ -48,7 +48,7 @@ def read(
     scores the answers that metrics look at, in one pass.
 
     Call it inside `applied` to read the edited model. Raises TokenError for a target or prompt that does not
-    fit the model.
+    fit the model; what does not fit in context alone is left out.
     """
     prompts: dict[str, None] = {}
     pairs: dict[Pair, None] = {}
@@ -57,8 +57,12 @@ def read(
         prompts |= dict.fromkeys(asked(fact, prompt, in_context) for prompt in (fact.prompt, *own))
         scored = answers_of(fact) if probes else [(fact.prompt, fact.target)]
         pairs |= dict.fromkeys((asked(fact, prompt, in_context), answer) for prompt, answer in scored)
-    texts = greedy(em, list(prompts), new_tokens(em, facts, probes=probes))
-    return Reading(dict(zip(prompts, texts, strict=True)), forced(em, pairs), in_context)
+    new = new_tokens(em, facts, probes=probes)
+    kept = list(prompts)
+    if in_context:  # a fact that fits is not given up because it does not fit twice
+        kept = [p for p in kept if len(encode(em.tokenizer, p).ids) + new <= em.max_positions]
+    texts = greedy(em, kept, new)
+    return Reading(dict(zip(kept, texts, strict=True)), forced(em, pairs), in_context)
 
 
 def answers_of(fact: Fact) -> list[Pair]:

@@ -43,7 +43,7 @@ def report(
             lost = [f.prompt for f, right in zip(bystanders, after.bystanders, strict=True) if not right]
             data["damage"] = {**data.get("damage", {}), "lost_bystanders": lost}
     readings = {"before": before.reading}
-    if before.context is not None:
+    if before.context is not None and facts:
         told = compare(facts, before.reading, before.context, seed=seed)
         data["in_context"] = {"metrics": told.metrics, "harmonic_mean": told.harmonic_mean}
         data["in_context"] |= {"counts": told.counts, "intervals": _pairs(told)}

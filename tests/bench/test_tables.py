@@ -208,3 +208,27 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
 def test_nothing_is_written_without_results(tmp_path: Path) -> None:
     written = write(bench([{"method": "intattn"}], ["methods"]), tmp_path)
     assert not written.tables and not list(tmp_path.iterdir())
+
+
+def test_the_unedited_model_and_in_context_stand_before_the_runs() -> None:
+    plan = bench([{"method": "memit"}, {"method": "rome"}], ["methods", "rome"], edits=[10, 20])
+    rows = []
+    for c in cells(plan):
+        success = {**after(0.9, before=0.1), "in_context": c.edits / 100}
+        kept = {"before": 1.0, "after": 0.95}
+        rows.append(row(c, {"answers/success": success, "answers/bystanders": kept}))
+    found = lines(plan, rows)
+    made = tables(plan, found)
+    methods = find(made, "methods")
+    assert [(r[2], *r[3:6]) for r in methods.rows[:4]] == [
+        ("Before edit", "10 edits at once", "10.0", "100.0"),
+        ("In context", "10 edits at once", "10.0", ""),
+        ("MEMIT", "10 edits at once", "90.0", "95.0"),
+        ("ROME", "10 edits at once", "90.0", "95.0"),
+    ]
+    assert methods.rows[5][2:5] == ("In context", "20 edits at once", "20.0")
+    rome = find(made, "rome")
+    assert rome.columns == ("Metric", "Before edit", "In context", "ROME")
+    assert rome.rows[0] == ("Success", "10.0", "10.0", "90.0")
+    table = list(csv.DictReader(io.StringIO(csv_text(found, plan.tables))))
+    assert (table[0]["before"], table[0]["in_context"], table[0]["mean"]) == ("0.1", "0.1", "0.9")

@@ -251,10 +251,9 @@ def test_bystanders_are_known_facts_of_other_subjects(editable: Editable, tmp_pa
     assert "bystanders" not in again, "none were given"
 
 
-def test_real_text_stands_beside_the_other(editable: Editable, tmp_path: Path) -> None:
+def test_real_text_stands_beside_the_other(editable: Editable) -> None:
     em = editable("llama")
-    (tmp_path / "text.txt").write_text("\n".join(SENTENCES[5:9]))
-    rows = text_rows(em, str(tmp_path / "text.txt"))
+    rows = text_rows(em, SENTENCES[5:9])
     assert rows == [list(encode(em.tokenizer, text).ids) for text in SENTENCES[5:9]]
     edited = {"adapter": Side(em, random_factors(em, scale=0.3), "p")}
     data = evaluate(Side(em), FACTS[1:], edited=edited, rows=text_of(em), real=rows)
@@ -264,9 +263,8 @@ def test_real_text_stands_beside_the_other(editable: Editable, tmp_path: Path) -
         ratio = told["perplexity_after"] / told["perplexity_before"]
         assert told["perplexity_ratio"] == pytest.approx(ratio)
     assert own["perplexity_ratio"] != data["perplexity_ratio"]
-    (tmp_path / "text.txt").write_text("\n")
     with pytest.raises(ConfigError, match="holds no text"):
-        text_rows(em, str(tmp_path / "text.txt"))
+        text_rows(em, ())
 
 
 def test_nested_names() -> None:
