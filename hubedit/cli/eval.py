@@ -163,7 +163,7 @@ def eval(
             edited=edited,
             rows=rows,
             real=text_rows(em, documents(text[1])) if len(text) > 1 else (),
-            bystanders=fitting(em, candidates(others, edit.facts if edit else ()))[0],
+            bystanders=fitting(em, candidates(others, edit.facts if edit else asked))[0],
             parts=_parts(edit, em),
             settings=settings,
             cache=store,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubedit.cache import Cache
-from hubedit.evaluate.bystanders import candidates
 from hubedit.evaluate.damage import MOST_TESTED, Parts, broken_by_batch, worst
 from hubedit.evaluate.edits import compare
 from hubedit.evaluate.measure import Measured, Rows, Settings, known, measure
@@ -36,13 +35,13 @@ def evaluate(
 
     `edited`: "adapter" and "merged", as far as they are there; the first is the top level, and when there
     are two, both stand under `variants`. `rows`: unrelated text as tokens; `real`: real text. `bystanders`:
-    facts of which those that the unedited model knows are asked again. `parts`: whose the rows of the
+    of `candidates`; those that the unedited model knows are asked again. `parts`: whose the rows of the
     adapter's factors are; without it nothing is said of facts that break others.
     """
     settings, progress = settings or Settings(), progress or Silent()
     edited = edited or {}
 
-    asked = known(base, candidates(bystanders, facts), cache=cache, progress=progress) if edited else []
+    asked = known(base, bystanders, cache=cache, progress=progress) if edited else []
 
     def one(side: Side, name: str, before: Side | None = None) -> Measured:
         # text is read with both models at once, so with the base alone only where nothing is edited

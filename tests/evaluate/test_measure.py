@@ -239,10 +239,12 @@ def test_bystanders_are_known_facts_of_other_subjects(editable: Editable, tmp_pa
     wrong = replace(right[0], prompt="The river Nile is", ground_truth=("nothing such",))
     same = replace(right[0], prompt="France has", subject="France")
     base, cache = Side(em), Cache(tmp_path)
-    found = known(base, candidates([*right, wrong, same, right[0]], FACTS), cache=cache)
+    others = candidates([*right, wrong, same, right[0]], FACTS)
+    assert len(others) == 4, "one a prompt, and none about France"
+    found = known(base, others, cache=cache)
     assert [fact.prompt for fact in found] == prompts
     side = Side(em, random_factors(em, scale=30.0), "p")
-    data = evaluate(base, FACTS, edited={"adapter": side}, bystanders=[*right, wrong, same], cache=cache)
+    data = evaluate(base, FACTS, edited={"adapter": side}, bystanders=others, cache=cache)
     with side.active():
         held = holds(em, found)
     assert data["bystanders"]["n"] == 3 and data["bystanders"]["after"] == sum(held) / 3
