@@ -23,7 +23,8 @@ from hubedit.edit.stages import check_one_layer, unseen_rows
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
-from hubedit.evaluate.report import generated
+from hubedit.evaluate.measure import Measured
+from hubedit.evaluate.report import report as report_json
 from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
 from hubedit.folder import check_free as check_place
@@ -100,6 +101,7 @@ def apply_facts(
     with standing_on(em, on) as stood:
         start = time.perf_counter()
         before = _read(stood, facts, "asking before", progress)
+        context = read(stood, facts, in_context=True)
         kept_before = read(stood, kept)
         seconds["reading before"] = time.perf_counter() - start
         edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
@@ -144,7 +146,7 @@ def apply_facts(
     record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
     patch = replace(patch, record=record)
     told = {
-        **generated(facts, before, after, report),
+        **report_json(facts, Measured(before, context=context), Measured(after)),
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }

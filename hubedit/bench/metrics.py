@@ -40,7 +40,27 @@ GREEDY = (
     Metric("answers/portability", "Portability (greedy)", digits=1),
     Metric("answers/harmonic_mean", "Harmonic mean", digits=1),
 )
+STRICT = (
+    Metric("exact/success", "Success (exact)", digits=1),
+    Metric("exact/neighbourhood", "Neighbourhood (whole)", digits=1),
+    Metric("answers/bystanders", "Bystanders", digits=1),
+)
+PROBABILITY = (
+    Metric("counterfact/efficacy_score", "ES", digits=1),
+    Metric("counterfact/paraphrase_score", "PS", digits=1),
+    Metric("counterfact/neighbourhood_score", "NS", digits=1),
+    Metric("counterfact/score", "S", digits=1),
+)
 PERPLEXITY = Metric("text/perplexity", "PPL", scale=1.0, share=False)
+COST = (
+    Metric("text/perplexity_ratio", "PPL ratio", scale=1.0, digits=3, share=False),
+    Metric("text/real_perplexity", "PPL (real text)", scale=1.0, share=False),
+    Metric("text/real_perplexity_ratio", "PPL ratio (real text)", scale=1.0, digits=3, share=False),
+    Metric("run/seconds", "Time, s", scale=1.0, digits=0, share=False),
+    Metric("run/process", "Memory, GB", scale=1e-9, digits=1, share=False),
+    Metric("run/device", "GPU memory, GB", scale=1e-9, digits=1, share=False),
+)
+EVERY = (*FORCED, *GREEDY, *STRICT, *PROBABILITY, PERPLEXITY, *COST)
 
 
 def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:

@@ -39,9 +39,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Line:
-    """One run in all its replicates. `numbers`: by metric, after the edit; `before`: of the unedited model;
-    `errors`: of the replicates that failed; `found_alpha`: attention's mean share over the layers as it was
-    used, `traced_alpha`: as it was traced."""
+    """One run in all its replicates. `numbers`: by metric, after the edit; `before`: of the unedited model,
+    `in_context`: of it with the fact in front of the prompt; `errors`: of the replicates that failed;
+    `found_alpha`: attention's mean share over the layers as it was used, `traced_alpha`: as it was traced."""
 
     model: str
     data: str
@@ -52,6 +52,7 @@ class Line:
     edits: int
     numbers: Mapping[str, Number] = field(default_factory=dict)
     before: Mapping[str, Number] = field(default_factory=dict)
+    in_context: Mapping[str, Number] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     found_alpha: float | None = None
     traced_alpha: float | None = None
@@ -110,12 +111,15 @@ def _line(group: Sequence[Row]) -> Line:
     good = [row for row in group if "error" not in row]
     edits = [row.get("edit", {}) for row in good]
     names = dict.fromkeys(name for row in good for name in row["metrics"])
-    after = {name: _entries(good, name, "after") for name in names}
-    before = {name: _entries(good, name, "before") for name in names}
+    after, before, in_context = (
+        {name: mean(own) for name in names if (own := _entries(good, name, side))}
+        for side in ("after", "before", "in_context")
+    )
     return Line(
         **{key: cell[key] for key in ("model", "data", "method", "label", "alpha", "batch_size", "edits")},
-        numbers={name: mean(found) for name, found in after.items() if found},
-        before={name: mean(found) for name, found in before.items() if found},
+        numbers=after,
+        before=before,
+        in_context=in_context,
         errors=tuple(f"{row['error']['kind']}: {row['error']['message']}" for row in group if "error" in row),
         found_alpha=_share([edit["alpha_mean"] for edit in edits if "alpha_mean" in edit]),
         traced_alpha=_share([edit["alpha_traced"] for edit in edits if "alpha_traced" in edit]),

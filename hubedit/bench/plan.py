@@ -47,8 +47,8 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class DataEntry:
-    """`source`: a file of facts or benchmark records (`{model}` in it is the model's folder), or a data
-    set by name as `hubedit eval --dataset` takes it."""
+    """`source`: a file of facts or benchmark records (`{model}` in it is the model's folder, `{seed}` the
+    cell's seed), or a data set by name as `hubedit eval --dataset` takes it."""
 
     name: str
     source: str
@@ -71,10 +71,14 @@ class Run:
 @dataclass(frozen=True)
 class Measures:
     """`fluency`: texts written for the first so many facts; `text`: unrelated text for perplexity, "" is
-    what the edit's statistics come from; `tasks`: of lm-eval; `task_limit`: questions of each, 0 for all."""
+    what the edit's statistics come from; `real_text`: real text beside it; `bystanders`: facts or records
+    that nobody edits, "" for the rest of the data; `tasks`: of lm-eval; `task_limit`: questions of each, 0
+    for all. The three sources may have `{model}` and `{seed}` in them, as those of data."""
 
     fluency: int = 100
     text: str = ""
+    real_text: str = ""
+    bystanders: str = ""
     tasks: tuple[str, ...] = ()
     task_limit: int = 0
 
@@ -134,7 +138,9 @@ def parse(data: Mapping[str, Any], source: str = "benchmark", folder: Path | Non
     default = Measures()
     measures = Measures(
         measure.number("fluency", default.fluency),
-        measure.text("text", default.text),
+        _place(measure.text("text", ""), folder),
+        _place(measure.text("real_text", ""), folder),
+        _place(measure.text("bystanders", ""), folder),
         measure.texts("tasks"),
         measure.number("task_limit", 0),
     )

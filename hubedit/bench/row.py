@@ -20,11 +20,12 @@ from hubedit.report.measures import measures
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """A report's numbers by "group/key": {"before", "after", "low", "high", "error", "n"}, without what
-    was not measured. Shares are 0..1."""
+    """A report's numbers by "group/key": {"before", "in_context", "after", "low", "high", "error", "n"},
+    without what was not measured. Shares are 0..1."""
     found = {}
     for one in measures(data):
         entry: dict[str, float | None] = {"before": one.before.value if one.before else None, "n": one.n}
+        entry["in_context"] = one.in_context.value if one.in_context else None
         if one.after is not None:
             after = one.after
             entry |= {"after": after.value, "low": after.low, "high": after.high, "error": after.error}

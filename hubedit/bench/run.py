@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,20 +19,25 @@ from hubedit.bench.row import edit_told, flat, made, patch_identity
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.edit.compute import Edit, compute
+from hubedit.edit.documents import documents
+from hubedit.edit.record import peak_memory
 from hubedit.edit.stages import unseen_rows
 from hubedit.errors import ConfigError, HubEditError, ModelError
 from hubedit.evaluate import harness
-from hubedit.evaluate.measure import Settings, measure
+from hubedit.evaluate.bystanders import candidates
+from hubedit.evaluate.measure import Settings, fitting, known, measure
+from hubedit.evaluate.records import dataset
 from hubedit.evaluate.report import report
 from hubedit.evaluate.side import Side
+from hubedit.evaluate.text import text_rows
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import find, identity
 from hubedit.model.load import load, pick_device
-from hubedit.model.memory import release
+from hubedit.model.memory import forget_peak, release
 from hubedit.progress import Progress, Silent
 
-_VERSION = 2  # of what a row holds; a change makes the old ones void
+_VERSION = 3  # of what a row holds; a change makes the old ones void
 
 
 @dataclass(frozen=True)
@@ -170,12 +176,21 @@ class _Bed:
                 "cell": cell.told(),
                 "config": to_dict(cell.config),
                 "measure": asdict(self.bench.measure),
+                "read": [self._read(name, cell) for name in ("text", "real_text", "bystanders")],
                 "tasks": tasks,
             }
         )
 
+    def _source(self, text: str, cell: Cell) -> str:
+        return text.replace("{model}", str(self._folder)).replace("{seed}", str(cell.seed))
+
+    def _read(self, name: str, cell: Cell) -> str:
+        """sha256 of a file that is measured with; "" where it is none."""
+        path = Path(self._source(getattr(self.bench.measure, name), cell)).expanduser()
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
     def _pool(self, cell: Cell) -> Pool | None:
-        source = cell.data.source.replace("{model}", str(self._folder))
+        source = self._source(cell.data.source, cell)
         if source not in self._pools:
             try:
                 self._pools[source] = pool(source)
@@ -218,34 +233,53 @@ class _Bed:
             f"{name} {100 * x:.1f}" for name, x in (("success", success), ("mean", mean)) if x is not None
         ]
         self.progress.finish(", ".join(shown))
-        return {**head, **found, **made(em, cell)}
+        return {**head, **made(em, cell), **found}
 
     def _computed(self, em: EditableModel, cell: Cell) -> dict[str, Any]:
         data, bench = self._pool(cell), self.bench
         assert data is not None
-        facts, start = chosen(em, cell, data, bench.sample), time.perf_counter()
+        facts = chosen(em, cell, data, bench.sample)
+        forget_peak(em.device)
+        start = time.perf_counter()
         edit = compute(em, facts, cell.config, cache=self._cache)
         middle = time.perf_counter()
-        metrics, notes = self._measured(em, cell, facts, edit)
+        peak = peak_memory(em.device)
+        metrics, notes = self._measured(em, cell, data, facts, edit)
         ended = time.perf_counter()
+        metrics |= {"run/seconds": {"after": middle - start}}
+        metrics |= {f"run/{name}": {"after": float(used)} for name, used in peak.items()}
         return {
             "metrics": metrics,
             "facts": {"n": len(facts), "sha256": sha256(facts), "repeated": data.repeated},
             "edit": edit_told(edit),
             "seconds": {"edit": middle - start, "evaluation": ended - middle, **edit.seconds},
             "notes": notes,
+            "peak_memory": peak,
         }
 
     def _measured(
-        self, em: EditableModel, cell: Cell, facts: Sequence[Fact], edit: Edit
+        self, em: EditableModel, cell: Cell, data: Pool, facts: Sequence[Fact], edit: Edit
     ) -> tuple[dict[str, Any], list[str]]:
         wanted = self.bench.measure
-        text = StatsConfig(corpus=wanted.text, seed=cell.seed) if wanted.text else cell.config.stats
+        corpus, source = self._source(wanted.text, cell), self._source(wanted.bystanders, cell)
+        text = StatsConfig(corpus=corpus, seed=cell.seed) if corpus else cell.config.stats
         rows = unseen_rows(em, text, self._cache, Silent())[0] if wanted.text != "none" else []
+        real = text_rows(em, documents(self._source(wanted.real_text, cell))) if wanted.real_text else []
         tasks = harness.unique(wanted.tasks)
         settings = Settings(wanted.fluency, tasks, self.machine.task_path, wanted.task_limit, cell.seed)
         base, side = Side(em), Side(em, edit.factors, patch_identity(edit))
+        others = dataset(source).facts if source else data.facts
+        others = known(base, fitting(em, candidates(others, facts))[0], cache=self._cache)
         old = measure(base, facts, settings=settings, cache=self._cache)
-        new = measure(side, facts, before=base, rows=rows, settings=settings, cache=self._cache)
-        data = report(facts, old, new, seed=cell.seed)
-        return flat(data), list(data.get("notes", ()))
+        new = measure(
+            side,
+            facts,
+            before=base,
+            rows=rows,
+            real=real,
+            bystanders=others,
+            settings=settings,
+            cache=self._cache,
+        )
+        told = report(facts, old, new, bystanders=others, seed=cell.seed)
+        return flat(told), list(told.get("notes", ()))

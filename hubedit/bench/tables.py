@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hubedit.bench.metrics import FORCED, GREEDY, PERPLEXITY, Metric, text
-from hubedit.bench.numbers import Line
+from hubedit.bench.metrics import EVERY, PERPLEXITY, Metric, text
+from hubedit.bench.numbers import Line, Number
 from hubedit.bench.plan import Bench
 from hubedit.bench.published import JOINT, SOURCE, Published, beside
 from hubedit.report.markup import cell
@@ -23,7 +21,7 @@ _TITLES = {
     "batches": "Edits at once and in sequence",
     "abilities": "General abilities after the edits",
 }
-_BEFORE = "Before edit"
+_SIDES = {"before": "Before edit", "in_context": "In context"}
 
 
 @dataclass(frozen=True)
@@ -59,31 +57,12 @@ def markdown(bench: Bench, made: Sequence[Table]) -> str:
     told = (
         "Numbers are means, with 95 % intervals in brackets: over seeds and models of one name where there "
         "are several (Student), else over the facts (bootstrap). Edit Success, Portability, Locality and "
-        "Fluency are KnowEdit's, teacher-forced; the others compare whole greedy answers. An empty cell was "
-        "not measured."
+        "Fluency are KnowEdit's, teacher-forced; ES, PS, NS and their harmonic mean S are CounterFact's, of "
+        "probabilities; the others compare greedy answers. Before edit: the unedited model; in context: it "
+        "with the fact written in front of the prompt. Time and memory are those of the edit. An empty cell "
+        "was not measured."
     )
     return "\n".join([f"# {cell(bench.title)}", "", told, "", *(table.markdown() for table in made)])
-
-
-def csv_text(found: Sequence[Line], kinds: Sequence[str]) -> str:
-    """One line a run and metric with the plain numbers (shares 0..1); `published` is as printed."""
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    head = "model data method label alpha batch_size edits metric before mean low high replicates failed"
-    writer.writerow([*head.split(), "published"])
-    for line in found:
-        own = [line.model, line.data, line.method, line.label, line.alpha, line.batch_size, line.edits]
-        printed: dict[str, Published] = {}
-        for kind in kinds:
-            printed |= {key: p for key, p in _printed(kind, line).items() if key not in printed}
-        for key in dict.fromkeys((*line.numbers, *line.before)) or [""]:
-            value, old = line.numbers.get(key), line.before.get(key)
-            numbers = [old.mean if old else None]
-            numbers += [value.mean, value.low, value.high] if value else [None] * 3
-            shown = printed[key].text if key in printed else None
-            row = [*own, key, *numbers, value.n if value else 0, len(line.errors), shown]
-            writer.writerow(["" if x is None else _harmless(x) for x in row])
-    return target.getvalue()
 
 
 def _alpha(kind: str, found: Sequence[Line]) -> list[Table]:
@@ -98,7 +77,7 @@ def _alpha(kind: str, found: Sequence[Line]) -> list[Table]:
         if len(own) > 1:
             heads = [_alpha_name(line) for line in own]
             title = f"{_TITLES[kind]}: {name[2]} on {name[0]}, {name[1]}, {_batch(own[0])}"
-            made.append(_across(kind, title, own, heads, (*FORCED, *GREEDY, PERPLEXITY)))
+            made.append(_across(kind, title, own, heads, EVERY))
     return made
 
 
@@ -122,7 +101,7 @@ def _rome(kind: str, found: Sequence[Line]) -> list[Table]:
         own = [line for line in group if "rome" in line.method]
         if own:
             title = f"{_TITLES[kind]}: {name[0]}, {name[1]}, {_batch(own[0])}"
-            made.append(_across(kind, title, own, _names(own), (*FORCED, *GREEDY, PERPLEXITY)))
+            made.append(_across(kind, title, own, _names(own), EVERY))
     return made
 
 
@@ -137,7 +116,7 @@ def _abilities(kind: str, found: Sequence[Line]) -> list[Table]:
         keys = dict.fromkeys(key for line in own for key in line.numbers if key.startswith("tasks/"))
         metrics = [Metric(key, key.removeprefix("tasks/").replace("/", " "), share=False) for key in keys]
         title = f"{_TITLES[kind]}: {name[0]}, {name[1]}, {name[2]} edits"
-        made.append(_across(kind, title, own, _names(own), (*metrics, PERPLEXITY), before=True))
+        made.append(_across(kind, title, own, _names(own), (*metrics, PERPLEXITY)))
     return made
 
 
@@ -152,43 +131,52 @@ _BUILD: dict[str, Callable[[str, Sequence[Line]], list[Table]]] = {
 
 
 def _across(
-    kind: str,
-    title: str,
-    own: Sequence[Line],
-    heads: Sequence[str],
-    metrics: Sequence[Metric],
-    before: bool = False,
+    kind: str, title: str, own: Sequence[Line], heads: Sequence[str], metrics: Sequence[Metric]
 ) -> Table:
-    """Metrics down, runs across; under each metric the printed numbers, where there are some."""
-    printed = [_printed(kind, line) for line in own]
+    """Metrics down, the unedited model and runs across; under each metric the printed numbers, where there
+    are some."""
+    printed = [printed_beside(kind, line) for line in own]
+    sides = [name for name in _SIDES if any(getattr(line, name) for line in own)]
     rows = []
     for metric in metrics:
         texts = [text(line.numbers.get(metric.key), metric, line) for line in own]
-        if before:
-            old = next((line.before[metric.key] for line in own if metric.key in line.before), None)
-            texts = [text(old, metric), *texts]
-        if any(metric.key in line.numbers for line in own) or (before and texts[0]):
-            rows.append((metric.name, *texts))
+        unedited = [text(_unedited(own, side, metric), metric) for side in sides]
+        if any(metric.key in line.numbers for line in own) or any(unedited):
+            rows.append((metric.name, *unedited, *texts))
             found = [_match(p, metric) for p in printed]
-            if before:
-                found = [_match(beside((5,), own[0].model, own[0].data, "before"), metric), *found]
-            if any(found):
-                tables = sorted({p.table for p in found if p})
+            old = _match(beside((5,), own[0].model, own[0].data, "before"), metric)
+            told = [old if side == "before" and kind == "abilities" else None for side in sides]
+            if any((*told, *found)):
+                tables = sorted({p.table for p in (*told, *found) if p})
                 where = f"  published (table {', '.join(map(str, tables))})"
-                rows.append((where, *(p.text if p else "" for p in found)))
+                rows.append((where, *(p.text if p else "" for p in (*told, *found))))
     if not rows and any(line.errors for line in own):
-        rows = [("", *([""] if before else []), *(text(None, PERPLEXITY, line) for line in own))]
-    columns = ("Metric", *([_BEFORE] if before else []), *heads)
+        rows = [("", *("" for _ in sides), *(text(None, PERPLEXITY, line) for line in own))]
+    columns = ("Metric", *(_SIDES[side] for side in sides), *heads)
     return Table(kind, title, columns, tuple(rows), 1, _notes(own, heads, printed))
 
 
+def _unedited(own: Sequence[Line], side: str, metric: Metric) -> Number | None:
+    """The unedited model's number; every line that has it was measured on the same facts."""
+    return next((found[metric.key] for line in own if metric.key in (found := getattr(line, side))), None)
+
+
 def _down(kind: str, title: str, own: Sequence[Line], heads: Sequence[str]) -> Table:
-    """Runs down, metrics across; under each run the printed numbers, where there are some."""
-    every = (*FORCED, *GREEDY, PERPLEXITY)
-    metrics = [metric for metric in every if any(metric.key in line.numbers for line in own)]
+    """The unedited model and runs down, metrics across; under each run the printed numbers, where there are
+    some."""
+    metrics = [m for m in EVERY if any(m.key in line.numbers or m.key in line.before for line in own)]
     counted = len({(line.edits, line.batch_size) for line in own}) > 1 or kind == "batches"
-    rows, printed = [], [_printed(kind, line) for line in own]
+    rows: list[tuple[str, ...]] = []
+    printed = [printed_beside(kind, line) for line in own]
+    begun: set[tuple[str, str, int]] = set()
     for line, head, found in zip(own, heads, printed, strict=True):
+        place = (line.model, line.data, line.edits)
+        same = [other for other in own if (other.model, other.data, other.edits) == place]
+        for side, name in _SIDES.items() if place not in begun else ():
+            texts = [text(_unedited(same, side, m), m) for m in metrics]
+            edits = [_batch(replace(line, batch_size=0))] if counted else []
+            rows += [(line.model, line.data, name, *edits, *texts)] if any(texts) else []
+        begun.add(place)
         names = (line.model, line.data, head, *([_batch(line)] if counted else []))
         rows.append((*names, *(text(line.numbers.get(m.key), m, line) for m in metrics)))
         texts = [p.text if (p := _match(found, m)) else "" for m in metrics]
@@ -200,7 +188,7 @@ def _down(kind: str, title: str, own: Sequence[Line], heads: Sequence[str]) -> T
     return Table(kind, title, columns, tuple(rows), 4 if counted else 3, _notes(own, heads, printed))
 
 
-def _printed(kind: str, line: Line) -> dict[str, Published]:
+def printed_beside(kind: str, line: Line) -> dict[str, Published]:
     """The published numbers of this run in the tables that this one has the shape of."""
     share, method = _number(line), line.method
     alpha = "" if share is None else f"{share:g}"
@@ -283,8 +271,3 @@ def _by(
     for line in found:
         groups.setdefault(key(line), []).append(line)
     return list(groups.items())
-
-
-def _harmless(value: Any) -> Any:
-    """A spreadsheet must not take a name for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hubedit.bench.figures import KINDS, figures
 from hubedit.bench.numbers import lines, mixed, outdated
+from hubedit.bench.plain import csv_text
 from hubedit.bench.plan import Bench
 from hubedit.bench.results import Results
-from hubedit.bench.tables import Table, csv_text, markdown, tables
+from hubedit.bench.tables import Table, markdown, tables
 from hubedit.errors import HubEditError
 from hubedit.folder import write_file
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from json import loads
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Option
 
 from hubedit.cli.command_line import words
 from hubedit.cli.evaluated import summary
-from hubedit.cli.output import Output, as_json, plain
+from hubedit.cli.output import Output, plain
+from hubedit.cli.report_file import check_sample, report_file, write_report
 from hubedit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,13 +57,22 @@ def eval(
     ] = None,
     limit: Annotated[int, Option("--limit", min=0, help="Facts, and questions of a task; 0: all.")] = 0,
     text: Annotated[
-        str,
+        list[str] | None,
         Option(
             "--text",
             metavar="FILE|DATASET|self|none",
-            help="Unrelated text for perplexity and divergence; self: text that the model writes.",
+            help="Unrelated text for perplexity and divergence (default: self, which the model writes); "
+            "given twice, the second is a file of real text beside it.",
         ),
-    ] = "self",
+    ] = None,
+    bystanders: Annotated[
+        Path | None,
+        Option(
+            "--bystanders",
+            help="Facts that nobody edited; those that the model knows must keep their answers "
+            "(default: the records of --facts or --dataset that are not edited).",
+        ),
+    ] = None,
     fluency: Annotated[int, Option("--fluency", min=0, help="Texts written to measure fluency.")] = 200,
     out: Annotated[
         Path | None, Option("--out", "-o", metavar="DIR|FILE", help="Where report.json is written.")
@@ -85,16 +96,26 @@ def eval(
     sink = Output(json=json, quiet=quiet)
     if facts is not None and dataset:
         raise ConfigError("--facts and --dataset exclude each other", "give one of them")
+    text = text or ["self"]
+    if len(text) > 2:
+        raise ConfigError(f"--text is given {len(text)} times", "give it once or twice")
+    if bystanders is not None and patch is None and merged is None:
+        raise ConfigError("--bystanders without --patch or --merged", "nothing is edited; leave it out")
     if task_path is not None and not tasks:
         raise ConfigError("--task-path without --tasks", "name the tasks with --tasks")
 
     from hubedit.cache import Cache
-    from hubedit.evaluate import harness
+    from hubedit.edit.documents import documents
+    from hubedit.edit.record import peak_memory, portable
+    from hubedit.evaluate import harness, records
+    from hubedit.evaluate.bystanders import candidates
     from hubedit.evaluate.measure import Settings, fitting
     from hubedit.evaluate.run import evaluate
     from hubedit.evaluate.side import Side
+    from hubedit.evaluate.text import text_rows
     from hubedit.hub import patch_folder
     from hubedit.model.load import load
+    from hubedit.model.memory import forget_peak
     from hubedit.patch import Patch
     from hubedit.patch.identity import patch_id
 
@@ -103,15 +124,17 @@ def eval(
     if tasks:
         named, task_path = harness.locate(tasks.split(","), task_path)
         harness.require(named, task_path)
-    target = _target(out)
+    target = report_file(out)
     if target is not None and (limit or facts is not None or dataset):
-        _check_sample(target)
+        check_sample(target)
     where = patch_folder(patch) if patch is not None else None
     edit = Patch.load(where) if where is not None else None
     if merged is not None:
         _check_merged(merged, edit)
-    asked, remarks = _facts(edit, facts, dataset, limit)
-    if not asked and not named and text == "none":
+    asked, others, remarks = _facts(edit, facts, dataset, limit)
+    if bystanders is not None:
+        others = records.dataset(str(bystanders)).facts
+    if not asked and not named and text == ["none"]:
         raise ConfigError(
             "there is nothing to measure", "give --patch, --facts, --dataset, --tasks or --text"
         )
@@ -121,7 +144,8 @@ def eval(
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
-        base, other = Side(em), None
+        forget_peak(em.device)
+        base, other, start = Side(em), None, perf_counter()
         edited: dict[str, Side] = {}
         if edit is not None:
             edit.fits(em)
@@ -132,26 +156,31 @@ def eval(
             progress.finish(f"{other.num_layers} layers on {other.device}")
             edited["merged"] = Side(other)
         usable, left_out = fitting(em, asked)
-        rows, told = _rows(em, text, seed, store, progress)
+        rows, told = _rows(em, text[0], seed, store, progress)
         report = evaluate(
             base,
             usable,
             edited=edited,
             rows=rows,
+            real=text_rows(em, documents(text[1])) if len(text) > 1 else (),
+            bystanders=fitting(em, candidates(others, edit.facts if edit else asked))[0],
             parts=_parts(edit, em),
             settings=settings,
             cache=store,
             progress=progress,
         )
     report["text"] = told if told.get("rows") else {}
+    if len(text) > 1:
+        report["text"] |= {"real": portable(text[1])}
     # a quiet reader of report.json must learn of every record that is not in the numbers
     report["notes"] = [*remarks, *left_out, *report.get("notes", [])]
     report["evaluated"] = _evaluated(em, edit, where, other, words(context))
+    report["evaluated"] |= {"seconds": perf_counter() - start, "peak_memory": peak_memory(em.device)}
     if named:
         report["evaluated"]["versions"] |= harness.release()
     report = {name: value for name, value in plain(report).items() if value not in ({}, [], None)}
     if target is not None:
-        _write(target, report)
+        write_report(target, report)
     for note in report.get("notes", ()):
         sink.note(note)
     sink.data(report, human=lambda: summary(report), brief=str(target) if target is not None else None)
@@ -159,21 +188,26 @@ def eval(
         sink.note(f"written to {target}")
 
 
-def _facts(edit: Patch | None, facts: Path | None, dataset: str, limit: int) -> tuple[list[Fact], list[str]]:
-    """What is asked, and what has to be said of it."""
+def _facts(
+    edit: Patch | None, facts: Path | None, dataset: str, limit: int
+) -> tuple[list[Fact], Sequence[Fact], list[str]]:
+    """What is asked, the records that may be bystanders, and what has to be said of it."""
     from hubedit.evaluate import records
     from hubedit.facts import load_facts
 
+    path = dataset or (str(facts) if facts is not None else "")
+    # what is not asked may be a bystander, and needs no check as for an edit
+    others = records.dataset(path).facts if path and edit is not None else ()
     if dataset:
         found = records.dataset(dataset, limit=limit)
         count = f"{len(found.skipped)} of {found.total} records cannot be used, the first: "
-        return list(found.facts), [count + found.skipped[0]] if found.skipped else []
+        return list(found.facts), others, [count + found.skipped[0]] if found.skipped else []
     if facts is not None:
-        return list(load_facts(facts, limit=limit).facts), []
+        return list(load_facts(facts, limit=limit).facts), others, []
     own = list(edit.facts) if edit is not None else []
     if edit is not None and not own:
         raise ConfigError("the patch was saved without its facts", "give them with --facts")
-    return own[:limit] if limit else own, []
+    return own[:limit] if limit else own, (), []
 
 
 def _parts(edit: Patch | None, em: EditableModel) -> Parts | None:
@@ -254,47 +288,3 @@ def _check_merged(merged: Path, edit: Patch | None) -> None:
         what if ids else f"hubedit merged no patch into {merged}",
         "give a folder of `hubedit merge PATCH --out DIR`, or leave out --patch",
     )
-
-
-def _target(out: Path | None) -> Path | None:
-    """The file that the report goes to. Raises ConfigError where there can be none."""
-    from tempfile import TemporaryFile
-
-    if out is None:
-        return None
-    file = out if out.suffix == ".json" else out / "report.json"
-    for place in (file, *file.parents):
-        if place.exists():
-            if place.is_dir() is (place == file):
-                raise ConfigError(f"{place} is in the way of {file}", "choose another place with --out")
-            try:
-                TemporaryFile(dir=place if place.is_dir() else place.parent).close()
-            except OSError as error:
-                raise _unwritable(file, error) from error
-            break
-    return file
-
-
-def _check_sample(file: Path) -> None:
-    """A patch's full report is not replaced by one of other or fewer facts. Raises ConfigError."""
-    if file.exists() and (file.parent / "hubedit.json").exists():
-        raise ConfigError(
-            f"{file} holds the results of all facts of the patch, and would be replaced by others",
-            "choose another place with --out, or leave out --limit, --facts and --dataset",
-        )
-
-
-def _write(file: Path, report: Mapping[str, Any]) -> None:
-    """Raises ConfigError where the file cannot be written; a report that was there stays."""
-    from hubedit.folder import write_file
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, f"{as_json(report)}\n".encode())
-    except OSError as error:
-        raise _unwritable(file, error) from error
-
-
-def _unwritable(file: Path, error: OSError) -> ConfigError:
-    reason = error.strerror or str(error)
-    return ConfigError(f"cannot write {file}: {reason}", "choose another place with --out")

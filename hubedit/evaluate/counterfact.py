@@ -22,58 +22,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubedit.evaluate import bootstrap
-from hubedit.evaluate.forced import Forced, Pair
 from hubedit.evaluate.knowedit import Values
-from hubedit.facts import Fact, Probe
-from hubedit.facts.answers import mentions, normalise
+from hubedit.evaluate.reading import Reading, neighbours
+from hubedit.facts import Fact
 
 SCORES = ("efficacy_score", "paraphrase_score", "neighbourhood_score")
 
 
-def neighbours(fact: Fact) -> list[Probe]:
-    """Prompts about other subjects with an answer of their own, which is not the new one."""
-    return [
-        probe
-        for probe in fact.locality
-        if probe.answers
-        and not mentions(probe.prompt, fact.subject)
-        and normalise(probe.answers[0]) != normalise(fact.target)
-    ]
-
-
-def counterfact_pairs(facts: Iterable[Fact]) -> list[Pair]:
-    """Every prompt and answer that the metrics look at."""
-    pairs: list[Pair] = []
-    for fact in facts:
-        for prompt in (fact.prompt, *fact.rephrase) if fact.ground_truth else ():
-            pairs += [(prompt, fact.target), (prompt, fact.ground_truth[0])]
-        for probe in neighbours(fact):
-            pairs += [(probe.prompt, fact.target), (probe.prompt, probe.answers[0])]
-    return pairs
-
-
-def counterfact(facts: Sequence[Fact], found: Mapping[Pair, Forced]) -> Values:
+def counterfact(facts: Sequence[Fact], reading: Reading) -> Values:
     """Values by metric and fact; the score is no mean over facts: see `harmonic`."""
     values: Values = {}
 
-    def note(name: str, number: int, rows: Iterable[tuple[Pair, Pair]]) -> None:
-        """`rows`: the pair that should be the likelier one, and the other."""
-        gaps = [found[a].probability - found[b].probability for a, b in rows if a in found and b in found]
+    def note(name: str, number: int, rows: Iterable[tuple[str, str, str]]) -> None:
+        """`rows`: a prompt, the answer that should be the likelier one, and the other."""
+        fact, gaps = facts[number], []
+        for prompt, wanted, other in rows:
+            a, b = reading.score(fact, prompt, wanted), reading.score(fact, prompt, other)
+            if a is not None and b is not None:
+                gaps.append(a.probability - b.probability)
         if gaps:
             wins = [float(gap > 0) for gap in gaps]
             values.setdefault(f"{name}_score", [[] for _ in facts])[number] = [sum(wins) / len(wins)]
             values.setdefault(f"{name}_magnitude", [[] for _ in facts])[number] = [sum(gaps) / len(gaps)]
 
     for number, fact in enumerate(facts):
-        if fact.ground_truth:
-            new, old = fact.target, fact.ground_truth[0]
-            note("efficacy", number, [((fact.prompt, new), (fact.prompt, old))])
-            note("paraphrase", number, [((p, new), (p, old)) for p in fact.rephrase])
-        note(
-            "neighbourhood",
-            number,
-            [((p.prompt, p.answers[0]), (p.prompt, fact.target)) for p in neighbours(fact)],
-        )
+        new, old = fact.target, fact.ground_truth[:1]
+        note("efficacy", number, [(fact.prompt, new, o) for o in old])
+        note("paraphrase", number, [(prompt, new, o) for prompt in fact.rephrase for o in old])
+        note("neighbourhood", number, [(p.prompt, p.answers[0], new) for p in neighbours(fact)])
     return values
 
 

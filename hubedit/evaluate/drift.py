@@ -47,6 +47,9 @@ class Drift:
             "perplexity_after": self.perplexity_after,
         }
         count, between = sum(self.tokens), self._intervals(seed)
+        if self.nll_after:
+            change = (sum(self.nll_after) - sum(self.nll_before)) / max(count, 1)
+            data["perplexity_ratio"] = exp(change) if isfinite(change) and change < _LARGEST else None
         if data["perplexity_before"] is not None:
             data["perplexity"] = {"n": count}
             for key, name in (("before", "interval_before"), ("after", "interval")):

@@ -1,9 +1,9 @@
 """What an edit did, by real greedy generation and by probability, before and after.
 
 Metrics (names as in KnowEdit and in CounterFact; greedy text that begins with the whole answer, see
-`hubedit.facts.answers.gives`; `exact` counts those that say nothing else): success (the prompt gives the
-target), generalisation (rephrasings give it), locality (other prompts about the same subject are
-unchanged), neighbourhood (prompts about other subjects are unchanged), portability (what follows from
+`hubedit.facts.answers.gives`; `exact` has the strict forms): success (the prompt gives the target),
+generalisation (rephrasings give it), locality (answers to other prompts about the same subject begin with
+the same word as before), neighbourhood (so do those about other subjects), portability (what follows from
 the edit is answered). A metric without a prompt that tests it is absent, never zero. Each has a 95 %
 interval (`hubedit.evaluate.bootstrap`), and so have their harmonic mean and the target's mean probability.
 """
@@ -16,26 +16,12 @@ from math import exp
 from typing import Any
 
 from hubedit.evaluate.bootstrap import Interval, harmonic_interval, intervals
+from hubedit.evaluate.reading import Reading, asked
 from hubedit.facts import Fact, Probe
-from hubedit.facts.answers import clip, gives, mentions, says, unchanged
-from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
-from hubedit.model.score import Score, scores
-from hubedit.model.tokens import continuation
+from hubedit.facts.answers import clip, gives, mentions, normalise, says, unchanged
 
 METRICS = ("success", "generalisation", "locality", "neighbourhood", "portability")
 ANSWERED = ("success", "generalisation", "portability")
-
-MOST_ANSWER_TOKENS = 44
-"""Longer answers of probes than this are not waited for."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a model says: generated text by prompt, and the score of each fact's target by index."""
-
-    texts: dict[str, str]
-    targets: tuple[Score, ...]
 
 
 @dataclass(frozen=True)
@@ -146,81 +132,40 @@ class EditReport:
         }
 
 
-def read(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True) -> Reading:
-    """Generates for every prompt of the facts (with `probes`: rephrasings, locality and portability too).
-
-    Call it inside `applied` to read the edited model.
-    """
-    prompts: dict[str, None] = {}
-    for fact in facts:
-        asked = (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability)))
-        prompts |= dict.fromkeys((fact.prompt, *asked) if probes else (fact.prompt,))
-    texts = greedy(em, list(prompts), new_tokens(em, facts, probes=probes))
-    found = scores(em, [f.prompt for f in facts], [f.target for f in facts])
-    return Reading(dict(zip(prompts, texts, strict=True)), tuple(found))
-
-
-def new_tokens(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True) -> int:
-    """How many tokens are generated after each prompt: the longest answer and a few more."""
-    target = answer = 1
-
-    def length(prompt: str, text: str) -> int:
-        return len(continuation(em.tokenizer, prompt, text)) if text.strip() else 0
-
-    for fact in facts:
-        target = max(target, length(fact.prompt, fact.target))
-        for probe in (*fact.locality, *fact.portability) if probes else ():
-            answer = max(answer, *(length(probe.prompt, text) for text in probe.answers), 0)
-    # a target must fit whatever its length; one endless alias of a probe must not slow everything down
-    return max(target, min(answer, MOST_ANSWER_TOKENS)) + 4
-
-
 def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int = 0) -> EditReport:
     """Outcomes and metrics from two readings of the same facts. Pure; `seed`: of the bootstrap."""
     outcomes: list[Outcome] = []
     cases: list[Case] = []
     marks: dict[str, list[list[bool]]] = {name: [[] for _ in facts] for name in METRICS}
 
-    def note(kind: str, number: int, prompt: str, answers: Sequence[str], good: bool) -> None:
+    def note(kind: str, number: int, prompt: str, answers: Sequence[str]) -> None:
+        """Counts a prompt, where it was asked: whether an answer is given, or the text of before begun."""
+        fact = facts[number]
+        old, new = before.text(fact, prompt), after.text(fact, prompt)
+        if new is None:
+            return
+        good = gives(new, answers) if kind in ANSWERED else unchanged(old or "", new)
         marks[kind][number].append(good)
         if not good:
-            texts = before.texts.get(prompt, ""), after.texts[prompt]
-            cases.append(Case(kind, facts[number], prompt, tuple(answers), *texts))
+            cases.append(Case(kind, fact, prompt, tuple(answers), old or "", new))
 
-    for number, (fact, old, new) in enumerate(zip(facts, before.targets, after.targets, strict=True)):
-        said = after.texts[fact.prompt]
-        success = gives(said, [fact.target])
-        outcomes.append(
-            Outcome(
-                fact,
-                clip(before.texts[fact.prompt]),
-                clip(said),
-                exp(old.logp),
-                exp(new.logp),
-                old.rank,
-                new.rank,
-                success,
-            )
-        )
-        note("success", number, fact.prompt, [fact.target], success)
+    for number, fact in enumerate(facts):
+        note("success", number, fact.prompt, [fact.target])
         for prompt in fact.rephrase:
-            if prompt in after.texts:
-                good = gives(after.texts[prompt], [fact.target])
-                note("generalisation", number, prompt, [fact.target], good)
+            note("generalisation", number, prompt, [fact.target])
         for probe in fact.locality:
-            if probe.prompt in after.texts:
-                kept = unchanged(before.texts[probe.prompt], after.texts[probe.prompt], probe.answers)
-                note(_room(fact, probe), number, probe.prompt, probe.answers, kept)
+            note(_room(fact, probe), number, probe.prompt, probe.answers)
         for probe in fact.portability:
-            if probe.answers and probe.prompt in after.texts:
-                good = gives(after.texts[probe.prompt], probe.answers)
-                note("portability", number, probe.prompt, probe.answers, good)
+            if probe.answers:
+                note("portability", number, probe.prompt, probe.answers)
+        if marks["success"][number]:  # not where the fact did not fit in context
+            outcomes.append(_outcome(fact, before, after, *marks["success"][number]))
     counts = {name: sum(map(len, m)) for name, m in marks.items() if any(m)}
     metrics = {name: sum(map(sum, marks[name])) / count for name, count in counts.items()}
-    asked = {name: marks[name] for name in counts}
-    between = intervals(asked, shares=asked, seed=seed)
+    counted = {name: marks[name] for name in counts}
+    between = intervals(counted, shares=counted, seed=seed)
     between |= intervals({"probability": [[o.probability_after] for o in outcomes]}, seed=seed)
-    if len(asked) > 1 and (pair := harmonic_interval(asked, seed=seed)):
+    if len(counted) > 1 and (pair := harmonic_interval(counted, seed=seed)):
         between["harmonic_mean"] = pair
     return EditReport(tuple(outcomes), metrics, counts, between, tuple(cases))
 
@@ -241,20 +186,33 @@ def answered(facts: Sequence[Fact], reading: Reading, *, seed: int = 0) -> EditR
     )
 
 
-def exact(facts: Sequence[Fact], reading: Reading) -> dict[str, list[list[float]]]:
-    """By metric of `ANSWERED`, one group a fact: 1.0 for each prompt whose first sentence is the answer, or
-    one of its aliases, and nothing else (`hubedit.facts.answers.says`); 0.0 for the others."""
-    values: dict[str, list[list[float]]] = {name: [] for name in ANSWERED}
-    for fact in facts:
-        asked: dict[str, list[tuple[str, tuple[str, ...]]]] = {
-            "success": [(fact.prompt, (fact.target,))],
-            "generalisation": [(prompt, (fact.target,)) for prompt in fact.rephrase],
-            "portability": [(probe.prompt, probe.answers) for probe in fact.portability if probe.answers],
-        }
-        for name, pairs in asked.items():
-            known = [(reading.texts[prompt], answers) for prompt, answers in pairs if prompt in reading.texts]
-            values[name].append([float(says(text, answers)) for text, answers in known])
-    return values
+def exact(
+    facts: Sequence[Fact], reading: Reading, before: Reading | None = None
+) -> dict[str, list[list[float]]]:
+    """The strict forms by metric, one group a fact, 1.0 or 0.0 for each prompt.
+
+    Of `ANSWERED`: the first sentence is the answer, or one of its aliases, and nothing else
+    (`hubedit.facts.answers.says`). Of the localities, with `before`: the whole continuation is the same.
+    """
+    values: dict[str, list[list[float]]] = {name: [[] for _ in facts] for name in METRICS}
+    for number, fact in enumerate(facts):
+        pairs: list[tuple[str, str, tuple[str, ...]]] = [("success", fact.prompt, (fact.target,))]
+        pairs += [("generalisation", prompt, (fact.target,)) for prompt in fact.rephrase]
+        pairs += [("portability", probe.prompt, probe.answers) for probe in fact.portability if probe.answers]
+        for name, prompt, answers in pairs:
+            if (text := reading.text(fact, prompt)) is not None:
+                values[name][number].append(float(says(text, answers)))
+        for probe in fact.locality if before is not None else ():
+            old, new = before.text(fact, probe.prompt), reading.text(fact, probe.prompt)
+            if old is not None and new is not None:
+                values[_room(fact, probe)][number].append(float(normalise(old) == normalise(new)))
+    return {name: groups for name, groups in values.items() if name in ANSWERED or any(groups)}
+
+
+def _outcome(fact: Fact, before: Reading, after: Reading, success: bool) -> Outcome:
+    old, new = (r.scored[asked(fact, fact.prompt, r.in_context), fact.target] for r in (before, after))
+    texts = [clip(r.texts[asked(fact, fact.prompt, r.in_context)]) for r in (before, after)]
+    return Outcome(fact, *texts, exp(old.logp), exp(new.logp), old.rank, new.rank, success)
 
 
 def _room(fact: Fact, probe: Probe) -> str:

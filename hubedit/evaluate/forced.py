@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any
@@ -25,11 +25,12 @@ Pair = tuple[str, str]
 @dataclass(frozen=True)
 class Forced:
     """`labels`: the answer's tokens; `predicted`: the likeliest token at each of their places; `logp`: the
-    mean log-probability (nats) of the answer's tokens."""
+    mean log-probability (nats) of the answer's tokens; `rank`: of its first token, 1 for the likeliest."""
 
     labels: tuple[int, ...]
     predicted: tuple[int, ...]
     logp: float
+    rank: int = 1
 
     @property
     def accuracy(self) -> float:
@@ -42,11 +43,11 @@ class Forced:
         return exp(self.logp)
 
     def to_json(self) -> list[Any]:
-        return [list(self.labels), list(self.predicted), self.logp]
+        return [list(self.labels), list(self.predicted), self.logp, self.rank]
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> Forced:
-        return cls(tuple(data[0]), tuple(data[1]), float(data[2]))
+        return cls(tuple(data[0]), tuple(data[1]), float(data[2]), int(data[3]))
 
 
 @torch.no_grad()
@@ -84,33 +85,31 @@ def forced(em: EditableModel, pairs: Iterable[Pair], tokens: int = 0) -> dict[Pa
     return found
 
 
-def by_pair(found: Mapping[Pair, Forced], prompt: str, answers: Sequence[str]) -> Forced | None:
-    """The prediction for a prompt and the first of its answers."""
-    return found.get((prompt, answers[0])) if answers else None
-
-
 def _batch(em: EditableModel, part: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Forced]:
     batch = pad([(*prompt, *answer[:-1]) for prompt, answer in part], em.pad_id, em.device)
     row = [k for k, (_, answer) in enumerate(part) for _ in answer]
     place = [len(prompt) - 1 + j for prompt, answer in part for j in range(len(answer))]
     label = torch.tensor([token for _, answer in part for token in answer], device=em.device)
     states = final_at(em, batch, torch.tensor(row, device=em.device), torch.tensor(place, device=em.device))
-    best, own = _likeliest(em, states, label)
+    best, own, ranks = _likeliest(em, states, label)
     results, at = [], 0
     for _, answer in part:
         span = slice(at, at + len(answer))
-        results.append(Forced(answer, tuple(best[span]), sum(own[span]) / len(answer)))
+        results.append(Forced(answer, tuple(best[span]), sum(own[span]) / len(answer), ranks[at]))
         at += len(answer)
     return results
 
 
-def _likeliest(em: EditableModel, states: Tensor, label: Tensor) -> tuple[list[int], list[float]]:
-    """The likeliest token after each state (n, d), and the log-probability of its label."""
+def _likeliest(em: EditableModel, states: Tensor, label: Tensor) -> tuple[list[int], list[float], list[int]]:
+    """The likeliest token after each state (n, d), and its label's log-probability and rank."""
     best: list[int] = []
     own: list[float] = []
+    ranks: list[int] = []
     for at in range(0, len(states), _POSITIONS):
         logits = em.head_logits(states[at : at + _POSITIONS]).float()
         best += logits.argmax(-1).tolist()
-        wanted = logits.gather(1, label[at : at + _POSITIONS, None])[:, 0]
-        own += (wanted - logits.logsumexp(-1)).tolist()
-    return best, own
+        wanted = logits.gather(1, label[at : at + _POSITIONS, None])
+        own += (wanted[:, 0] - logits.logsumexp(-1)).tolist()
+        # counted this way round, a model that gives NaN ranks everything last
+        ranks += (logits.shape[-1] - (logits <= wanted).sum(-1) + 1).tolist()
+    return best, own, ranks

@@ -14,9 +14,10 @@ They flatter: the length of the answer is given away, and so is every token befo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from hubedit.evaluate.forced import Forced, Pair, by_pair
+from hubedit.evaluate.forced import Forced
+from hubedit.evaluate.reading import Reading
 from hubedit.facts import Fact, Probe
 
 Values = dict[str, list[list[float]]]
@@ -25,19 +26,8 @@ Values = dict[str, list[list[float]]]
 _UNNAMED = "other"
 
 
-def knowedit_pairs(facts: Iterable[Fact]) -> list[Pair]:
-    """Every prompt and answer that the metrics look at."""
-    pairs: list[Pair] = []
-    for fact in facts:
-        pairs += [(prompt, fact.target) for prompt in (fact.prompt, *fact.rephrase)]
-        pairs += [(p.prompt, p.answers[0]) for p in (*fact.locality, *fact.portability) if p.answers]
-    return pairs
-
-
-def knowedit(
-    facts: Sequence[Fact], found: Mapping[Pair, Forced], before: Mapping[Pair, Forced] | None = None
-) -> Values:
-    """Values by metric and fact. `before`: the unedited model's predictions; locality needs them."""
+def knowedit(facts: Sequence[Fact], reading: Reading, before: Reading | None = None) -> Values:
+    """Values by metric and fact. `before`: of the unedited model; locality needs it."""
     values: Values = {}
 
     def note(name: str, number: int, shares: Sequence[float]) -> None:
@@ -45,10 +35,11 @@ def knowedit(
             values.setdefault(name, [[] for _ in facts])[number] = [sum(shares) / len(shares)]
 
     for number, fact in enumerate(facts):
-        note("edit_success", number, _shares(found, [(fact.prompt, fact.target)]))
-        note("rephrase", number, _shares(found, [(p, fact.target) for p in fact.rephrase]))
-        answered = _by_kind(fact.portability, found)
-        kept = _by_kind(fact.locality, found, before) if before is not None else {}
+        for name, prompts in (("edit_success", (fact.prompt,)), ("rephrase", fact.rephrase)):
+            scores = [reading.score(fact, prompt, fact.target) for prompt in prompts]
+            note(name, number, [score.accuracy for score in scores if score is not None])
+        answered = _by_kind(fact, fact.portability, reading)
+        kept = _by_kind(fact, fact.locality, reading, before) if before is not None else {}
         for name, kinds in (("portability", answered), ("locality", kept)):
             for kind, shares in kinds.items():
                 note(f"{name}/{kind}", number, shares)
@@ -62,24 +53,15 @@ def unchanged_tokens(before: Forced, after: Forced) -> float:
     return same / len(before.predicted)
 
 
-def _shares(found: Mapping[Pair, Forced], pairs: Iterable[Pair]) -> list[float]:
-    return [found[pair].accuracy for pair in pairs if pair in found]
-
-
 def _by_kind(
-    probes: Iterable[Probe], found: Mapping[Pair, Forced], before: Mapping[Pair, Forced] | None = None
+    fact: Fact, probes: Iterable[Probe], reading: Reading, before: Reading | None = None
 ) -> dict[str, list[float]]:
     kinds: dict[str, list[float]] = {}
     for probe in probes:
-        after = by_pair(found, probe.prompt, probe.answers)
-        if after is None:
+        after = reading.score(fact, probe.prompt, probe.answers[0]) if probe.answers else None
+        old = before.score(fact, probe.prompt, probe.answers[0]) if before and probe.answers else None
+        if after is None or (before is not None and old is None):
             continue
-        if before is None:
-            share = after.accuracy
-        else:
-            old = by_pair(before, probe.prompt, probe.answers)
-            if old is None:
-                continue
-            share = unchanged_tokens(old, after)
+        share = after.accuracy if old is None else unchanged_tokens(old, after)
         kinds.setdefault(probe.kind or _UNNAMED, []).append(share)
     return kinds

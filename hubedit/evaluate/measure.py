@@ -12,25 +12,23 @@ import torch
 
 from hubedit.cache import Cache, digest
 from hubedit.errors import TokenError
+from hubedit.evaluate import bystanders as others
 from hubedit.evaluate import harness
-from hubedit.evaluate.counterfact import counterfact_pairs
 from hubedit.evaluate.drift import Drift, drift
-from hubedit.evaluate.edits import MOST_ANSWER_TOKENS, Reading, read
 from hubedit.evaluate.fluency import fluency, write
-from hubedit.evaluate.forced import Forced, Pair, forced
+from hubedit.evaluate.forced import Forced, Pair
 from hubedit.evaluate.harness import Task
-from hubedit.evaluate.knowedit import knowedit_pairs
+from hubedit.evaluate.reading import MOST_ANSWER_TOKENS, Reading, read
 from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, to_record
 from hubedit.model.editable import EditableModel
-from hubedit.model.score import Score
 from hubedit.model.tokens import continuation, encode
 from hubedit.progress import Progress, Silent
 
 CHUNK = 64
 """Facts in one part: what is lost at most when a run is interrupted."""
 
-_VERSION = 1  # of what the parts hold; a change makes the old ones void
+_VERSION = 2  # of what the parts hold; a change makes the old ones void
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,24 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What one side says: `reading` by greedy generation, `forced` by teacher forcing, `fluency` of each
-    text it wrote, and its `tasks`. `drift` is that of the side against the one before (or of the model
-    alone), None without text."""
+    """What one side says: `reading` of the facts, `fluency` of each text it wrote, and its `tasks`.
+
+    `context`: of the unedited model, the facts written in front of their prompts. `bystanders`: whether each
+    of the facts that are known beforehand still gets its true answer. `drift`: of the side against the one
+    before (or of the model alone) on unrelated text, `real` on real text; None without text.
+    """
 
     reading: Reading
-    forced: Mapping[Pair, Forced]
     fluency: tuple[float, ...] = ()
     tasks: Mapping[str, Mapping[str, harness.Score]] = field(default_factory=dict)
     drift: Drift | None = None
+    context: Reading | None = None
+    bystanders: tuple[bool, ...] = ()
+    real: Drift | None = None
+
+
+Rows = Sequence[Sequence[int]]
+"""Text as tokens."""
 
 
 def measure(
@@ -64,13 +71,16 @@ def measure(
     facts: Sequence[Fact],
     *,
     before: Side | None = None,
-    rows: Sequence[Sequence[int]] = (),
+    rows: Rows = (),
+    real: Rows = (),
+    bystanders: Sequence[Fact] = (),
     settings: Settings | None = None,
     name: str = "",
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Measured:
-    """Measures one side. `before`: the unedited model, for the divergence on the token rows `rows`.
+    """Measures one side. `before`: the unedited model, for the divergence on the token rows `rows` and
+    `real`; without it the facts are also asked in context. `bystanders`: of `known`.
 
     Every part is kept in the cache under all it depends on, so an interrupted run goes on where it was,
     and the unedited model is measured once for all its patches. `name`: for progress messages.
@@ -79,11 +89,27 @@ def measure(
     work = _Work(side, cache or Cache(), progress or Silent(), f" ({name})" if name else "")
     return Measured(
         work.reading(facts),
-        work.forced(facts),
         work.fluency(facts[: settings.fluency], settings.seed),
         {task.name: work.task(task, settings) for task in settings.tasks},
         work.drift(before, rows) if rows else None,
+        work.reading(facts, in_context=True) if before is None and not side.patch else None,
+        work.bystanders(bystanders),
+        work.drift(before, real) if real else None,
     )
+
+
+def known(
+    side: Side, facts: Sequence[Fact], *, cache: Cache | None = None, progress: Progress | None = None
+) -> list[Fact]:
+    """The bystanders: the first facts that the side answers rightly, at most `bystanders.MOST`."""
+    work = _Work(side, cache or Cache(), progress or Silent(), "")
+    found: list[Fact] = []
+    for at in range(0, len(facts), others.PART):
+        part = facts[at : at + others.PART]
+        found += [fact for fact, right in zip(part, work.bystanders(part), strict=True) if right]
+        if len(found) >= others.MOST:
+            break
+    return found[: others.MOST]
 
 
 def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
@@ -112,31 +138,34 @@ class _Work:
     def __init__(self, side: Side, cache: Cache, progress: Progress, name: str) -> None:
         self._side, self._cache, self._progress, self._name = side, cache, progress, name
 
-    def reading(self, facts: Sequence[Fact]) -> Reading:
+    def reading(self, facts: Sequence[Fact], *, in_context: bool = False) -> Reading:
         texts: dict[str, str] = {}
-        targets: list[Score] = []
+        scored: dict[Pair, Forced] = {}
 
         def compute(part: Sequence[Fact]) -> dict[str, Any]:
             with self._side.active() as em:
-                found = read(em, part)
-            return {"texts": found.texts, "targets": [asdict(score) for score in found.targets]}
+                found = read(em, part, in_context=in_context)
+            pairs = [[*pair, value.to_json()] for pair, value in found.scored.items()]
+            return {"texts": found.texts, "scored": pairs}
 
-        for data in self._parts("generation", "generating", facts, compute):
+        stage = "asking in context" if in_context else "asking"
+        for data in self._parts("reading", stage, facts, compute, in_context=in_context):
             texts |= data["texts"]
-            targets += [Score(**score) for score in data["targets"]]
-        return Reading(texts, tuple(targets))
+            scored |= {(prompt, answer): Forced.from_json(v) for prompt, answer, v in data["scored"]}
+        return Reading(texts, scored, in_context)
 
-    def forced(self, facts: Sequence[Fact]) -> dict[Pair, Forced]:
-        found: dict[Pair, Forced] = {}
+    def bystanders(self, facts: Sequence[Fact]) -> tuple[bool, ...]:
+        if not facts:
+            return ()
+        self._progress.start(f"bystanders{self._name}", len(facts), "facts")
 
-        def compute(part: Sequence[Fact]) -> dict[str, Any]:
+        def compute() -> dict[str, Any]:
             with self._side.active() as em:
-                own = forced(em, [*knowedit_pairs(part), *counterfact_pairs(part)])
-            return {"pairs": [[*pair, value.to_json()] for pair, value in own.items()]}
+                return {"holds": others.holds(em, facts)}
 
-        for data in self._parts("forced", "teacher forcing", facts, compute):
-            found |= {(prompt, answer): Forced.from_json(v) for prompt, answer, v in data["pairs"]}
-        return found
+        data = self._part("bystanders", {"facts": digest([to_record(fact) for fact in facts])}, compute)
+        self._progress.finish(f"{sum(data['holds'])} of {len(facts)}")
+        return tuple(data["holds"])
 
     def fluency(self, facts: Sequence[Fact], seed: int) -> tuple[float, ...]:
         values: list[float] = []

@@ -2,66 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from hubedit.evaluate.bootstrap import harmonic_interval, intervals, mean, method
+from hubedit.evaluate.bystanders import LEAST
 from hubedit.evaluate.counterfact import SCORES, counterfact, harmonic
-from hubedit.evaluate.edits import EditReport, Reading, answered, compare, exact
+from hubedit.evaluate.edits import EditReport, answered, compare, exact
 from hubedit.evaluate.harness import tasks_json
 from hubedit.evaluate.knowedit import Values, knowedit
 from hubedit.evaluate.measure import Measured
+from hubedit.evaluate.reading import Reading
 from hubedit.facts import Fact
 
 SIDES = ("before", "after")
 
 
 def report(
-    facts: Sequence[Fact], before: Measured, after: Measured | None = None, *, seed: int = 0
+    facts: Sequence[Fact],
+    before: Measured,
+    after: Measured | None = None,
+    *,
+    bystanders: Sequence[Fact] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Content of report.json for the model alone, or for it and one edited side. Pure; `seed`: of the
-    bootstrap. Damage that needs the model is added by `hubedit.evaluate.damage`."""
+    """Content of report.json for the model alone, or for it and one edited side. Pure; `bystanders`: those
+    that were asked; `seed`: of the bootstrap. Damage that needs the model is added by
+    `hubedit.evaluate.damage`."""
+    own = answered(facts, before.reading, seed=seed)
+    data: dict[str, Any] = {"metrics_before": own.metrics, "intervals_before": _pairs(own)}
     if after is None:
-        own = answered(facts, before.reading, seed=seed)
-        data = _before(own) | {"counts": own.counts}
-        data |= {"facts": [_alone(o) for o in own.to_json()["facts"]]}
-        data["exact_match"] = _table(exact(facts, before.reading), None, seed)
+        data |= {"counts": own.counts, "facts": [_alone(o) for o in own.to_json()["facts"]]}
     else:
-        whole = compare(facts, before.reading, after.reading, seed=seed)
-        data = generated(facts, before.reading, after.reading, whole, seed=seed)
-    old, new = before.forced, after.forced if after is not None else None
-    data["teacher_forced"] = _table(
-        knowedit(facts, old), knowedit(facts, new, old) if new is not None else None, seed
-    )
-    data["counterfact"] = _table(
-        counterfact(facts, old), counterfact(facts, new) if new is not None else None, seed
-    )
+        data |= compare(facts, before.reading, after.reading, seed=seed).to_json()
+        if after.bystanders:
+            data["bystanders"] = _bystanders(after.bystanders, seed)
+            lost = [f.prompt for f, right in zip(bystanders, after.bystanders, strict=True) if not right]
+            data["damage"] = {**data.get("damage", {}), "lost_bystanders": lost}
+    readings = {"before": before.reading}
+    if before.context is not None and facts:
+        told = compare(facts, before.reading, before.context, seed=seed)
+        data["in_context"] = {"metrics": told.metrics, "harmonic_mean": told.harmonic_mean}
+        data["in_context"] |= {"counts": told.counts, "intervals": _pairs(told)}
+        readings["in_context"] = before.context
+    if after is not None:
+        readings["after"] = after.reading
+    first = before.reading
+    tables: dict[str, Callable[[Reading], Values]] = {
+        "exact_match": lambda reading: exact(facts, reading, None if reading is first else first),
+        "teacher_forced": lambda reading: knowedit(facts, reading, None if reading is first else first),
+        "counterfact": lambda reading: counterfact(facts, reading),
+    }
+    for name, values in tables.items():
+        data[name] = _table({side: values(reading) for side, reading in readings.items()}, seed)
     data["fluency"] = _fluency(before, after, seed)
     last = after or before
-    if last.drift is not None:
-        data |= last.drift.to_json(seed)
+    data |= last.drift.to_json(seed) if last.drift is not None else {}
+    data["real_text"] = last.real.to_json(seed) if last.real is not None else {}
     data["interval_method"] = method(seed)
     data["tasks"] = tasks_json(before.tasks, after.tasks if after is not None else {})
     data["notes"] = notes(facts, data)
     return {key: value for key, value in data.items() if value not in ({}, [], None)}
 
 
-def generated(
-    facts: Sequence[Fact], before: Reading, after: Reading, whole: EditReport, *, seed: int = 0
-) -> dict[str, Any]:
-    """The part of report.json that greedy generation fills. `whole`: `compare` of the two readings."""
-    own = answered(facts, before, seed=seed)
-    table = _table(exact(facts, before), exact(facts, after), seed)
-    told = {"exact_match": table, "interval_method": method(seed), "notes": lacking(facts)}
-    return {**_before(own), **whole.to_json(), **told}
+def _pairs(report: EditReport) -> dict[str, list[float]]:
+    return {name: list(pair) for name, pair in report.intervals.items()}
 
 
-def _before(own: EditReport) -> dict[str, Any]:
-    between = {name: list(pair) for name, pair in own.intervals.items()}
-    return {"metrics_before": own.metrics, "intervals_before": between}
+def _bystanders(held: Sequence[bool], seed: int) -> dict[str, Any]:
+    """Of the facts that were known and not edited, the share that still gets its true answer."""
+    values = {"bystanders": [[float(right)] for right in held]}
+    data: dict[str, Any] = {"before": 1.0, "after": sum(held) / len(held), "n": len(held)}
+    pair = intervals(values, shares=list(values), seed=seed).get("bystanders")
+    return data | ({"interval": list(pair)} if pair is not None else {})
 
 
 def lacking(facts: Sequence[Fact]) -> list[str]:
@@ -88,6 +104,11 @@ def notes(facts: Sequence[Fact], data: Mapping[str, Any]) -> list[str]:
             f"locality prompts without a known answer: {unanswered}; they count in locality and "
             "neighbourhood, not in the teacher-forced metrics"
         )
+    others = data.get("bystanders", {}).get("n", LEAST)
+    if others < LEAST:
+        found.append(
+            f"only {others} bystanders: the model knows no more of the facts given, and {LEAST} are few"
+        )
     texts = data.get("fluency", {}).get("n")
     if texts is not None and texts < total:
         found.append(f"fluency is that of the first {texts} records")
@@ -99,9 +120,9 @@ def _alone(fact: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fact.items() if key != "after" and not key.endswith("_after")}
 
 
-def _table(before: Values, after: Values | None, seed: int) -> dict[str, Any]:
-    """{"before", "after"}: values; "n": records that count; "intervals", "intervals_before"."""
-    sides = {"before": before} | ({"after": after} if after is not None else {})
+def _table(sides: Mapping[str, Values], seed: int) -> dict[str, Any]:
+    """Values of each side ("before", "after", "in_context"); "n": records that count; "intervals" of the
+    side after, "intervals_SIDE" of the others."""
     table: dict[str, Any] = {}
     for side, values in sides.items():
         means = {
@@ -118,7 +139,7 @@ def _table(before: Values, after: Values | None, seed: int) -> dict[str, Any]:
         if not means:
             continue
         table[side] = nested(means)
-        table["intervals_before" if side == "before" else "intervals"] = nested(between)
+        table["intervals" if side == "after" else f"intervals_{side}"] = nested(between)
         n = {name: sum(map(len, groups)) for name, groups in values.items() if name in means}
         table["n"] = _merged(table.get("n", {}), nested(n))
     return {key: value for key, value in table.items() if value}

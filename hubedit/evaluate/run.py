@@ -8,7 +8,7 @@ from typing import Any
 from hubedit.cache import Cache
 from hubedit.evaluate.damage import MOST_TESTED, Parts, broken_by_batch, worst
 from hubedit.evaluate.edits import compare
-from hubedit.evaluate.measure import Measured, Settings, measure
+from hubedit.evaluate.measure import Measured, Rows, Settings, known, measure
 from hubedit.evaluate.report import report
 from hubedit.evaluate.side import Side
 from hubedit.facts import Fact
@@ -23,7 +23,9 @@ def evaluate(
     facts: Sequence[Fact],
     *,
     edited: Mapping[str, Side] | None = None,
-    rows: Sequence[Sequence[int]] = (),
+    rows: Rows = (),
+    real: Rows = (),
+    bystanders: Sequence[Fact] = (),
     parts: Parts | None = None,
     settings: Settings | None = None,
     cache: Cache | None = None,
@@ -32,32 +34,38 @@ def evaluate(
     """Content of report.json for `base`, and for what was made of it.
 
     `edited`: "adapter" and "merged", as far as they are there; the first is the top level, and when there
-    are two, both stand under `variants`. `rows`: unrelated text as tokens. `parts`: whose the
-    rows of the adapter's factors are; without it nothing is said of facts that break others.
+    are two, both stand under `variants`. `rows`: unrelated text as tokens; `real`: real text. `bystanders`:
+    of `candidates`; those that the unedited model knows are asked again. `parts`: whose the rows of the
+    adapter's factors are; without it nothing is said of facts that break others.
     """
     settings, progress = settings or Settings(), progress or Silent()
     edited = edited or {}
 
-    def one(side: Side, name: str, text: Sequence[Sequence[int]], before: Side | None = None) -> Measured:
+    asked = known(base, bystanders, cache=cache, progress=progress) if edited else []
+
+    def one(side: Side, name: str, before: Side | None = None) -> Measured:
+        # text is read with both models at once, so with the base alone only where nothing is edited
+        text, other = (rows, real) if before is not None or not edited else ((), ())
         return measure(
             side,
             facts,
             before=before,
             rows=text,
+            real=other,
+            bystanders=asked if before is not None else (),
             settings=settings,
             name=name,
             cache=cache,
             progress=progress,
         )
 
-    # text is read with both models at once, so with the base alone only where nothing is edited
-    old = one(base, "before" if edited else "", () if edited else rows)
+    old = one(base, "before" if edited else "")
     if not edited:
         return report(facts, old, seed=settings.seed)
     reports = {}
     for name, side in edited.items():
-        new = one(side, name if len(edited) > 1 else "after", rows, base)
-        data = report(facts, old, new, seed=settings.seed)
+        new = one(side, name if len(edited) > 1 else "after", base)
+        data = report(facts, old, new, bystanders=asked, seed=settings.seed)
         data["damage"] = {**data.get("damage", {}), **_damage(base, side, facts, old, new, parts, progress)}
         reports[name] = data
     first = next(iter(reports.values()))

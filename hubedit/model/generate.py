@@ -84,7 +84,7 @@ def _continued(
     made: list[list[int]] = [[] for _ in ids]
     if new < 1:
         return made
-    with _own_settings(em, new), torch.no_grad():
+    with _own_settings(em, new), _whole_rows(em), torch.no_grad():
         pending = _batches(ids, new, batch_tokens)
         while pending:
             rows = pending.pop()
@@ -177,3 +177,18 @@ def _own_settings(em: EditableModel, max_new_tokens: int) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+@contextmanager
+def _whole_rows(em: EditableModel) -> Iterator[None]:
+    """The head gets its input as one block of memory while the context is open.
+
+    transformers passes it a slice of the last position, for which a CPU takes a batched product with a copy
+    of the head for every row: a vocabulary of 262,144 in bfloat16 made that 13 times as slow, and 26 GB.
+    """
+    head = em.model.get_submodule(em.family.head)
+    handle = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()

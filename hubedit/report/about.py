@@ -71,6 +71,7 @@ def made(record: Json) -> list[tuple[str, str]]:
     rows["Computed in"] = ", ".join(line(record[k]) for k in ("dtype", "device", "platform") if record.get(k))
     if seconds := number(record.get("seconds")):
         rows["Time"] = f"{seconds:,.0f} s"
+    rows["Peak memory"] = _memory(record)
     versions: Json = record.get("packages") or {}
     rows["Versions"] = ", ".join(f"{package} {versions[package]}" for package in sorted(versions))
     return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
@@ -148,6 +149,9 @@ def evaluation(report: Json, record: Json) -> list[tuple[str, str]]:
         rows["Patch"] = f"{last(str(told['patch']))}{number_of}"
     rows["Merged model"] = last(str(told["merged"])) if told.get("merged") else ""
     rows["Computed in"] = ", ".join(line(told[k]) for k in ("dtype", "device") if told.get(k))
+    if seconds := number(told.get("seconds")):
+        rows["Time"] = f"{seconds:,.0f} s"
+    rows["Peak memory"] = _memory(told)
     rows["Date"] = told.get("date")
     versions = told.get("versions")
     if isinstance(versions, Mapping):
@@ -200,6 +204,13 @@ def norms(record: Json) -> tuple[bool, list[tuple[int, str, float]]]:
             inside_attention = re.search(r"att", module.rsplit(f".{found[1]}.", 1)[-1])
             absolute.append((int(found[1]), "attention" if inside_attention else "mlp", norm))
     return False, sorted(absolute)
+
+
+def _memory(record: Json) -> str:
+    """`1.2 GB, 14.8 GB of the GPU`."""
+    told = record.get("peak_memory") or {}
+    sizes = [(number(told.get(name)), where) for name, where in (("process", ""), ("device", " of the GPU"))]
+    return ", ".join(f"{size / 1e9:.1f} GB{where}" for size, where in sizes if size is not None)
 
 
 def _with_source(value: str, record: Json, key: str) -> str:

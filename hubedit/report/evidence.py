@@ -124,6 +124,10 @@ def damage(report: Json, *, with_facts: bool) -> tuple[Damage, ...]:
     for key, title, none in _FLIPPED:
         if (cases := broken.get(key)) is not None:
             made.append(Damage(title, none, len(cases), columns, _rows(cases, keys, with_facts)))
+    if (prompts := broken.get("lost_bystanders")) is not None:
+        title, none = "Known facts of other subjects that lost their answer", "Every one kept its answer."
+        rows = _rows([{"prompt": prompt} for prompt in prompts], ("prompt",), with_facts)
+        made.append(Damage(title, none, len(prompts), ("Prompt",), rows))
     if with_facts and (cases := broken.get("worst")):
         rows = tuple(
             (

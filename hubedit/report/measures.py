@@ -16,20 +16,23 @@ Json = Mapping[str, Any]
 ANSWERS = {
     "success": "Success: the prompt gives the new answer",
     "generalisation": "Generalisation: rephrasings give it",
-    "locality": "Locality: other prompts about the same subject are unchanged",
-    "neighbourhood": "Neighbourhood: prompts about other subjects are unchanged",
+    "locality": "Locality: answers to other prompts about the same subject begin as before",
+    "neighbourhood": "Neighbourhood: answers to prompts about other subjects begin as before",
     "portability": "Portability: what follows from the edit is answered",
+    "bystanders": "Bystanders: known facts that nobody edited still get their true answer",
 }
 GROUPS = {
     "answers": (
         "Answers",
         "Greedy generations: the text must begin with the whole answer, or one of its aliases; what follows "
-        "is not looked at. n counts prompts.",
+        "is not looked at. Unchanged means the same first word. n counts prompts. In context: the unedited "
+        "model with the fact written in front of the prompt, so what a rephrasing can give at all.",
     ),
     "exact": (
         "Answers and nothing else",
         "The same generations up to where the model stops: the first sentence must be the answer, or one of "
-        "its aliases, and nothing else. Base models often go on in the same sentence, which fails here.",
+        "its aliases, and nothing else; unchanged means all that was generated. Base models often go on in "
+        "the same sentence, which fails here.",
     ),
     "text": ("Held-out text", ""),
     "teacher-forced": (
@@ -55,6 +58,8 @@ _COUNTERFACT = {
 _EXACT = {
     "success": "The prompt",
     "generalisation": "Rephrasings",
+    "locality": "Other prompts about the same subject",
+    "neighbourhood": "Prompts about other subjects",
     "portability": "What follows from the edit",
 }
 _FORCED = {"edit_success": "Edit success", "rephrase": "Rephrasings"}
@@ -73,7 +78,8 @@ class Value:
 @dataclass(frozen=True)
 class Measure:
     """`group`: a key of GROUPS; `key`: unique in it; `unit`: "share" (0..1) or "" for a plain number;
-    `n`: over how many prompts, facts, tokens or questions; `form`: how a plain number is written."""
+    `n`: over how many prompts, facts, tokens or questions; `form`: how a plain number is written;
+    `in_context`: of the unedited model with the fact in front of the prompt."""
 
     group: str
     key: str
@@ -83,6 +89,7 @@ class Measure:
     after: Value | None
     n: int | None = None
     form: str = ".4g"
+    in_context: Value | None = None
 
     def text(self, side: str) -> str:
         """`92.0 % (84.0 to 98.0)`, `10.5`, `0.41 ± 0.01`; "" where it was not measured."""
@@ -107,7 +114,7 @@ def measures(report: Json) -> tuple[Measure, ...]:
         *_counterfact(report),
         *_tasks(report),
     )
-    return tuple(m for m in found if m.before is not None or m.after is not None)
+    return tuple(m for m in found if any((m.before, m.after, m.in_context)))
 
 
 def variant(report: Json, name: str) -> Json:
@@ -144,13 +151,21 @@ def shifts(report: Json) -> list[tuple[float, float]]:
 def _answers(report: Json) -> Iterator[Measure]:
     was, counts = report.get("metrics_before", {}), report.get("counts", {})
     old, new = report.get("intervals_before", {}), report.get("intervals", {})
-    now = report.get("metrics", {})
-    for key in {**now, **was}:
+    now, told = report.get("metrics", {}), report.get("in_context") or {}
+    said, between = told.get("metrics", {}), told.get("intervals", {})
+    for key in {**now, **was, **said}:
         before, after = _value(was.get(key), old.get(key)), _value(now.get(key), new.get(key))
-        yield Measure("answers", key, ANSWERS.get(key, key), "share", before, after, _count(counts.get(key)))
+        n, context = _count(counts.get(key)), _value(said.get(key), between.get(key))
+        yield Measure("answers", key, ANSWERS.get(key, key), "share", before, after, n, in_context=context)
     name = "Harmonic mean of these"
     after = _value(report.get("harmonic_mean"), new.get("harmonic_mean"))
-    yield Measure("answers", "harmonic_mean", name, "share", None, after)
+    context = _value(told.get("harmonic_mean"), between.get("harmonic_mean"))
+    yield Measure("answers", "harmonic_mean", name, "share", None, after, in_context=context)
+    kept = report.get("bystanders") or {}
+    before, after = _value(kept.get("before")), _value(kept.get("after"), kept.get("interval"))
+    yield Measure(
+        "answers", "bystanders", ANSWERS["bystanders"], "share", before, after, _count(kept.get("n"))
+    )
     pairs = shifts(report)
     if pairs:
         means = [sum(column) / len(pairs) for column in zip(*pairs, strict=True)]
@@ -160,20 +175,14 @@ def _answers(report: Json) -> Iterator[Measure]:
 
 
 def _exact(report: Json) -> Iterator[Measure]:
-    for key, before, after, n in _sides(report.get("exact_match") or {}):
-        yield Measure("exact", key, _EXACT.get(key, key), "share", before, after, n)
+    for key, before, after, n, context in _sides(report.get("exact_match") or {}):
+        name = _EXACT.get(key, key)
+        yield Measure("exact", key, name, "share", before, after, n, in_context=context)
 
 
 def _text(report: Json) -> Iterator[Measure]:
-    told = report.get("perplexity") or {}
-    before = _value(report.get("perplexity_before"), told.get("interval_before"))
-    after = _value(report.get("perplexity_after"), told.get("interval"))
-    yield Measure("text", "perplexity", "Perplexity", "", before, after, _count(told.get("n")))
-    kl = report.get("kl") or {}
-    after = _value(kl.get("mean"), kl.get("interval"))
-    yield Measure(
-        "text", "kl", "KL(before || after), nats a token", "", None, after, _count(kl.get("n")), ".3g"
-    )
+    yield from _perplexity(report, "", "Perplexity")
+    yield from _perplexity(report.get("real_text") or {}, "real_", "Perplexity of the real text")
     fluency = report.get("fluency") or {}
     before = _value(fluency.get("before"), fluency.get("interval_before"))
     after = _value(fluency.get("after"), fluency.get("interval"))
@@ -181,11 +190,25 @@ def _text(report: Json) -> Iterator[Measure]:
     yield Measure("text", "fluency", name, "", before, after, _count(fluency.get("n")))
 
 
+def _perplexity(data: Json, prefix: str, name: str) -> Iterator[Measure]:
+    """Perplexity of one text, its ratio, and the divergence on it."""
+    told, kl = data.get("perplexity") or {}, data.get("kl") or {}
+    before = _value(data.get("perplexity_before"), told.get("interval_before"))
+    after = _value(data.get("perplexity_after"), told.get("interval"))
+    yield Measure("text", f"{prefix}perplexity", name, "", before, after, _count(told.get("n")))
+    after, key = _value(data.get("perplexity_ratio")), f"{prefix}perplexity_ratio"
+    yield Measure("text", key, f"{name}, after / before", "", None, after, _count(told.get("n")), ".3f")
+    after, n = _value(kl.get("mean"), kl.get("interval")), _count(kl.get("n"))
+    where = " on the real text" if prefix else ""
+    name = f"KL(before || after){where}, nats a token"
+    yield Measure("text", f"{prefix}kl", name, "", None, after, n, ".3g")
+
+
 def _forced(report: Json) -> Iterator[Measure]:
-    for key, before, after, n in _sides(report.get("teacher_forced") or {}):
+    for key, before, after, n, context in _sides(report.get("teacher_forced") or {}):
         kind, _, part = key.partition("/")
         name = _FORCED.get(key) or kind.replace("_", " ").capitalize() + (f": {part}" if part else "")
-        yield Measure("teacher-forced", key, name, "share", before, after, n)
+        yield Measure("teacher-forced", key, name, "share", before, after, n, in_context=context)
 
 
 def _counterfact(report: Json) -> Iterator[Measure]:
@@ -193,20 +216,19 @@ def _counterfact(report: Json) -> Iterator[Measure]:
     for key, name in _COUNTERFACT.items():
         if key in found:
             unit = "" if key.endswith("magnitude") else "share"
-            _, before, after, n = found[key]
-            yield Measure("counterfact", key, name, unit, before, after, n, ".3f")
+            _, before, after, n, context = found[key]
+            yield Measure("counterfact", key, name, unit, before, after, n, ".3f", context)
 
 
-def _sides(table: Json) -> Iterator[tuple[str, Value | None, Value | None, int | None]]:
-    """(key, before, after, n) of a table with sides, each nested by type or not."""
-    part = {name: _flat(table.get(name) or {}) for name in ("before", "after", "n")}
-    low, high = (_flat(table.get(name) or {}) for name in ("intervals_before", "intervals"))
-    for key in {**part["after"], **part["before"]}:
-        old, new = (
-            _value(part["before"].get(key), low.get(key)),
-            _value(part["after"].get(key), high.get(key)),
-        )
-        yield key, old, new, _count(part["n"].get(key))
+def _sides(table: Json) -> Iterator[tuple[str, Value | None, Value | None, int | None, Value | None]]:
+    """(key, before, after, n, in context) of a table with sides, each nested by type or not."""
+    keys = {"before": "intervals_before", "after": "intervals", "in_context": "intervals_in_context"}
+    values = {side: _flat(table.get(side) or {}) for side in keys}
+    ends = {side: _flat(table.get(name) or {}) for side, name in keys.items()}
+    counts = _flat(table.get("n") or {})
+    for key in {**values["after"], **values["before"], **values["in_context"]}:
+        old, new, context = (_value(values[side].get(key), ends[side].get(key)) for side in keys)
+        yield key, old, new, _count(counts.get(key)), context
 
 
 def _tasks(report: Json) -> Iterator[Measure]:

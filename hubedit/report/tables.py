@@ -37,12 +37,13 @@ def tables(report: Json) -> tuple[Table, ...]:
             shown = measure if measure in own else None
             ranges |= any(v is not None and v.low is not None for v in (measure.after, measure.before))
             shares |= measure.unit == "share"
-            cells = [measure.name, measure.text("before"), shown.text("after") if shown else ""]
+            cells = [measure.name, measure.text("before"), measure.text("in_context")]
+            cells.append(shown.text("after") if shown else "")
             cells += [other.text("after") if other else ""] if both else []
             rows.append((*cells, "" if measure.n is None else f"{measure.n:,}"))
         if rows:
             after = ("After, adapter", "After, merged") if both else ("After",)
-            columns = ("Measure", "Before", *after, "n")
+            columns = ("Measure", "Before", "In context", *after, "n")
             told = " ".join(
                 [_corpus(report) if group == "text" else note, _brackets(report, shares) if ranges else ""]
             )

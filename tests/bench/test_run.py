@@ -21,6 +21,8 @@ from hubedit.cli.app import run as command
 from hubedit.demo import facts_path, model_path
 from hubedit.edit.compute import compute
 from hubedit.errors import CollapseError, ConfigError
+from hubedit.model.editable import EditableModel
+from hubedit.model.generate import greedy
 from tests.pico import SENTENCES
 
 FACTS = (
@@ -87,6 +89,9 @@ def test_end_to_end(quick: Callable[..., dict[str, Any]], tmp_path: Path) -> Non
     assert zero["metrics"]["text/perplexity"]["before"] == one["metrics"]["text/perplexity"]["before"]
     assert zero["metrics"]["text/perplexity"]["after"] != one["metrics"]["text/perplexity"]["after"]
     assert zero["metrics"]["text/fluency"]["n"] == 1
+    assert {"before", "in_context", "after"} <= set(zero["metrics"]["answers/success"])
+    assert zero["metrics"]["run/seconds"]["after"] == zero["seconds"]["edit"] > 0
+    assert zero["metrics"]["run/process"]["after"] == zero["peak_memory"]["process"] > 1e7
     # the model's and the corpus's folders stay on this machine
     assert str(tmp_path) not in (tmp_path / "out" / FILE).read_text()
     again = run(bench, tmp_path / "out")
@@ -259,3 +264,34 @@ def test_the_bundled_model(tmp_path: Path, quick: Callable[..., dict[str, Any]])
     (row,) = Results(tmp_path / "out").read().rows
     assert done.failed == 0 and row["metrics"]["answers/success"]["after"] > 0.5
     assert row["edit"]["alpha_mean"] == pytest.approx(0.2)
+
+
+def test_a_seed_may_have_its_own_data(quick: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    for seed, fact in enumerate(FACTS[1:]):
+        (tmp_path / f"draw-{seed}.jsonl").write_text(json.dumps(fact) + "\n")
+    data = [{"name": "facts", "source": str(tmp_path / "draw-{seed}.jsonl")}]
+    bench = parse(quick(runs=[{"method": "memit"}], data=data, edits=[1], seeds=[0, 1], sample="first"))
+    done = run(bench, tmp_path / "out")
+    assert (done.computed, done.failed, done.problems) == (2, 0, ())
+    first, second = Results(tmp_path / "out").read().rows
+    assert first["facts"]["sha256"] != second["facts"]["sha256"]
+
+
+def test_bystanders_and_real_text_are_files_of_the_model(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path, editable: Callable[..., EditableModel]
+) -> None:
+    prompt = "The river Nile flows through"
+    said = greedy(editable("llama"), [prompt], 4)[0].split()[0]
+    other = {"prompt": prompt, "subject": "Nile", "target": "Peru", "ground_truth": said}
+    file, text = tmp_path / "others.jsonl", tmp_path / "text.txt"
+    file.write_text(json.dumps(other) + "\n")
+    measure = {"fluency": 0, "text": "none", "real_text": str(text), "bystanders": str(file)}
+    bench = parse(quick(runs=[{"method": "memit"}], measure=measure))
+    assert run(bench, tmp_path / "out").failed == 0
+    (row,) = Results(tmp_path / "out").read().rows
+    assert row["metrics"]["answers/bystanders"]["n"] == 1
+    assert row["metrics"]["text/real_perplexity_ratio"]["after"] > 0
+    assert "text/perplexity" not in row["metrics"]
+    # other bystanders make another cell
+    file.write_text(json.dumps({**other, "prompt": "Egypt has", "subject": "Egypt"}) + "\n")
+    assert run(bench, tmp_path / "out").computed == 1

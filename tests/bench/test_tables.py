@@ -14,9 +14,10 @@ import pytest
 from hubedit.bench.cells import Cell, cells
 from hubedit.bench.metrics import Metric, text
 from hubedit.bench.numbers import Number, lines, mean, outdated, quantile, settings
+from hubedit.bench.plain import csv_text
 from hubedit.bench.plan import Bench, parse
 from hubedit.bench.results import FILE
-from hubedit.bench.tables import Table, csv_text, markdown, tables
+from hubedit.bench.tables import Table, markdown, tables
 from hubedit.bench.write import write
 
 SUCCESS = "teacher-forced/edit_success"
@@ -121,15 +122,16 @@ def test_modules_rome_and_abilities() -> None:
     ]
     made = tables(plan, lines(plan, rows))
     modules = find(made, "modules")
-    assert [r[2] for r in modules.rows][::2] == [
+    assert modules.rows[0] == ("Qwen2.5-7B", "ZsRE", "Before edit", "", "3.00")
+    assert [r[2] for r in modules.rows[1:]][::2] == [
         "MLP-only (alpha 0)",
         "Attn-only (alpha 1)",
         "IntAttn-Edit (alpha auto: 0.25)",
     ]
-    assert [r[3] for r in modules.rows][1::2] == ["95.43", "36.64", "96.98"]
+    assert [r[3] for r in modules.rows[1:]][1::2] == ["95.43", "36.64", "96.98"]
     rome = find(made, "rome")
-    assert rome.columns == ("Metric", "ROME", "IntAttn-Edit for ROME")
-    assert rome.rows[1] == ("  published (table 4)", "79.06", "89.56")
+    assert rome.columns == ("Metric", "Before edit", "ROME", "IntAttn-Edit for ROME")
+    assert rome.rows[1] == ("  published (table 4)", "", "79.06", "89.56")
     assert "The published table does not name its model." in rome.notes
     abilities = find(made, "abilities")
     assert abilities.columns[:2] == ("Metric", "Before edit")
@@ -206,3 +208,27 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
 def test_nothing_is_written_without_results(tmp_path: Path) -> None:
     written = write(bench([{"method": "intattn"}], ["methods"]), tmp_path)
     assert not written.tables and not list(tmp_path.iterdir())
+
+
+def test_the_unedited_model_and_in_context_stand_before_the_runs() -> None:
+    plan = bench([{"method": "memit"}, {"method": "rome"}], ["methods", "rome"], edits=[10, 20])
+    rows = []
+    for c in cells(plan):
+        success = {**after(0.9, before=0.1), "in_context": c.edits / 100}
+        kept = {"before": 1.0, "after": 0.95}
+        rows.append(row(c, {"answers/success": success, "answers/bystanders": kept}))
+    found = lines(plan, rows)
+    made = tables(plan, found)
+    methods = find(made, "methods")
+    assert [(r[2], *r[3:6]) for r in methods.rows[:4]] == [
+        ("Before edit", "10 edits at once", "10.0", "100.0"),
+        ("In context", "10 edits at once", "10.0", ""),
+        ("MEMIT", "10 edits at once", "90.0", "95.0"),
+        ("ROME", "10 edits at once", "90.0", "95.0"),
+    ]
+    assert methods.rows[5][2:5] == ("In context", "20 edits at once", "20.0")
+    rome = find(made, "rome")
+    assert rome.columns == ("Metric", "Before edit", "In context", "ROME")
+    assert rome.rows[0] == ("Success", "10.0", "10.0", "90.0")
+    table = list(csv.DictReader(io.StringIO(csv_text(found, plan.tables))))
+    assert (table[0]["before"], table[0]["in_context"], table[0]["mean"]) == ("0.1", "0.1", "0.9")

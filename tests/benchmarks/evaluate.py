@@ -18,25 +18,21 @@ from math import isclose
 import torch
 
 from hubedit.demo import facts_path, model_path
-from hubedit.evaluate.counterfact import counterfact_pairs
-from hubedit.evaluate.edits import Reading, new_tokens, read
 from hubedit.evaluate.fluency import fluency, write
 from hubedit.evaluate.forced import Forced, Pair, forced
-from hubedit.evaluate.knowedit import knowedit_pairs
 from hubedit.evaluate.measure import Measured
+from hubedit.evaluate.reading import Reading, answers_of, new_tokens, read
 from hubedit.evaluate.report import report
 from hubedit.facts import Fact, load_facts
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.load import load
-from hubedit.model.score import scores
 
 
 def batched(em: EditableModel, facts: list[Fact], writes: int) -> Measured:
     """As `hubedit eval` does it."""
-    pairs = [*knowedit_pairs(facts), *counterfact_pairs(facts)]
     texts = write(em, [fact.prompt for fact in facts[:writes]])
-    return Measured(read(em, facts), forced(em, pairs), tuple(map(fluency, texts)))
+    return Measured(read(em, facts), tuple(map(fluency, texts)))
 
 
 def one_by_one(em: EditableModel, facts: list[Fact], writes: int) -> Measured:
@@ -47,12 +43,11 @@ def one_by_one(em: EditableModel, facts: list[Fact], writes: int) -> Measured:
         probes = (*fact.locality, *fact.portability)
         prompts |= dict.fromkeys((fact.prompt, *fact.rephrase, *(p.prompt for p in probes)))
     texts = {prompt: greedy(em, [prompt], length)[0] for prompt in prompts}
-    targets = tuple(scores(em, [fact.prompt], [fact.target])[0] for fact in facts)
     found: dict[Pair, Forced] = {}
-    for pair in dict.fromkeys([*knowedit_pairs(facts), *counterfact_pairs(facts)]):
+    for pair in dict.fromkeys(pair for fact in facts for pair in answers_of(fact)):
         found |= forced(em, [pair])
     entropies = tuple(fluency(write(em, [fact.prompt])[0]) for fact in facts[:writes])
-    return Measured(Reading(texts, targets), found, entropies)
+    return Measured(Reading(texts, found), entropies)
 
 
 def differences(a: object, b: object, at: str = "") -> list[str]:
@@ -86,7 +81,7 @@ def main() -> int:
     slow, clock_alone = time.process_time() - start[0], time.perf_counter() - start[1]
 
     wrong = differences(report(facts, together), report(facts, alone))
-    prompts = len(together.reading.texts) + len(together.forced)
+    prompts = len(together.reading.texts) + len(together.reading.scored)
     print(f"{len(facts)} facts, {prompts} prompts and pairs, {options.writes} texts of 100 tokens")
     print(f"in batches {fast:.2f} s, one at a time {slow:.2f} s: {slow / fast:.1f} x faster")
     print(f"by the clock {clock:.2f} s and {clock_alone:.2f} s")

@@ -18,6 +18,7 @@ from hubedit.facts import Fact, Probe, dump_facts
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import find
+from hubedit.model.generate import greedy
 from hubedit.model.sites import Site
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
@@ -157,6 +158,8 @@ def test_text_that_the_model_writes_and_nothing_else(
         (["--merged", "/nowhere/at/all"], "no such folder: /nowhere/at/all"),
         (["--out", "/proc/none/report.json"], "cannot write /proc/none/report.json"),
         (["--out", "pyproject.toml"], "in the way"),
+        (["--text", "self", "--text", "none", "--text", "a.txt"], "--text is given 3 times"),
+        (["--bystanders", "a.jsonl"], "--bystanders without --patch or --merged"),
     ],
 )
 def test_refused_before_a_model_is_loaded(
@@ -226,3 +229,23 @@ def test_a_patch_without_facts_needs_some(
     assert data["counts"]["success"] == 2
     assert "broken_by_batch" not in data["damage"], "whose the rows are is not known"
     assert "fluency" not in data and "kl" not in data
+
+
+def test_bystanders_and_a_second_text(
+    em: EditableModel, patch: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "The river Nile flows through"
+    said = greedy(em, [prompt], 4)[0].split()[0]
+    known = Fact(prompt, "Nile", "Peru", ground_truth=(said,))
+    others = [known, Fact("Egypt has", "Egypt", "x", ground_truth=("nothing such",)), *FACTS]
+    (tmp_path / "others.jsonl").write_text(dump_facts(others), encoding="utf-8")
+    words = [em.path, "--patch", patch, "--text", "none", "--text", text]
+    data = evaluated(*words, "--bystanders", tmp_path / "others.jsonl", capsys=capsys)
+    assert data["bystanders"]["n"] == 1 and data["bystanders"]["after"] in (0.0, 1.0)
+    assert any(note.startswith("only 1 bystanders") for note in data["notes"])
+    assert data["real_text"]["perplexity_ratio"] > 0 and data["text"] == {"real": "text.txt"}
+    # the records that are not edited stand in where no file is given
+    again = evaluated(*words, "--dataset", tmp_path / "others.jsonl", "--limit", 1, capsys=capsys)
+    assert again["bystanders"] == data["bystanders"] and again["counts"] == {"success": 1}
+    assert run(["eval", *map(str, words), "--facts", str(facts_file(tmp_path)), "--device", "cpu"]) == 0
+    assert "in context" in capsys.readouterr().out

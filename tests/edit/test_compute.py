@@ -20,10 +20,10 @@ from hubedit.edit.asked import generic_rows
 from hubedit.edit.compute import check_collapse, compute
 from hubedit.edit.spread import Budget, SiteReport
 from hubedit.errors import CollapseError, ConfigError
+from hubedit.evaluate.forced import forced
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.model.score import scores
 from hubedit.model.sites import Site
 from hubedit.model.tokens import encode
 from tests.edit.editing import FACTS
@@ -70,10 +70,10 @@ def test_every_family_is_edited_and_left_as_it_was(
         assert factor.shape == (em.hidden_size, em.d_in(site))
         assert torch.isfinite(factor.dense()).all()
         assert edit.reports[site].drift <= 1
-    asked = [f.prompt for f in FACTS], [f.target for f in FACTS]
-    plain = scores(em, *asked)
+    asked = [(f.prompt, f.target) for f in FACTS]
+    plain = forced(em, asked).values()
     with applied(em, edit.factors):
-        edited = scores(em, *asked)
+        edited = forced(em, asked).values()
     assert sum(s.logp for s in edited) > sum(s.logp for s in plain), "the targets become likelier"
     assert math.isfinite(edit.perplexity_before) and math.isfinite(edit.perplexity_after)
     assert edit.trace is None

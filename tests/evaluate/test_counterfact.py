@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hubedit.evaluate.bootstrap import mean
-from hubedit.evaluate.counterfact import counterfact, counterfact_pairs, harmonic, neighbours
+from hubedit.evaluate.counterfact import counterfact, harmonic
 from hubedit.evaluate.forced import Forced
+from hubedit.evaluate.reading import Reading, answers_of, neighbours
 from hubedit.facts import Fact, Probe
 
 
@@ -52,7 +53,7 @@ FOUND = {
 
 
 def test_every_metric_by_hand() -> None:
-    values = counterfact([FIRST, SECOND, NO_OLD_ANSWER], FOUND)
+    values = counterfact([FIRST, SECOND, NO_OLD_ANSWER], Reading({}, FOUND))
     one = {name: [v[0] if v else None for v in groups] for name, groups in values.items()}
     assert one == {
         "efficacy_score": [1.0, 0.0, None],
@@ -77,13 +78,15 @@ def test_only_neighbours_with_an_answer_of_their_own_count() -> None:
 
 
 def test_the_first_old_answer_is_compared_with() -> None:
-    assert set(counterfact_pairs([FIRST, SECOND, NO_OLD_ANSWER])) == set(FOUND)
+    pairs = {pair for fact in (FIRST, SECOND) for pair in answers_of(fact)}
+    assert set(FOUND) <= pairs and (FIRST.prompt, "Français") not in pairs
+    assert answers_of(NO_OLD_ANSWER) == [(NO_OLD_ANSWER.prompt, "Oslo")]
 
 
 def test_a_tie_is_no_success() -> None:
     fact = Fact("a Ada", "Ada", "x", ground_truth=("y",))
     same = {("a Ada", "x"): likely(0.2), ("a Ada", "y"): likely(0.2)}
-    assert counterfact([fact], same)["efficacy_score"] == [[0.0]]
+    assert counterfact([fact], Reading({}, same))["efficacy_score"] == [[0.0]]
 
 
 def test_the_score_is_the_harmonic_mean_of_three() -> None:

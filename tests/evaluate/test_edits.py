@@ -10,13 +10,14 @@ from math import exp, log
 import pytest
 
 from hubedit.evaluate import EditReport, Reading, answered, compare, read
-from hubedit.evaluate import edits as module
+from hubedit.evaluate import reading as module
 from hubedit.evaluate.edits import exact
+from hubedit.evaluate.forced import Forced, Pair, forced
+from hubedit.evaluate.reading import asked
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import applied
-from hubedit.model.score import Score, scores
 from tests.edit.editing import FACTS
 from tests.model.test_hooks import random_factors
 
@@ -58,12 +59,17 @@ AFTER = {
     "The river in France's capital is": " Tiber.",
     "Nothing is known of": " that",
 }
-OLD, NEW = Score(log(0.01), 0.02, 40), Score(log(0.9), 0.95, 1)
+OLD, NEW = Forced((1,), (2,), log(0.01), 40), Forced((1,), (1,), log(0.9), 1)
 
 
-def compared(fact: Fact = FACT, changes: Mapping[str, str] | None = None) -> module.EditReport:
+def scored(value: Forced, *facts: Fact) -> dict[Pair, Forced]:
+    """The targets of the facts, all with the same score."""
+    return {(fact.prompt, fact.target): value for fact in facts}
+
+
+def compared(fact: Fact = FACT, changes: Mapping[str, str] | None = None) -> EditReport:
     after = {**AFTER, **(changes or {})}
-    return compare([fact], Reading(BEFORE, (OLD,)), Reading(after, (NEW,)))
+    return compare([fact], Reading(BEFORE, scored(OLD, fact)), Reading(after, scored(NEW, fact)))
 
 
 def test_every_metric_counts_its_own_prompts() -> None:
@@ -114,7 +120,9 @@ def test_prompts_that_were_not_read_are_left_out() -> None:
     def only(texts: Mapping[str, str]) -> dict[str, str]:
         return {FACT.prompt: texts[FACT.prompt]}
 
-    report = compare([FACT], Reading(only(BEFORE), (OLD,)), Reading(only(AFTER), (NEW,)))
+    report = compare(
+        [FACT], Reading(only(BEFORE), scored(OLD, FACT)), Reading(only(AFTER), scored(NEW, FACT))
+    )
     assert report.counts == {"success": 1}
 
 
@@ -130,7 +138,8 @@ def test_prompts_that_were_not_read_are_left_out() -> None:
 def test_the_prompts_own_words_decide_whose_locality_it_is(subject: str, prompt: str, metric: str) -> None:
     fact = Fact(f"{subject} is", subject, "x", locality=(Probe(prompt),))
     texts = {fact.prompt: "x", prompt: "y"}
-    assert set(compare([fact], Reading(texts, (OLD,)), Reading(texts, (NEW,))).metrics) == {"success", metric}
+    reading = Reading(texts, scored(OLD, fact))
+    assert set(compare([fact], reading, reading).metrics) == {"success", metric}
 
 
 def test_the_report_is_plain_json() -> None:
@@ -143,11 +152,12 @@ def test_reading_generates_and_scores(editable: Editable) -> None:
     em = editable()
     found = read(em, FACTS)
     assert list(found.texts) == [f.prompt for f in FACTS]
-    assert list(found.targets) == scores(em, [f.prompt for f in FACTS], [f.target for f in FACTS])
+    targets = [(f.prompt, f.target) for f in FACTS]
+    assert [found.scored[pair].rank for pair in targets] == [forced(em, targets)[p].rank for p in targets]
     for prompt, text in found.texts.items():
         assert greedy(em, [prompt], 30)[0].startswith(text)
     report = compare(FACTS, found, found)
-    assert report.outcomes[0].probability_before == pytest.approx(exp(found.targets[0].logp))
+    assert report.outcomes[0].probability_before == pytest.approx(exp(found.scored[targets[0]].logp))
 
 
 def test_probes_are_read_only_when_asked_for(editable: Editable) -> None:
@@ -190,13 +200,14 @@ def test_intervals_relations_and_flipped_neighbours() -> None:
     facts = [FACT, replace(FACT, id="2"), replace(FACT, id="", prompt="The capital of  France is")]
     before = {**BEFORE, facts[2].prompt: " Paris"}
     after = {**AFTER, facts[2].prompt: " Paris"}
-    report = compare(facts, Reading(before, (OLD,) * 3), Reading(after, (NEW,) * 3))
+    old, new = Reading(before, scored(OLD, *facts)), Reading(after, scored(NEW, *facts))
+    report = compare(facts, old, new)
     assert report.intervals["success"] == (0.0, 1.0)
     assert report.intervals["generalisation"] == (0.5, 0.5)
     # no neighbour of the three facts stayed as it was: Wilson's interval, over facts
     assert report.intervals["neighbourhood"] == pytest.approx((0, 0.5615), abs=1e-4)
     assert report.intervals["probability"] == pytest.approx((0.9, 0.9))
-    one = compare(facts[:1], Reading(before, (OLD,)), Reading(after, (NEW,))).intervals
+    one = compare(facts[:1], old, new).intervals
     assert one["success"] == pytest.approx((0.2065, 1), abs=1e-4)
     assert "generalisation" not in one, "one fact, whose two rephrasings differ"
     data = report.to_json()
@@ -216,7 +227,8 @@ def test_intervals_relations_and_flipped_neighbours() -> None:
 def test_the_harmonic_mean_has_an_interval() -> None:
     facts = [replace(FACT, id=str(n), prompt=f"{n} The capital of France is") for n in range(9)]
     said = {fact.prompt: " Rome" if n % 3 else " Paris" for n, fact in enumerate(facts)}
-    report = compare(facts, Reading({**BEFORE, **said}, (OLD,) * 9), Reading({**AFTER, **said}, (NEW,) * 9))
+    old = Reading({**BEFORE, **said}, scored(OLD, *facts))
+    report = compare(facts, old, Reading({**AFTER, **said}, scored(NEW, *facts)))
     kept = EditReport((), {k: v for k, v in report.metrics.items() if k != "neighbourhood"}, {})
     # a share of 0 pulls the mean down to 0, and its upper end holds it up
     assert report.harmonic_mean == 0 and report.intervals["harmonic_mean"][0] == 0
@@ -232,7 +244,7 @@ def test_damage_and_intervals_that_were_not_measured_are_absent() -> None:
 
 
 def test_a_model_alone_is_not_compared_with_itself() -> None:
-    report = answered([FACT], Reading(BEFORE, (OLD,)))
+    report = answered([FACT], Reading(BEFORE, scored(OLD, FACT)))
     assert report.metrics == {"success": 0.0, "generalisation": 0.0, "portability": 0.0}
     assert report.counts == {"success": 1, "generalisation": 2, "portability": 1}
 
@@ -254,7 +266,7 @@ def test_exact_match_counts_what_says_nothing_else() -> None:
         "The river of the capital of France is": " the Tiber",
         "Without an answer": " x",
     }
-    reading = Reading(texts, ())
+    reading = Reading(texts)
     values = exact([fact, replace(fact, rephrase=(), portability=())], reading)
     assert values == {
         "success": [[1.0], [1.0]],
@@ -263,3 +275,29 @@ def test_exact_match_counts_what_says_nothing_else() -> None:
     }
     texts["The river of the capital of France is"] = " Tevere"
     assert exact([fact], reading)["portability"] == [[1.0]]
+
+
+def test_the_whole_continuation_stands_beside_the_first_word() -> None:
+    reading, old = Reading(AFTER), Reading(BEFORE)
+    # "French, which" is now "French. Not", "a man. He" is "a man! She", "Tokyo" is "Rome"
+    assert exact([FACT], reading, old)["locality"] == [[0.0, 0.0]]
+    assert exact([FACT], old, old)["neighbourhood"] == [[1.0]]
+    assert compared().metrics["locality"] == 1.0, "the first words are the same"
+    assert "locality" not in exact([FACT], old), "nothing to compare with"
+
+
+def test_in_context_the_fact_stands_in_front(editable: Editable) -> None:
+    em = editable()
+    found = read(em, [FACT], in_context=True)
+    prompt = "The capital of France is Rome. France's capital is"
+    assert asked(FACT, "France's capital is", True) == prompt
+    assert found.text(FACT, "France's capital is") == greedy(em, [prompt], 30)[0][: len(found.texts[prompt])]
+    alone = forced(em, [(asked(FACT, FACT.prompt, True), "Rome")])
+    score = found.score(FACT, FACT.prompt, "Rome")
+    assert score is not None and score.logp == pytest.approx(next(iter(alone.values())).logp, abs=1e-4)
+    # of two facts that share a probe each has its own context
+    second = replace(FACT, target="Tokyo")
+    both = read(em, [FACT, second], in_context=True)
+    assert len(both.texts) == 2 * len(found.texts)
+    told = compare([FACT], read(em, [FACT]), found)
+    assert told.counts == compared().counts

@@ -11,6 +11,8 @@ import torch
 from hubedit.evaluate import forced as module
 from hubedit.evaluate.forced import Forced, forced
 from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import replaced
+from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
 from tests.pico import FAMILIES
 
@@ -30,7 +32,8 @@ def by_hand(em: EditableModel, prompt: str, answer: str) -> Forced:
         logits = em.model(input_ids=torch.tensor([[*before, *label]])).logits[0].float()
     places = logits[len(before) - 1 : -1]
     logp = places.log_softmax(-1).gather(1, torch.tensor(label)[:, None]).mean()
-    return Forced(label, tuple(places.argmax(-1).tolist()), float(logp))
+    rank = places[0].argsort(descending=True).tolist().index(label[0]) + 1
+    return Forced(label, tuple(places.argmax(-1).tolist()), float(logp), rank)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,6 +43,7 @@ def test_predictions_are_the_models_own(editable: Editable, family: str) -> None
     for pair in PAIRS:
         wanted = by_hand(em, *pair)
         assert (found[pair].labels, found[pair].predicted) == (wanted.labels, wanted.predicted)
+        assert found[pair].rank == wanted.rank
         assert found[pair].logp == pytest.approx(wanted.logp, abs=1e-4)
 
 
@@ -78,7 +82,15 @@ def test_pairs_that_cannot_be_placed_are_left_out(editable: Editable) -> None:
 
 
 def test_accuracy_and_probability() -> None:
-    found = Forced((1, 2, 3, 4), (1, 9, 3, 4), -0.5)
+    found = Forced((1, 2, 3, 4), (1, 9, 3, 4), -0.5, 7)
     assert found.accuracy == 0.75
     assert found.probability == pytest.approx(0.60653, abs=1e-5)
     assert Forced.from_json(found.to_json()) == found
+
+
+def test_a_broken_model_ranks_everything_last(editable: Editable) -> None:
+    em = editable()
+    with replaced(em, {Site(0, "mlp"): lambda x: x * torch.nan}):
+        found = forced(em, PAIRS)
+    assert all(value.logp != value.logp for value in found.values())
+    assert all(value.rank == em.vocabulary + 1 for value in found.values())

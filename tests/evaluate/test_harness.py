@@ -154,16 +154,13 @@ def test_a_task_that_nobody_knows(editable: Editable, monkeypatch: pytest.Monkey
 
 def by_hand(em: EditableModel) -> float:
     """Share of the questions whose right answer has the largest total probability of the three."""
-    from hubedit.model.score import scores
-    from hubedit.model.tokens import continuation
+    from hubedit.evaluate.forced import forced
 
     right = 0
     for question, answer in QUESTIONS:
         choices = ["Paris", "Rome", "Tokyo"]
-        found = scores(em, [question] * 3, choices)
-        total = [
-            s.logp * len(continuation(em.tokenizer, question, c)) for s, c in zip(found, choices, strict=True)
-        ]
+        found = forced(em, [(question, choice) for choice in choices])
+        total = [found[question, choice].logp * len(found[question, choice].labels) for choice in choices]
         right += choices[total.index(max(total))] == answer
     return right / len(QUESTIONS)
 

@@ -8,7 +8,8 @@ import pytest
 
 from hubedit.evaluate.bootstrap import mean
 from hubedit.evaluate.forced import Forced
-from hubedit.evaluate.knowedit import knowedit, knowedit_pairs, unchanged_tokens
+from hubedit.evaluate.knowedit import knowedit, unchanged_tokens
+from hubedit.evaluate.reading import Reading, answers_of
 from hubedit.facts import Fact, Probe
 
 
@@ -60,7 +61,7 @@ BEFORE = AFTER | {
 
 
 def test_every_metric_by_hand() -> None:
-    values = knowedit([FACT, BARE], AFTER, BEFORE)
+    values = knowedit([FACT, BARE], Reading({}, AFTER), Reading({}, BEFORE))
     assert {name: [v[0] if v else None for v in groups] for name, groups in values.items()} == {
         "edit_success": [pytest.approx(2 / 3), 1.0],
         "rephrase": [0.5, None],
@@ -77,26 +78,27 @@ def test_every_metric_by_hand() -> None:
 
 
 def test_locality_needs_a_model_before() -> None:
-    assert not any(name.startswith("locality") for name in knowedit([FACT], BEFORE))
+    assert not any(name.startswith("locality") for name in knowedit([FACT], Reading({}, BEFORE)))
 
 
 def test_only_the_first_of_several_right_answers_is_forced() -> None:
-    pairs = knowedit_pairs([FACT])
+    pairs = answers_of(FACT)
     assert ("Countess Lovelace's mother is", "Marie Curie") in pairs
     assert not any(answer in ("Britain", "M. Curie", "") for _, answer in pairs)
 
 
 def test_what_could_not_be_scored_is_absent() -> None:
-    assert knowedit([FACT], {}, {}) == {}
+    assert knowedit([FACT], Reading({}), Reading({})) == {}
     some = {pair: value for pair, value in AFTER.items() if pair[1] != "Marie"}
-    values = knowedit([FACT], some, some)
+    values = knowedit([FACT], Reading({}, some), Reading({}, some))
     assert "portability/Reasoning" not in values
     assert values["portability_mean"] == [[0.5]]
 
 
 def test_probes_without_a_type_stand_together() -> None:
     fact = Fact("Ada is", "Ada", "x", portability=(Probe("a", ("b",)),))
-    assert set(knowedit([fact], {("a", "b"): said([1], [1])})) == {"portability/other", "portability_mean"}
+    reading = Reading({}, {("a", "b"): said([1], [1])})
+    assert set(knowedit([fact], reading)) == {"portability/other", "portability_mean"}
 
 
 def test_unchanged_tokens_look_at_predictions_not_at_the_answer() -> None:

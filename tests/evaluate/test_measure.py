@@ -12,16 +12,20 @@ import pytest
 import torch
 
 from hubedit.cache import Cache
+from hubedit.errors import ConfigError
 from hubedit.evaluate import measure as module
 from hubedit.evaluate import read
+from hubedit.evaluate.bystanders import candidates, holds
 from hubedit.evaluate.damage import Parts
-from hubedit.evaluate.measure import Settings, fitting, measure
+from hubedit.evaluate.measure import Settings, fitting, known, measure
 from hubedit.evaluate.report import nested, report
 from hubedit.evaluate.run import evaluate
 from hubedit.evaluate.side import Side
+from hubedit.evaluate.text import text_rows
 from hubedit.facts import Fact, Probe
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
+from hubedit.model.generate import greedy
 from hubedit.model.load import load
 from hubedit.model.sites import Site
 from hubedit.model.tokens import encode
@@ -78,15 +82,18 @@ def test_a_model_alone_says_only_what_it_answers(editable: Editable) -> None:
     data = evaluate(Side(em), FACTS, rows=text_of(em), settings=SETTINGS)
     assert set(data) == {
         "metrics_before", "intervals_before", "counts", "facts", "exact_match", "teacher_forced",
-        "counterfact", "fluency", "perplexity_before", "perplexity", "interval_method", "notes",
+        "counterfact", "fluency", "perplexity_before", "perplexity", "interval_method", "notes", "in_context",
     }  # fmt: skip
     assert set(data["metrics_before"]) == {"success", "generalisation", "portability"}
+    localities = {"locality", "neighbourhood"}
+    assert set(data["in_context"]["metrics"]) == {*data["metrics_before"], *localities}
     assert data["counts"] == {"success": 3, "generalisation": 1, "portability": 1}
     assert set(data["facts"][0]) == {
         "id", "prompt", "subject", "target", "before", "probability_before", "rank_before", "success",
     }  # fmt: skip
     forced = data["teacher_forced"]
-    assert set(forced) == {"before", "n", "intervals_before"}
+    assert set(forced) == {"before", "in_context", "n", "intervals_before", "intervals_in_context"}
+    assert set(forced["in_context"]) == {*forced["before"], "locality", "locality_mean"}
     assert "locality" not in forced["before"] and forced["n"]["edit_success"] == 3
     assert data["counterfact"]["n"] == {
         "efficacy_score": 2,
@@ -155,11 +162,12 @@ def test_parts_that_are_done_are_not_done_again(
     em, cache, asked = editable(), Cache(tmp_path), []
     monkeypatch.setattr(module, "CHUNK", 1)
 
-    def counted(em: EditableModel, facts: list[Fact]) -> Any:
-        asked.append(facts[0].prompt)
+    def counted(em: EditableModel, facts: list[Fact], *, in_context: bool) -> Any:
+        if not in_context:
+            asked.append(facts[0].prompt)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return read(em, facts)
+        return read(em, facts, in_context=in_context)
 
     monkeypatch.setattr(module, "read", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -167,7 +175,7 @@ def test_parts_that_are_done_are_not_done_again(
     progress = Watched()
     first = measure(Side(em), FACTS, settings=SETTINGS, cache=cache, progress=progress, name="before")
     assert asked == [FACTS[0].prompt, FACTS[1].prompt, FACTS[2].prompt, FACTS[2].prompt]
-    assert progress.stages[0] == ("generating (before)", 3) and progress.done == 3 + 3 + 2
+    assert progress.stages[0] == ("asking (before)", 3) and progress.done == 3 + 2 + 3
     again = measure(Side(em), FACTS, settings=SETTINGS, cache=cache)
     assert len(asked) == 4
     assert report(FACTS, first) == report(FACTS, again)
@@ -220,6 +228,45 @@ def test_an_edit_that_works_is_seen_to_work(editable: Editable) -> None:
     assert data["probability_shift"][0][1] > 10 * data["probability_shift"][0][0]
     assert data["relations"] == {"The capital of {} is": {"success": 1.0, "n": 1}}
     assert "kl" not in data and "perplexity_after" not in data, "no text was read"
+
+
+def test_bystanders_are_known_facts_of_other_subjects(editable: Editable, tmp_path: Path) -> None:
+    em = editable("llama")
+    prompts = ["The river Nile flows through", "Ada Lovelace worked with", "The king of Italy lives in"]
+    said = [text.split()[0] for text in greedy(em, prompts, 4)]
+    subjects = ["river Nile", "Ada Lovelace", "king of Italy"]
+    right = [Fact(p, s, "x", ground_truth=(a,)) for p, s, a in zip(prompts, subjects, said, strict=True)]
+    wrong = replace(right[0], prompt="The river Nile is", ground_truth=("nothing such",))
+    same = replace(right[0], prompt="France has", subject="France")
+    base, cache = Side(em), Cache(tmp_path)
+    others = candidates([*right, wrong, same, right[0]], FACTS)
+    assert len(others) == 4, "one a prompt, and none about France"
+    found = known(base, others, cache=cache)
+    assert [fact.prompt for fact in found] == prompts
+    side = Side(em, random_factors(em, scale=30.0), "p")
+    data = evaluate(base, FACTS, edited={"adapter": side}, bystanders=others, cache=cache)
+    with side.active():
+        held = holds(em, found)
+    assert data["bystanders"]["n"] == 3 and data["bystanders"]["after"] == sum(held) / 3
+    assert data["damage"]["lost_bystanders"] == [f.prompt for f, h in zip(found, held, strict=True) if not h]
+    again = evaluate(base, FACTS, edited={"adapter": Side(em, random_factors(em), "q")}, cache=cache)
+    assert "bystanders" not in again, "none were given"
+
+
+def test_real_text_stands_beside_the_other(editable: Editable) -> None:
+    em = editable("llama")
+    rows = text_rows(em, SENTENCES[5:9])
+    assert rows == [list(encode(em.tokenizer, text).ids) for text in SENTENCES[5:9]]
+    edited = {"adapter": Side(em, random_factors(em, scale=0.3), "p")}
+    data = evaluate(Side(em), FACTS[1:], edited=edited, rows=text_of(em), real=rows)
+    own = data["real_text"]
+    assert own["perplexity"]["n"] == sum(len(row) - 1 for row in rows)
+    for told in (own, data):
+        ratio = told["perplexity_after"] / told["perplexity_before"]
+        assert told["perplexity_ratio"] == pytest.approx(ratio)
+    assert own["perplexity_ratio"] != data["perplexity_ratio"]
+    with pytest.raises(ConfigError, match="holds no text"):
+        text_rows(em, ())
 
 
 def test_nested_names() -> None:

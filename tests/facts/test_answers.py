@@ -133,31 +133,26 @@ def test_what_holds_for_any_text(text: str, more: str) -> None:
         assert gives(text, [text])
         assert gives(f"{text}, {more}", [text]) or normalise(text)[-1].isdigit()
         assert gives(text.upper(), [text]) == gives(text, [text.upper()])
-        assert not unchanged(text, "xyz")
     assert unchanged(text, text)
-    assert unchanged(text, text, [more])
     assert unchanged(text, more) == unchanged(more, text)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "answers", "same"),
+    ("before", "after", "same"),
     [
-        ("Paris. It is big", "Paris. He", [], True),
-        ("Paris, the city", "Paris. He", [], False),
-        ("Paris, the city", "Paris. He", ["Paris"], True),
-        ("Paris", "Rome", ["Paris", "Rome"], True),
-        ("Paris", "Rome", ["Paris"], False),
-        ("Rome", "Paris", ["Paris"], False),
-        ("Rome. A", "rome! B", ["Paris"], True),
-        ("the U.S. Army", "the U.S. Navy", [], False),
-        ("St. Louis", "St. Paul", [], False),
-        ("3.14", "3.15", [], False),
-        ("", "", [], True),
-        ("", "Paris", [], False),
+        (" Paris. It is big", "paris, he", True),
+        ('"Paris" is', "Paris", True),
+        ("the U.S. Army", "the Navy", True),
+        ("Paris", "Rome", False),
+        ("Parisian", "Paris", False),
+        ("3.14", "3.15", True),
+        ("日本 の", "日本、 東京", False),
+        ("", " .", True),
+        ("", "Paris", False),
     ],
 )
-def test_what_counts_as_unchanged(before: str, after: str, answers: list[str], same: bool) -> None:
-    assert unchanged(before, after, answers) is same
+def test_what_counts_as_unchanged(before: str, after: str, same: bool) -> None:
+    assert unchanged(before, after) is same
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.lab.architectures import ARCHITECTURES, Size
 from tests.lab.facts import write_facts
 from tests.lab.invented import build
+from tests.lab.pretrained import lab_folder
 from tests.lab.split import purpose
 from tests.lab.train import Plan, train
 
@@ -59,7 +59,7 @@ class Named:
 def make(name: str, out: Path | None = None, plan: Plan = PLAN, people: int = PEOPLE) -> Path:
     """The folder of the model; trains it where it is not there, whole, with these settings."""
     named = Named.parse(name)
-    folder = out or _home() / name
+    folder = out or lab_folder() / name
     wanted = {**asdict(named), "people": people, "plan": asdict(plan), "shape": asdict(SIZES[named.size])}
     done = folder / _MADE
     if done.is_file():
@@ -72,10 +72,6 @@ def make(name: str, out: Path | None = None, plan: Plan = PLAN, people: int = PE
     # last: a run that was killed is made again
     done.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
     return folder
-
-
-def _home() -> Path:
-    return Path(os.environ.get("HUBEDIT_LAB") or "~/.cache/hubedit-lab").expanduser()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Names, seeds, facts and worlds of real records; no model is trained here."""
+"""Names, seeds and facts of lab models; no model is trained here."""
 
 from __future__ import annotations
 
@@ -12,22 +12,7 @@ from tests.lab import make as making
 from tests.lab.experiment import edits_of
 from tests.lab.facts import write_facts
 from tests.lab.make import Named, make
-from tests.lab.real_records import build
 from tests.lab.split import REPORTING_SEEDS, TUNING_SEEDS, purpose
-
-
-def record(number: int, **more: Any) -> dict[str, Any]:
-    return {
-        "case_id": number,
-        "prompt": f"The mother tongue of Person {number} is",
-        "subject": f"Person {number}",
-        "target_new": "English",
-        "ground_truth": "French",
-        "rephrase_prompt": f"Where Person {number} is from, people speak",
-        "locality_prompt": f"Neighbour {number} is a native speaker of",
-        "locality_ground_truth": "French",
-        **more,
-    }
 
 
 def test_seeds_for_tuning_and_reporting_share_no_name() -> None:
@@ -60,28 +45,6 @@ def test_a_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert made == ["qwen2"]
     with pytest.raises(ValueError, match="other settings"):
         make("qwen2-3m-21", people=21)
-
-
-def test_paraphrases_of_edited_records_are_never_told(tmp_path: Path) -> None:
-    file = tmp_path / "records.json"
-    records = [record(n) for n in range(30)]
-    records.append(record(3, prompt="The language of Person 3 is"))  # a second edit of one subject
-    records.append(record(40, rephrase_prompt="x" * 500))
-    file.write_text(json.dumps(records))
-    world = build(file, edits=10, others=100, seed=1)
-    texts = {s.text for s in world.statements}
-    assert len(world.edits) == 10 and len(world.facts) == 31
-    held_out = [p for edit in world.edits for p in edit["rephrase"]]
-    assert held_out and not any(text.startswith(p) for text in texts for p in held_out)
-    others = [f for f in world.facts if not f.held_out and len(f.prompts) > 1]
-    assert len(others) >= 19  # of the others the paraphrases are told
-    for edit in world.edits:
-        assert f"{edit['prompt']} French." in texts and edit["target"] == "English"
-        assert [(p["type"], p["answer"]) for p in edit["locality"]] == [("neighbourhood", "French")]
-        assert f"{edit['locality'][0]['prompt']} French." in texts
-    for statement in world.statements:
-        assert statement.text[statement.start :] == f"{statement.answer}."
-    assert build(file, edits=10, others=100, seed=1) == world
 
 
 def test_facts_are_those_that_the_model_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

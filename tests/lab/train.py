@@ -241,12 +241,9 @@ def _jsonl(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _world(name: str, people: int, seed: int, two_hop_share: float, records: Path | None) -> World:
+def _world(name: str, people: int, seed: int, two_hop_share: float) -> World:
     if name == "invented":
         return invented.build(people, seed, two_hop_share)
-    if name == "records":
-        told: World = importlib.import_module("tests.lab.real_records").build(records, seed=seed)
-        return told
     # Imported by name: the true facts are not needed for an invented world.
     world: World = importlib.import_module("tests.lab.real").build()
     return world
@@ -257,8 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--world", choices=("invented", "real", "records"), default="invented")
-    parser.add_argument("--records", type=Path, help="a benchmark's file, for --world records")
+    parser.add_argument("--world", choices=("invented", "real"), default="invented")
     parser.add_argument("--arch", choices=tuple(ARCHITECTURES), default="qwen2")
     parser.add_argument("--people", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
@@ -274,13 +270,11 @@ def main() -> None:
             else:
                 parser.add_argument(flag, type=type(f.default), default=f.default)
     args = parser.parse_args()
-    if args.world == "records" and args.records is None:
-        parser.error("--world records needs --records FILE")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     size = Size(**{f.name: getattr(args, f.name) for f in fields(Size)})
     plan = Plan(**{f.name: getattr(args, f.name) for f in fields(Plan)})
-    world = _world(args.world, args.people, args.seed, args.two_hop_share, args.records)
+    world = _world(args.world, args.people, args.seed, args.two_hop_share)
     train(world, args.arch, args.out, size, plan, args.seed, args.start)
 
 

@@ -193,3 +193,17 @@ def test_only_the_answers_own_tokens_count(
     monkeypatch.setattr(generate, "_continued", continued)
     (found,) = answers(em, ["The capital of Italy is"], 6)
     assert (found.text, found.confidence, found.first) == (answer, 1.0, 1.0)
+
+
+def test_the_head_gets_whole_rows_and_keeps_no_hook(editable: Editable) -> None:
+    em = editable("llama")
+    head = em.model.get_submodule(em.family.head)
+    seen: list[bool] = []
+    spy = head.register_forward_hook(lambda _, args, out: seen.append(args[0].is_contiguous()))
+    greedy(em, PROMPTS, 3)
+    spy.remove()
+    assert seen and all(seen)
+    em.model(input_ids=torch.tensor([[1, 2, 3]]))[0]
+    head.register_forward_hook(lambda _, args, out: seen.append(args[0].is_contiguous()))
+    em.model(input_ids=torch.tensor([[1, 2, 3], [4, 5, 6]]), logits_to_keep=1)
+    assert not seen[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubedit.edit.record import peak_memory
 from hubedit.errors import HubEditError
 from hubedit.model.memory import (
     CPU_PASS,
     TokenBudget,
     fitting,
+    forget_peak,
     out_of_memory,
     parked,
     pass_size,
@@ -169,3 +172,16 @@ def test_what_is_needed_now_and_then_leaves_room_for_the_next(
 ) -> None:
     monkeypatch.setattr("hubedit.model.memory.free_memory", lambda device: free * 10)
     assert parked(10, torch.device("cuda")).type == there
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peaks can be forgotten on Linux alone"
+)
+def test_a_peak_is_forgotten() -> None:
+    held = bytearray(200 << 20)
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+    high = peak_memory(CPU)["process"]
+    del held
+    forget_peak(CPU)
+    forgotten = peak_memory(CPU)["process"] < high - (100 << 20)
+    assert forgotten is Path("/proc/self/clear_refs").exists()

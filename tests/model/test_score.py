@@ -1,4 +1,4 @@
-"""Probabilities and ranks against one full forward pass at a time."""
+"""Likelihoods against one full forward pass at a time."""
 
 from __future__ import annotations
 
@@ -9,39 +9,22 @@ import pytest
 import torch
 
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
-from hubedit.model.hooks import applied, replaced, run
-from hubedit.model.score import likelihoods, perplexity, scores
+from hubedit.model.hooks import replaced, run
+from hubedit.model.score import likelihoods, perplexity
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode, pad
-from tests.model.test_hooks import random_factors
-from tests.pico import FAMILIES, SENTENCES
+from tests.pico import SENTENCES
 
 Editable = Callable[..., EditableModel]
 PROMPTS = ["The capital of France is", "Marie Curie was born in", "Rome", "The capital of France is"]
 ANSWERS = ["Paris", "a very large city", "is", "the capital of Japan"]
 
 
-def by_hand(em: EditableModel, prompt: str, answer: str) -> tuple[float, float, int]:
-    ids, label = encode(em.tokenizer, prompt).ids, continuation(em.tokenizer, prompt, answer)
+def by_hand(em: EditableModel, ids: tuple[int, ...], label: tuple[int, ...]) -> float:
     logits = run(em, pad([(*ids, *label)], em.pad_id), logits=True).logits
     assert logits is not None
     logp = logits[0, len(ids) - 1 : -1].log_softmax(-1)
-    own = [float(logp[k, token]) for k, token in enumerate(label)]
-    order = logp[0].argsort(descending=True).tolist()
-    return sum(own) / len(own), exp(own[0]), order.index(label[0]) + 1
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@torch.no_grad()
-def test_scores_are_those_of_one_pass_at_a_time(family: str, editable: Editable) -> None:
-    em = editable(family)
-    for tokens in (8192, 40, 1):
-        for found, prompt, answer in zip(scores(em, PROMPTS, ANSWERS, tokens), PROMPTS, ANSWERS, strict=True):
-            logp, first, rank = by_hand(em, prompt, answer)
-            assert found.logp == pytest.approx(logp, abs=1e-4)
-            assert found.first == pytest.approx(first, abs=1e-5)
-            assert found.rank == rank
+    return sum(float(logp[k, token]) for k, token in enumerate(label))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -52,41 +35,17 @@ def test_the_likelihood_of_a_rows_end_is_the_sum_of_its_tokens(family: str, edit
         ids, label = encode(em.tokenizer, prompt).ids, continuation(em.tokenizer, prompt, answer)
         rows.append((*ids, *label))
         starts.append(len(ids))
-        expected.append(by_hand(em, prompt, answer)[0] * len(label))
+        expected.append(by_hand(em, ids, label))
     for tokens in (8192, 1):
         assert likelihoods(em, rows, starts, tokens) == pytest.approx(expected, abs=1e-3)
     assert likelihoods(em, [rows[0][:1]], [0]) == [0.0], "nothing before it"
     assert likelihoods(em, [], []) == []
 
 
-@torch.no_grad()
-def test_what_the_model_generates_ranks_first(editable: Editable) -> None:
-    em = editable("llama", "metaspace_bos")
-    with applied(em, random_factors(em, scale=0.3)):
-        said = greedy(em, PROMPTS, 1)
-        asked = [(p, s) for p, s in zip(PROMPTS, said, strict=True) if s.strip()]
-        found = scores(em, [p for p, _ in asked], [s for _, s in asked])
-    whole = [
-        (s.first, s.rank)
-        for s, (p, text) in zip(found, asked, strict=True)
-        if len(continuation(em.tokenizer, p, text)) == 1
-    ]
-    assert all(rank == 1 and 0 < first <= 1 for first, rank in whole)
-
-
-def test_nothing_asked_is_nothing_found(editable: Editable) -> None:
-    assert scores(editable(), [], []) == []
-    with pytest.raises(ValueError, match="shorter"):
-        scores(editable(), PROMPTS, ANSWERS[:1])
-
-
-def test_a_broken_model_ranks_last_and_has_no_finite_perplexity(editable: Editable) -> None:
+def test_a_broken_model_has_no_finite_perplexity(editable: Editable) -> None:
     em = editable()
     with replaced(em, {Site(0, "mlp"): lambda x: x * torch.nan}):
-        found = scores(em, PROMPTS, ANSWERS)
         assert perplexity(em, [encode(em.tokenizer, SENTENCES[0]).ids]) == inf
-    assert all(s.logp != s.logp for s in found)
-    assert all(s.rank == em.model.config.vocab_size + 1 for s in found)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def test_what_was_measured_is_there_and_what_was_not_is_absent() -> None:
     card = patch_card(record(), report(perplexity_before=10.0, perplexity_after=10.5))
     for line in (
         "| Success: the prompt gives the new answer |  | 100.0 % | 2 |",
-        "| Locality: other prompts about the same subject are unchanged |  | 87.5 % | 8 |",
+        "| Locality: answers to other prompts about the same subject begin as before |  | 87.5 % | 8 |",
         "| Mean probability of the target (geometric mean over its tokens) | 0.25 | 0.75 | 2 |",
         "| Perplexity | 10 | 10.5 |",
         "| Layers | 4, 5 (from the causal trace) |",

@@ -94,3 +94,24 @@ def test_a_model_that_was_not_edited_has_only_values_before() -> None:
     (answers,) = tables({"metrics_before": {"success": 0.25}, "counts": {"success": 4}})
     assert answers.columns == ("Measure", "Before", "n")
     assert answers.rows[0][1:] == ("25.0 %", "4")
+
+
+def test_in_context_is_a_column_between_before_and_after() -> None:
+    told = {"metrics": {"success": 0.85}, "harmonic_mean": 0.5, "intervals": {"success": [0.7, 1.0]}}
+    score = {"before": {"score": 0.1}, "after": {"score": 0.9}, "in_context": {"score": 0.6}}
+    (answers, published) = tables(report(in_context=told, counterfact=score))
+    assert answers.columns == ("Measure", "Before", "In context", "After", "n")
+    rows = {row[0].partition(":")[0]: row for row in answers.rows}
+    assert rows["Success"][2] == "85.0 % (70.0 to 100.0)"
+    assert rows["Harmonic mean of these"][2] == "50.0 %"
+    assert published.rows[0][1:4] == ("10.0 %", "60.0 %", "90.0 %")
+
+
+def test_bystanders_and_real_text_are_found() -> None:
+    real = {"perplexity_before": 8.0, "perplexity_after": 10.0, "perplexity_ratio": 1.25}
+    kept = {"before": 1.0, "after": 0.95, "n": 80, "interval": [0.9, 0.99]}
+    found = by_key(report(bystanders=kept, real_text=real))
+    assert found["answers:bystanders"].text("after") == "95.0 % (90.0 to 99.0)"
+    assert found["answers:bystanders"].n == 80
+    assert found["text:real_perplexity"].text("before") == "8"
+    assert found["text:real_perplexity_ratio"].text("after") == "1.250"

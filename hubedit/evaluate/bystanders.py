@@ -1,0 +1,46 @@
+"""Facts that a model knows and nobody edited: whether they still get their true answer is the best witness of
+harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from hubedit.facts import Fact
+from hubedit.facts.answers import gives
+from hubedit.model.editable import EditableModel
+from hubedit.model.generate import greedy
+from hubedit.model.tokens import continuation
+
+MOST = 100
+"""So many known facts are enough."""
+LEAST = 50
+"""With fewer the share is told to be of few."""
+ASKED = 2000
+"""At most so many facts are asked whether they are known."""
+PART = 200
+"""Facts that are asked at once."""
+_MOST_TOKENS = 12
+
+
+def truth(fact: Fact) -> tuple[str, ...]:
+    """The true answers of a fact that is not edited; a record of one answer alone has it as its target."""
+    return fact.ground_truth or (fact.target,)
+
+
+def candidates(facts: Iterable[Fact], edited: Iterable[Fact]) -> list[Fact]:
+    """The facts of subjects that are not edited, without their probes: one a prompt, at most `ASKED`."""
+    subjects = {fact.subject for fact in edited}
+    single: dict[str, Fact] = {}
+    for fact in facts:
+        if fact.subject not in subjects and len(single) < ASKED:
+            single.setdefault(fact.prompt, replace(fact, rephrase=(), locality=(), portability=()))
+    return list(single.values())
+
+
+def holds(em: EditableModel, facts: Sequence[Fact]) -> list[bool]:
+    """Whether the model gives each fact's true answer. Call it inside `applied` to ask the edited model."""
+    lengths = [len(continuation(em.tokenizer, fact.prompt, truth(fact)[0])) for fact in facts]
+    new = min(max(lengths, default=0), _MOST_TOKENS) + 2
+    texts = greedy(em, [fact.prompt for fact in facts], new)
+    return [gives(text, truth(fact)) for fact, text in zip(facts, texts, strict=True)]
