@@ -1,17 +1,22 @@
-"""The rows of a batch of facts as a few forward passes above layer L, each over rows of about one length."""
+"""The rows of a batch of facts as a few forward passes, each over rows of about one length.
+
+What changes stands at the subject's last token: the residual stream after layer L (MEMIT), or what one site
+writes into it. Only the layers from there on run, and only the tokens from that one on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hubedit.edit.rows import Row
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
+from hubedit.model.hooks import applied, behind, keeping
 from hubedit.model.memory import CPU_PASS, free_memory, pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail
@@ -28,7 +33,9 @@ class Pass:
 
     `rows` (b); `owner` (b,): each row's fact, as a row of delta. Scored positions, those of edit rows
     first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
-    `original` (s - edits, vocabulary): the model's own log-probabilities at the others.
+    `original` (s - edits, vocabulary): the model's own log-probabilities at the others. `site`: whose output
+    delta is added to, None for the residual stream where the tail begins; `size` (b,): the norm of that at
+    the subject's last token; `factors`: updates in effect while the tail runs.
     """
 
     rows: tuple[Row, ...]
@@ -40,6 +47,25 @@ class Pass:
     weight: Tensor
     edits: int
     original: Tensor
+    size: Tensor
+    site: Site | None = None
+    factors: Mapping[Site, LowRank] = field(default_factory=dict)
+
+    def _final(self, em: EditableModel, delta: Tensor) -> Tensor:
+        """The residual stream after the last block at the scored positions, (s, d), with delta (n, d) added
+        at every row's subject."""
+        start = self.tail.hidden
+        if self.site is None:
+            # column 0 of a tail is the subject's last token
+            moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
+            return self.tail.run(em, torch.cat([moved, start[:, 1:]], 1), self.row, self.column)
+
+        def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            moved = (output[:, :1].float() + delta[self.owner][:, None]).to(output.dtype)
+            return torch.cat([moved, output[:, 1:]], 1)
+
+        with applied(em, self.factors), behind(em.site(self.site), add):
+            return self.tail.run(em, start, self.row, self.column)
 
     def objective(
         self, em: EditableModel, delta: Tensor, weight: float, reverse: bool = False, *, gradient: bool
@@ -47,13 +73,10 @@ class Pass:
         """What these rows add to every fact's mean nll and mean KL, (n,) each, and with `gradient` that of
         nll + `weight` * KL in delta (n, d), float32. The KL is of (original || edited), with `reverse` of
         (edited || original)."""
-        start, n = self.tail.hidden, self.edits
+        n = self.edits
         leaf = delta.detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
-            # column 0 of a tail is the subject's last token
-            moved = (start[:, :1].float() + leaf[self.owner][:, None]).to(start.dtype)
-            final = self.tail.run(em, torch.cat([moved, start[:, 1:]], 1), self.row, self.column)
-            logits = em.head_logits(final).float()
+            logits = em.head_logits(self._final(em, leaf)).float()
         with torch.no_grad():
             now = logits.log_softmax(-1)
             label = self.label[:n, None]
@@ -96,6 +119,7 @@ class Pass:
             rows=tuple(self.rows[i] for i in keep.tolist()),
             tail=self.tail.select(keep),
             owner=self.owner[keep],
+            size=self.size[keep],
             row=new[self.row[scored]],
             column=self.column[scored],
             label=self.label[scored],
@@ -112,14 +136,15 @@ def passes_of(
     layer: int,
     factors: Mapping[Site, LowRank],
     limit: int,
+    site: Site | None = None,
 ) -> list[Pass]:
-    """All passes of some facts' rows; `place`: a fact's row of delta. See `optimise` for `factors`."""
+    """All passes of some facts' rows; `place`: a fact's row of delta. See `optimise` for the rest."""
     count: dict[tuple[int, bool], int] = {}
     for r in rows:
         count[r.fact, r.preserve] = count.get((r.fact, r.preserve), 0) + 1
     # about what one more pass costs: measured on a CPU (docs/experiments.md), guessed on a GPU
     most = 128 if em.device.type == "cpu" else 1024
-    return [_pass(em, rows, group, place, layer, factors, count) for group in groups(rows, limit, most)]
+    return [_pass(em, rows, group, place, layer, factors, count, site) for group in groups(rows, limit, most)]
 
 
 def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]]:
@@ -162,6 +187,7 @@ def _pass(
     layer: int,
     factors: Mapping[Site, LowRank],
     count: Mapping[tuple[int, bool], int],
+    site: Site | None,
 ) -> Pass:
     own = [rows[n] for n in numbers]
     ids, cuts = [r.ids for r in own], [r.last for r in own]
@@ -183,9 +209,12 @@ def _pass(
     if edits < len(scored):
         final = tail.run(em, tail.hidden, row[edits:], column[edits:])
         original = em.head_logits(final).float().log_softmax(-1)
-    if factors:
-        with applied(em, factors):
+    with applied(em, factors):
+        if factors:
             tail = Tail.of(em, layer, ids, cuts)
+        size = tail.hidden[:, 0].float().norm(dim=1)
+        if site is not None:
+            size = _written(em, tail, site, row[:1], column[:1])[:, 0].float().norm(dim=1)
     return Pass(
         tuple(own),
         tail,
@@ -196,4 +225,15 @@ def _pass(
         weight.to(em.device),
         edits,
         original,
+        size,
+        site,
+        factors,
     )
+
+
+def _written(em: EditableModel, tail: Tail, site: Site, row: Tensor, column: Tensor) -> Tensor:
+    """What a site writes at the tokens of a tail, (b, s, d)."""
+    found: dict[Any, Tensor] = {}
+    with keeping(em.site(site), found, site):
+        tail.run(em, tail.hidden, row, column)
+    return found[site]

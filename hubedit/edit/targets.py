@@ -40,7 +40,8 @@ _LEAST = 64  # tokens in one pass below which a part of the facts is taken inste
 class Targets:
     """`delta` (N, d): what must be added at the subject's last token after layer `layer`, float32, CPU.
 
-    `norm` (N,): |h[L]| there; `loss` (N,): the final objective; `nll` (N,): its first term.
+    `norm` (N,): |h[L]| there; `loss` (N,): the final objective; `nll` (N,): its first term. Of a site: what
+    it must write more, and the mean norm of what it writes at a fact's edit rows.
     """
 
     layer: int
@@ -57,11 +58,15 @@ def optimise(
     layer: int,
     config: TargetConfig,
     *,
+    site: Site | None = None,
     factors: Mapping[Site, LowRank] | None = None,
     tokens: int = 0,
     progress: Progress | None = None,
 ) -> Targets:
     """Targets of `count` facts from their edit and preserve rows.
+
+    `site`: delta is added to what this site of `layer` writes, before any norm that follows; without it, to
+    the residual stream after `layer`.
 
     `factors` (at layers up to `layer`): delta starts from the model with them applied, while what is
     preserved are the predictions of the model without.
@@ -70,7 +75,7 @@ def optimise(
     when memory runs out. With several processes each takes a part of the facts.
     """
     moved = {site: factor.to("cpu") for site, factor in (factors or {}).items()}
-    found = summed(_share, em, list(rows), count, layer, config, moved, tokens, progress=progress)
+    found = summed(_share, em, list(rows), count, layer, config, site, moved, tokens, progress=progress)
     return Targets(layer, **found)
 
 
@@ -86,6 +91,7 @@ def _share(
     count: int,
     layer: int,
     config: TargetConfig,
+    site: Site | None,
     factors: Mapping[Site, LowRank],
     tokens: int,
     progress: Progress | None = None,
@@ -114,7 +120,7 @@ def _share(
         facts = sorted({r.fact for r in part})
         while True:
             try:
-                found = _optimise_chunk(em, part, facts, layer, config, live, limit, done)
+                found = _optimise_chunk(em, part, facts, layer, config, site, live, limit, done)
                 break
             except (RuntimeError, MemoryError) as error:
                 if limit <= _LEAST or not out_of_memory(error):
@@ -146,6 +152,7 @@ def _optimise_chunk(
     facts: list[int],
     layer: int,
     config: TargetConfig,
+    site: Site | None,
     factors: Mapping[Site, LowRank],
     limit: int,
     done: Callable[[Iterable[int]], None],
@@ -153,15 +160,9 @@ def _optimise_chunk(
     """delta, norm, loss and nll of `facts`; at most `limit` tokens go through the model at once. `done` hears
     after each step which facts are finished."""
     place = {fact: i for i, fact in enumerate(facts)}
-    passes, gathered = passes_of(em, rows, place, layer, factors, limit), len(facts)
-    bare = bare_rows(rows)
-    norm = torch.empty(len(facts), device=em.device)
-    for part in passes:
-        size = part.tail.hidden[:, 0].float().norm(dim=1)
-        for i, r in enumerate(part.rows):
-            if bare[r.fact] is r:
-                norm[place[r.fact]] = size[i]
-    del part
+    start = layer if site is None else site.layer - 1
+    passes, gathered = passes_of(em, rows, place, start, factors, limit, site), len(facts)
+    norm = _norms(passes, rows, place, mean=site is not None)
     rule = rule_of(config, norm, em.hidden_size)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
@@ -196,10 +197,24 @@ def _optimise_chunk(
             # few rows are left in each: fewer passes hold them all
             gathered = sum(alive)
             passes = []  # not in memory beside the new ones
-            passes = passes_of(em, [r for r in rows if alive[place[r.fact]]], place, layer, factors, limit)
+            left = [r for r in rows if alive[place[r.fact]]]
+            passes = passes_of(em, left, place, start, factors, limit, site)
         else:
             passes = [some for part in passes if (some := part.only(active)) is not None]
     return best_u * rule.unit, norm, best_loss, best_nll
+
+
+def _norms(passes: Sequence[Pass], rows: Sequence[Row], place: Mapping[int, int], *, mean: bool) -> Tensor:
+    """(n,): the size of what delta is added to, of each fact's bare prompt, or the mean of its edit rows."""
+    device = passes[0].size.device
+    total, number = torch.zeros(len(place), device=device), torch.zeros(len(place), device=device)
+    bare = bare_rows(rows)
+    for part in passes:
+        counted = [not r.preserve if mean else bare[r.fact] is r for r in part.rows]
+        keep = torch.tensor(counted, device=device)
+        total.index_add_(0, part.owner[keep], part.size[keep])
+        number.index_add_(0, part.owner[keep], torch.ones_like(part.size[keep]))
+    return total / number
 
 
 def _objective(

@@ -195,6 +195,20 @@ def keeping(module: nn.Module, store: dict[Any, Tensor], key: Site | int) -> Ite
 
 
 @contextmanager
+def entering(block: nn.Module, store: dict[Any, Tensor], key: int) -> Iterator[None]:
+    """Stores the residual stream that the block gets under `key`."""
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        store[key] = args[0] if args else kwargs["hidden_states"]
+
+    handle = block.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def stopping_after(module: nn.Module) -> Iterator[None]:
     """`forward` ends once the module has run."""
     with behind(module, _stop):

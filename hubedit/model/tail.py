@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import ending_at
-from hubedit.model.hooks import keeping, starting_from, stopping
+from hubedit.model.hooks import entering, keeping, starting_from, stopping
 from hubedit.model.resume import skipped
 
 
@@ -25,8 +25,8 @@ class Tail:
     """Rows cut at a position each: prefixes padded on the left, tails padded on the right.
 
     `ids` (b, s), `mask` (b, p + s), `positions` (b, s); `prefix`: keys and values (b, heads, p, width) of
-    each layer above `layer`; `hidden` (b, s, d): the residual stream after `layer` at the tails. Column 0
-    is the token at which a row was cut.
+    each layer above `layer`; `hidden` (b, s, d): the residual stream after `layer` at the tails, for layer
+    -1 what enters the first block. Column 0 is the token at which a row was cut.
     """
 
     layer: int
@@ -39,7 +39,8 @@ class Tail:
     @classmethod
     @torch.no_grad()
     def of(cls, em: EditableModel, layer: int, rows: Sequence[Sequence[int]], cuts: Sequence[int]) -> Tail:
-        """Cuts `rows` (token ids) at `cuts` (positions). Inside `applied` everything includes the change."""
+        """Cuts `rows` (token ids) at `cuts` (positions). Inside `applied` everything includes the change.
+        `layer`: the last one that is not run again, -1 for none."""
         p = max(cuts)
         s = max(len(row) - cut for row, cut in zip(rows, cuts, strict=True))
         b = len(rows)
@@ -55,7 +56,9 @@ class Tail:
 
         cache = DynamicCache()
         with ExitStack() as stack:
-            stack.enter_context(keeping(em.block(layer), found, layer))
+            stack.enter_context(
+                keeping(em.block(layer), found, layer) if layer >= 0 else entering(em.block(0), found, layer)
+            )
             em.model(
                 input_ids=ids,
                 attention_mask=mask,

@@ -1,0 +1,30 @@
+"""Regularised least squares with several rows a fact: the right factor of an update.
+
+    dW = argmin  sum_r w_r |dW k_r - delta_f(r)|^2  +  tr(dW P dW^T)
+       = delta^T A,    A = Kbar (sum_r w_r k_r k_r^T + P)^-1,    Kbar_f = sum of w_r k_r over the rows of fact f
+
+(MEMIT, Meng et al. 2023, eq. 14, with every context's key as a row of its own in place of their mean). The rank is
+at most the number of facts. One Cholesky factor of d_in x d_in, whatever the number of facts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def right_factor(keys: Tensor, owner: Tensor, weight: Tensor, preserved: Tensor, count: int) -> Tensor:
+    """A (N, d_in), float64, from `keys` (n, d_in), the fact of each row `owner` (n,), `weight` (n,) and P
+    (d_in, d_in), positive semidefinite; `count`: N.
+
+    A small ridge, 1e-6 of the mean diagonal, is added where the sum is singular to rounding.
+    """
+    k, w = keys.double(), weight.double()[:, None]
+    total = preserved.double() + k.T @ (w * k)
+    mean = torch.zeros(count, k.shape[1], dtype=k.dtype, device=k.device).index_add_(0, owner, w * k)
+    factor, failed = torch.linalg.cholesky_ex(total)
+    if int(failed):
+        scale = total.diagonal().mean().clamp_min(torch.finfo(total.dtype).tiny)
+        total.diagonal().add_(1e-6 * scale)
+        factor = torch.linalg.cholesky(total)
+    return torch.cholesky_solve(mean.T, factor).T
