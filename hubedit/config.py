@@ -61,8 +61,8 @@ class TargetConfig:
     target must come with it; `contexts`: sentences of the corpus that stand before the prompt; `loss`: a fact
     is done when its objective has fallen to this;
     `patience`, `gain`: or when it has not fallen by the share `gain` in so many steps (0 = never);
-    `optimizer`: "steepest" (steps of a given length, as above) or "adam" (MEMIT's, with `step` as its
-    absolute learning rate).
+    `optimizer`: "steepest" (steps of a given length, as above) or "adam" (MEMIT's recipe: `step` is an
+    absolute learning rate, `steps` one more than its moves, and KL is that of the edited from the original)
     """
 
     steps: int = 80
@@ -84,8 +84,9 @@ class TargetConfig:
 class EditConfig:
     """One edit run.
 
-    `method`: "joint" (the joint method) or a published one, "memit", "rome", "r-rome", "intattn-rome",
-    "alphaedit", "emmet" or "lora" (docs/method.md; `hubedit.presets.method_defaults` has their settings);
+    `method`: "joint" (hubedit's own) or a published one, "intattn", "memit", "rome", "r-rome",
+    "intattn-rome", "alphaedit", "emmet", "lora" or "ft" (docs/method.md; `hubedit.presets.method_defaults`
+    has their settings);
     `batch_size`: edit at most so many facts at once, batch after batch (0 = all at once); `null_space`: only
     write into eigenvectors of the preserved moment with eigenvalues below this, "0.02" absolute or "1%" of
     the largest ("" = anywhere); `l2`: AlphaEdit's L2, EMMET's weight on the diagonal; `whiten`: ROME's

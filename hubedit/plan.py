@@ -59,10 +59,13 @@ def plan(
     em: EditableModel, facts: Sequence[Fact], config: EditConfig, *, device: str = "auto", dtype: str = "auto"
 ) -> Plan:
     """The plan of an edit; `em` may be a `skeleton`. `device`, `dtype`: as for `hubedit.model.load.load`."""
-    auto = config.layers == "auto"
-    given = () if auto else parse_layers(config.layers, em.num_layers)
-    layers = given or tuple(range(min(MOST_LAYERS, em.num_layers)))
     method = METHODS[config.method]
+    auto = config.layers == "auto" and not method.depth
+    if config.layers != "auto":
+        given = parse_layers(config.layers, em.num_layers)
+    else:
+        given = (method.own_layer(em.num_layers),) if method.depth else ()
+    layers = given or tuple(range(min(MOST_LAYERS, em.num_layers)))
     if auto and method.one_layer:
         layers = layers[:1]
     shared = "alpha" in method.settings
@@ -71,10 +74,10 @@ def plan(
     share = 0.5 if alpha_traced or not shared else float(config.alpha)
     sites = [Site(layer, "attention") for layer in layers if share > 0 and method.attention]
     sites += [Site(layer, "mlp") for layer in layers if share < 1]
-    if config.method == "lora":
-        rank = uniform_rank({"": config.rank or LORA_RANK})
-    else:
-        rank = uniform_rank({"": min(len(facts), config.rank or len(facts))})
+    most = len(facts)
+    if method.trained:
+        most = min(em.weight(sites[0]).shape) if method.full_rank else config.rank or LORA_RANK
+    rank = uniform_rank({"": min(most, config.rank or most)})
     place = loading.pick_device(device).type
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())

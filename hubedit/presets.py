@@ -47,7 +47,8 @@ class Method:
 
     `published`: as in a paper, and not hubedit's own; `one_by_one`: it takes facts or batches one after
     another by itself; `keeps_keys`: it preserves the keys of earlier batches; `trained`: its weights are
-    fine-tuned, so their rows belong to no single fact.
+    fine-tuned, so their rows belong to no single fact; `full_rank`: with a change of any rank; `depth`: its
+    layer, as a share of the model's depth, where none is given (0: the trace chooses).
     """
 
     title: str
@@ -62,6 +63,12 @@ class Method:
     one_by_one: bool = False
     keeps_keys: bool = False
     trained: bool = False
+    full_rank: bool = False
+    depth: float = 0.0
+
+    def own_layer(self, num_layers: int) -> int:
+        """The layer that `depth` means in a model."""
+        return int(self.depth * num_layers)
 
 
 # MEMIT (Meng et al. 2023) as in EasyEdit, hparams/MEMIT/{qwen2.5-7b,mistral-7b}.yaml
@@ -96,6 +103,9 @@ _LORA = TargetConfig(
     loss=1e-3,
     optimizer="adam",
 )
+# LocFT-BF (Yang et al. 2026), hparams/{qwen2.5-7b,llama3-8b}.yaml; steps are epochs
+_FT = replace(_LORA, steps=25, step=5e-4, loss=1e-2)
+_FT_BATCH = 100
 
 
 def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
@@ -192,10 +202,23 @@ METHODS: dict[str, Method] = {
         one_by_one=True,
         trained=True,
     ),
+    "ft": Method(
+        "LocFT-BF: one MLP projection, fine-tuned by gradient descent",
+        "hubedit.edit.methods.ft:ft",
+        _COMMON,
+        _plain("ft", _FT, batch_size=_FT_BATCH),
+        one_layer=True,
+        depth=1 / 3,
+        one_by_one=True,
+        trained=True,
+        full_rank=True,
+    ),
 }
 
 
-def _model(alpha: str, memit: TargetConfig, rome: TargetConfig, l2: float = 10.0) -> dict[str, EditConfig]:
+def _model(
+    alpha: str, memit: TargetConfig, rome: TargetConfig, ft_layer: str, l2: float = 10.0
+) -> dict[str, EditConfig]:
     """Every published method's settings for one model of about 7 B parameters: MEMIT-like methods edit layers
     4-8, ROME-like ones layer 5. The ROME of these sources leaves C out (mom2_adjustment: false)."""
     several, one = {"layers": "4-8"}, {"layers": "5", "whiten": False}
@@ -208,17 +231,19 @@ def _model(alpha: str, memit: TargetConfig, rome: TargetConfig, l2: float = 10.0
         "alphaedit": _plain("alphaedit", memit, **several, **{**_ALPHAEDIT, "l2": l2}),
         "emmet": _plain("emmet", memit, **several, **_EMMET),
         "lora": _plain("lora", _LORA, **several),
+        "ft": _plain("ft", _FT, layers=ft_layer, batch_size=_FT_BATCH),
     }
 
 
 PRESETS: dict[str, dict[str, EditConfig]] = {
     # alpha: where the authors of IntAttn-Edit find their best results. EasyEdit: hparams/ROME, MEMIT and
     # AlphaEdit/qwen2.5-7b.yaml (L2 1); EMMET and LoRA as published for llama-7b
-    "qwen2.5-7b": _model("0.3", _MEMIT, _ROME, l2=1.0),
-    # EasyEdit: hparams/ROME and MEMIT/mistral-7b.yaml; AlphaEdit as its authors run other models of this size
-    "mistral-7b": _model("0.1", _MEMIT, _ROME),
+    "qwen2.5-7b": _model("0.3", _MEMIT, _ROME, "6", l2=1.0),
+    # EasyEdit: hparams/ROME and MEMIT/mistral-7b.yaml; AlphaEdit as its authors run other models of this
+    # size; LocFT's layer, of which its authors train every weight (at 5e-5), and we the down_proj
+    "mistral-7b": _model("0.1", _MEMIT, _ROME, "23"),
     # AlphaEdit's repository: hparams/ROME, MEMIT and AlphaEdit/Llama3-8B.json
-    "llama-3-8b": _model("auto", _LLAMA, _ROME),
+    "llama-3-8b": _model("auto", _LLAMA, _ROME, "22"),
 }
 
 

@@ -27,6 +27,7 @@ NAMES = {
     "alphaedit": "AlphaEdit",
     "emmet": "EMMET",
     "lora": "LoRA",
+    "ft": "LocFT-BF",
 }
 BALANCED = ("joint", "intattn", "intattn-rome")
 """The methods that have an alpha; the others are run once, not once for each."""

@@ -26,6 +26,7 @@ class Method(StrEnum):
     alphaedit = "alphaedit"
     emmet = "emmet"
     lora = "lora"
+    ft = "ft"
 
 
 class Prefer(StrEnum):

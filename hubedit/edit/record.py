@@ -56,7 +56,7 @@ def edit_record(
         "batch_size": config.batch_size,
         **method_record(config),
         "layers": list(edit.layers),
-        "layers_from": "trace" if config.layers == "auto" else "given",
+        "layers_from": _layers_from(config),
         "alpha": {str(layer): edit.alpha[layer] for layer in edit.layers if layer in edit.alpha},
         "alpha_from": _alpha_from(edit, config, em.num_layers),
         "sites": {em.module_name(site): _site(edit, site) for site in sorted(edit.reports)},
@@ -138,6 +138,13 @@ def peak_memory(device: torch.device) -> dict[str, int]:
     return peak
 
 
+def _layers_from(config: EditConfig) -> str:
+    """ "given", "method" where it has a depth of its own, or "trace"."""
+    if config.layers != "auto":
+        return "given"
+    return "method" if METHODS[config.method].depth else "trace"
+
+
 def _alpha_from(edit: Edit, config: EditConfig, num_layers: int) -> str:
     """ "given", "method" where it has no such setting, "trace", or "search" where a trial with another
     share won."""
@@ -157,13 +164,13 @@ def _alpha_from(edit: Edit, config: EditConfig, num_layers: int) -> str:
 
 
 def method_record(config: EditConfig) -> dict[str, Any]:
-    """The method, and what only some have. LoRA's rows belong to no single fact (`hubedit.patch.owners`)."""
+    """The method, and what only some have. Trained rows belong to no single fact (`hubedit.patch.owners`)."""
     settings = METHODS[config.method].settings
     found: dict[str, Any] = {
         name: getattr(config, name) for name in ("order", "null_space") if name in settings
     }
     found = {"method": config.method, **found}
-    return {**found, "rows": {}} if config.method == "lora" else found
+    return {**found, "rows": {}} if METHODS[config.method].trained else found
 
 
 def _search(edit: Edit) -> dict[str, Any] | None:

@@ -128,12 +128,14 @@ def locate_sites(
     method = METHODS[config.method]
     setting = config.alpha if "alpha" in method.settings else "0"
     traced = None
-    if config.layers == "auto" or setting in ("auto", "per-layer"):
+    if (config.layers == "auto" and not method.depth) or setting in ("auto", "per-layer"):
         traced = trace(em, facts, replace(config.trace, tokens="subject_last"), cache, progress)
     attention = list(traced.ie_prob["attention"]) if traced else [0.0] * em.num_layers
     mlp = list(traced.ie_prob["mlp"]) if traced else [0.0] * em.num_layers
     if config.layers != "auto":
         layers = parse_layers(config.layers, em.num_layers)
+    elif method.depth:
+        layers = (method.own_layer(em.num_layers),)
     elif method.one_layer:
         # after the last layer no other token can read the change any more
         layers = (max(range(max(em.num_layers - 1, 1)), key=lambda n: mlp[n]),)

@@ -19,6 +19,7 @@ _FROM = {
     "layers": {
         "trace": "from the causal trace",
         "given": "given by the user",
+        "method": "of the method",
     },
     "alpha": {
         "trace": "measured: attention's share of the indirect effects in the causal trace",
@@ -88,8 +89,8 @@ def way(record: Json) -> str:
             "Alpha is the share of each requested change that attention's output projection was asked to "
             "write; the MLP's down projection got the rest."
         )
-    if method == "lora":
-        told.append("The factors were trained by gradient descent on the edited prompts.")
+    if METHODS[method].trained:
+        told.append("The change was trained by gradient descent on the edited prompts.")
         return " ".join(told)
     told.append(
         "What an edited weight should write for each fact was found by gradient descent on activations; the "

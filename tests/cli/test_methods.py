@@ -66,7 +66,7 @@ def test_every_method_writes_a_patch_that_peft_loads(
     assert METHODS[method].title in (out / "README.md").read_text()
     assert "--method" in record["command"] and method in record["command"]
     # who owns a row is known where facts have rows of their own
-    assert (owners(patch) is None) == (method == "lora")
+    assert (owners(patch) is None) == METHODS[method].trained
 
     em = load(words[3], device="cpu")
     ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
@@ -136,6 +136,18 @@ def test_the_plan_knows_the_method(
     assert method in capsys.readouterr().out
 
 
+def test_the_plan_of_fine_tuning_is_one_full_rank_change_without_a_trace(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*words, "--method", "ft", "--layers", "auto", "--dry-run", "--json"]
+    assert run(line) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert (plan["layers"], plan["sites"], plan["trace_runs"]) == ([1], 1, 0)
+    assert plan["rank"] == 32, "the smaller side of the weight"
+    assert run([*line, "--rank", "4"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["rank"] == 8, "padded to what vLLM takes"
+
+
 def test_the_options_are_the_methods() -> None:
     assert [m.value for m in Method] == list(METHODS)
 
@@ -153,8 +165,10 @@ def test_published_settings_are_complete_and_plain(method: str) -> None:
     for config in rows:
         assert (config.own, config.search, config.repair, config.targets.told) == (0.0, False, 0, 0)
         assert config.targets.optimizer == "adam"
-    one = METHODS[method].one_layer
-    assert [c.layers for c in rows] == ["auto", *["5" if one else "4-8"] * len(PRESETS)]
+    own = (
+        ["6", "23", "22"] if method == "ft" else ["5" if METHODS[method].one_layer else "4-8"] * len(PRESETS)
+    )
+    assert [c.layers for c in rows] == ["auto", *own]
     assert settings("Qwen2.5-7B", method, batch_size=7) == preset("qwen2.5-7b", method).__class__(
         **{**vars(preset("qwen2.5-7b", method)), "batch_size": 7}
     )

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from hubedit.edit.methods.finish import finished, report
+from hubedit.edit.methods.training import likelihood_gradient
 from hubedit.edit.result import Edit
-from hubedit.edit.rows import Row, Rows, by_length, edit_rows
+from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.stages import Job
-from hubedit.edit.targets import default_tokens
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.model.memory import fitting
 from hubedit.model.sites import Site
 from hubedit.presets import LORA_RANK
 
@@ -64,32 +64,14 @@ def _train(job: Job, rows: list[Row], a: dict[Site, Tensor], b: dict[Site, Tenso
     em, targets = job.em, job.config.targets
     leaves = [*a.values(), *b.values()]
     adam = torch.optim.Adam(leaves, lr=targets.step, weight_decay=targets.decay)
+
+    def active() -> AbstractContextManager[None]:
+        return applied(em, {s: LowRank(_SCALE * b[s], a[s]) for s in a})
+
     for step in range(targets.steps):
         adam.zero_grad()
-        total = 0.0
-
-        def work(part: list[Row]) -> None:
-            nonlocal total
-            live = {s: LowRank(_SCALE * b[s], a[s]) for s in a}
-            with applied(em, live):
-                loss = _loss(em, part) / len(rows)
-            # added only when all of it is there, so that a part that runs out of memory leaves nothing behind
-            for leaf, grad in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
-                leaf.grad = grad if leaf.grad is None else leaf.grad + grad
-            total += float(loss.detach())
-
-        fitting(lambda budget: by_length(rows, budget), work, default_tokens(em), em.device)
-        if total < targets.loss:
+        if likelihood_gradient(em, rows, leaves, active) < targets.loss:
             job.progress.advance(targets.steps - step)
             return
         adam.step()
         job.progress.advance()
-
-
-def _loss(em: EditableModel, rows: list[Row]) -> Tensor:
-    """The sum over rows of the mean negative log-likelihood of their labels."""
-    tensors = Rows.of(em, rows)
-    logp = tensors.logits(em).float().log_softmax(-1)
-    each = -logp.gather(1, tensors.label[:, None])[:, 0]
-    lengths = torch.bincount(tensors.scored_row, minlength=len(rows)).float()
-    return (each / lengths[tensors.scored_row]).sum()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hubedit.edit.methods.lora import _loss
+from hubedit.edit.methods.training import summed_nll
 from hubedit.edit.rows import edit_rows
 from hubedit.evaluate.forced import forced
 from hubedit.model.editable import EditableModel
@@ -50,7 +50,7 @@ def test_a_step_is_adam_s_on_the_mean_likelihood(editable: Editable, tmp_path: P
     torch.testing.assert_close(moved.abs(), torch.full_like(moved, 4 * 5e-3), rtol=1e-3, atol=0)
     rows = edit_rows(em, FACTS, ())
     with torch.no_grad():
-        mean = float(_loss(em, rows)) / len(rows)
+        mean = float(summed_nll(em, rows)) / len(rows)
     assert mean == pytest.approx(-likelihood(em) / len(FACTS), rel=1e-4)
 
 
