@@ -204,7 +204,7 @@ def test_lab_configurations_run_on_models_that_are_given() -> None:
         bench = changed(read_bench(file), models=["qwen2=/lab/one", "qwen2=/lab/two"], limit=20)
         found = cells(bench)
         assert {c.model.ref for c in found} == {"/lab/one", "/lab/two"} and max(c.edits for c in found) == 20
-        assert {c.data.source for c in found} == {"{model}/facts.jsonl"}
+        assert all(c.data.source.startswith("{model}/") for c in found)
 
 
 def test_other_models_and_data() -> None:
