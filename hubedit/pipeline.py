@@ -14,12 +14,12 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.balance import check_values, parse_layers
-from hubedit.edit.compute import TEXT_ROWS, Edit, compute
+from hubedit.edit.compute import Edit, compute
 from hubedit.edit.corpus import SELF, holdout_rows
 from hubedit.edit.documents import source as corpus_source
 from hubedit.edit.record import edit_record, method_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
-from hubedit.edit.stages import check_one_layer, unseen_rows
+from hubedit.edit.stages import TEXT_ROWS, check_one_layer, unseen_rows
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
@@ -42,7 +42,6 @@ from hubedit.report.files import Source, shown_files
 from hubedit.report.licence import licence_of
 from hubedit.report.markup import plural
 
-_ORDERS = ("attention-first", "joint")
 _SHOWN = 3  # facts that a message names one by one
 
 
@@ -180,15 +179,11 @@ def check_config(em: EditableModel, config: EditConfig) -> None:
     check_method(config.method)
     check_values(config)
     layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
-    if config.order not in _ORDERS:
-        raise ConfigError(f"unknown order {config.order!r}", f"one of: {', '.join(_ORDERS)}")
     check_one_layer(config, layers)
-    for name in ("rank", "polish", "repair", "lam", "drift_attention", "drift_mlp", "batch_size", "l2"):
+    for name in ("rank", "lam", "batch_size", "l2"):
         value = getattr(config, name)
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
-    if not 0 <= config.own < 1:
-        raise ConfigError(f"own must be at least 0 and below 1, but is {config.own}")
     check_settings(config)
     if config.stats.corpus != SELF:
         corpus_source(config.stats.corpus)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hubedit.config import EditConfig
-from hubedit.edit.balance import MOST_LAYERS, parse_layers
+from hubedit.edit.balance import parse_layers, usual_layers
 from hubedit.edit.corpus import needed_tokens
 from hubedit.errors import ConfigError, ModelError
 from hubedit.facts import Fact
@@ -65,7 +65,7 @@ def plan(
         given = parse_layers(config.layers, em.num_layers)
     else:
         given = (method.own_layer(em.num_layers),) if method.depth else ()
-    layers = given or tuple(range(min(MOST_LAYERS, em.num_layers)))
+    layers = given or usual_layers(em.num_layers, method.layers)
     if auto and method.one_layer:
         layers = layers[:1]
     shared = "alpha" in method.settings
@@ -90,7 +90,7 @@ def plan(
         len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target))
         for f in facts
     ]
-    rows = 1 + config.targets.contexts + config.targets.essence
+    rows = 2 + config.targets.contexts
     traced = min(config.trace.max_facts, len(facts)) if auto or alpha_traced else 0
     return Plan(
         model=em.ref,
@@ -148,4 +148,6 @@ def _dtype(em: EditableModel, device: str, name: str) -> torch.dtype:
     if name != "auto":
         return _TYPES[name]
     own = getattr(em.model.config, "dtype", None)
-    return torch.float32 if device == "cpu" or not isinstance(own, torch.dtype) else own
+    if device == "cpu":
+        return _TYPES[loading.cpu_dtype(own)]
+    return own if isinstance(own, torch.dtype) else torch.float32

@@ -1,9 +1,8 @@
 """The methods that hubedit knows, and their published settings: as data, without torch.
 
 `METHODS` has one row a method, `PRESETS` one configuration a model and published method. Every one fixes what
-a paper or its authors' code fixes and does without what is hubedit's own (search, polish, repair, `own`,
-told phrasings). The joint method's defaults follow from the model instead, because fixed numbers carry
-over badly (docs/experiments.md).
+a paper or its authors' code fixes and does without what is hubedit's own. The joint method's defaults follow
+from the model instead, because fixed numbers carry over badly (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -18,21 +17,7 @@ from hubedit.preset_file import is_preset_file, load_preset
 _COMMON = frozenset(
     {"method", "batch_size", "collapse", "layers", "rank", "seed", "trace", "stats", "targets"}
 )
-_JOINT = frozenset(
-    {
-        "alpha",
-        "order",
-        "drift_attention",
-        "drift_mlp",
-        "search",
-        "prefer",
-        "lam",
-        "own",
-        "polish",
-        "repair",
-        "null_space",
-    }
-)
+_JOINT = frozenset({"alpha", "lam", "prefer"})
 LORA_RANK = 8
 
 
@@ -48,7 +33,8 @@ class Method:
     `published`: as in a paper, and not hubedit's own; `one_by_one`: it takes facts or batches one after
     another by itself; `keeps_keys`: it preserves the keys of earlier batches; `trained`: its weights are
     fine-tuned, so their rows belong to no single fact; `full_rank`: with a change of any rank; `depth`: its
-    layer, as a share of the model's depth, where none is given (0: the trace chooses).
+    layer, as a share of the model's depth, where none is given (0: the trace chooses); `layers`: how many it
+    edits where none are given and it is not of one layer.
     """
 
     title: str
@@ -65,6 +51,7 @@ class Method:
     trained: bool = False
     full_rank: bool = False
     depth: float = 0.0
+    layers: int = 5
 
     def own_layer(self, num_layers: int) -> int:
         """The layer that `depth` means in a model."""
@@ -78,9 +65,6 @@ _MEMIT = TargetConfig(
     clamp=4.0,
     decay=1e-3,
     kl=0.0625,
-    essence=1,
-    told=0,
-    implied=0,
     contexts=5,
     loss=0.05,
     optimizer="adam",
@@ -96,9 +80,6 @@ _LORA = TargetConfig(
     clamp=0,
     decay=0,
     kl=0,
-    essence=0,
-    told=0,
-    implied=0,
     contexts=0,
     loss=1e-3,
     optimizer="adam",
@@ -113,11 +94,6 @@ def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
     base = EditConfig(
         method=method,
         alpha="0",
-        order="joint",
-        own=0.0,
-        search=False,
-        polish=0,
-        repair=0,
         whiten=False,
         targets=targets,
     )
@@ -132,11 +108,12 @@ _EMMET = {"lam": 1.0, "l2": 0.1}
 METHODS: dict[str, Method] = {
     "joint": Method(
         "Joint edit of attention output and MLP projections, hubedit's own",
-        "hubedit.edit.compute:joint",
+        "hubedit.edit.joint:joint",
         _COMMON | _JOINT,
         EditConfig(),
         attention=True,
         published=False,
+        layers=2,
     ),
     "intattn": Method(
         "IntAttn-Edit: attention output and MLP projections of several layers, closed form",

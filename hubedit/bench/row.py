@@ -34,10 +34,10 @@ def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def edit_told(edit: Edit) -> dict[str, Any]:
-    """Where and how strongly the edit writes. `alpha_mean`: attention's share as it was used, which a search
-    may have changed; `alpha_traced`: as the trace has it, the same at every layer; `target_loss`,
+    """Where and how strongly the edit writes. `alpha_mean`: attention's share as it was used;
+    `alpha_traced`: as the trace has it, the same at every layer; `target_loss`,
     `target_nll`: means over the facts at the residuals that the edit aims at."""
-    told: dict[str, Any] = {"layers": list(edit.layers), "repaired": edit.repaired}
+    told: dict[str, Any] = {"layers": list(edit.layers)}
     if edit.alpha:
         shares = {str(layer): edit.alpha[layer] for layer in edit.layers}
         told |= {"alpha": shares, "alpha_mean": sum(shares.values()) / len(shares)}

@@ -40,9 +40,6 @@ def show(sink: Output, applied: Applied) -> None:
         sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
 
 
-_FROM = {("search", "0"): "search: the trials chose the MLP alone"}
-
-
 def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
     """Prompt, target, what the model said before and says after, rank of the target, success."""
     return table(
@@ -110,11 +107,7 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = [
         *([("method", record["method"])] if record.get("method", "joint") != "joint" else []),
         ("layers", f"{layers} ({record['layers_from']})"),
-        *(
-            [("alpha", f"{alpha} ({_FROM.get((record['alpha_from'], alpha), record['alpha_from'])})")]
-            if shares
-            else []
-        ),
+        *([("alpha", f"{alpha} ({record['alpha_from']})")] if shares else []),
         ("patch", f"{size(patch.size)}, rank {patch.rank}, {plural(len(patch.factors), 'weight')}"),
     ]
     relative, norms = about.norms(record)

@@ -37,13 +37,6 @@ class Prefer(StrEnum):
     locality = "locality"
 
 
-class Order(StrEnum):
-    """How a layer's two sites share the change."""
-
-    attention_first = "attention-first"
-    joint = "joint"
-
-
 def apply(
     context: Context,
     facts: Annotated[Path, Argument(metavar="FACTS", help="A facts file: JSONL, JSON or CSV.")],
@@ -77,40 +70,17 @@ def apply(
         Option("--prefer", help="Whether success or what stays weighs more.  [default: balanced]"),
     ] = None,
     layers: Annotated[
-        str | None, Option("--layers", help="auto (from causal tracing), 4-8 or 4,6,8.  [default: auto]")
+        str | None, Option("--layers", help="auto (by the model's depth), 4-8 or 4,6,8.  [default: auto]")
     ] = None,
     alpha: Annotated[
         str | None,
-        Option("--alpha", help="Attention's share: auto (traced), per-layer, or 0 to 1.  [default: auto]"),
-    ] = None,
-    order: Annotated[
-        Order | None, Option("--order", help="How a layer's sites share.  [default: attention-first]")
-    ] = None,
-    search: Annotated[
-        bool | None,
-        Option(
-            "--search/--no-search",
-            help="Find the drift budgets by trial.  [default: search]",
-            show_default=False,
-        ),
-    ] = None,
-    drift_mlp: Annotated[
-        float | None, Option("--drift-mlp", min=0, help="A fixed budget; implies --no-search.")
-    ] = None,
-    drift_attention: Annotated[
-        float | None, Option("--drift-attention", min=0, help="A fixed budget; implies --no-search.")
+        Option("--alpha", help="Attention's share: auto (traced), per-layer, or 0 to 1."),
     ] = None,
     lam: Annotated[
-        float | None, Option("--lam", min=0, help="A fixed lambda instead of budgets; implies --no-search.")
+        float | None, Option("--lam", min=0, help="Weight of what is preserved.  [default: 30; the method's]")
     ] = None,
     rank: Annotated[
         int | None, Option("--rank", min=0, help="Truncate to this rank; 0 is exact.  [default: 0]")
-    ] = None,
-    polish: Annotated[
-        int | None, Option("--polish", min=0, help="Steps of descent after the solve.  [default: 32]")
-    ] = None,
-    repair: Annotated[
-        int | None, Option("--repair", min=0, help="Rounds for facts that fail.  [default: 2]")
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -189,15 +159,9 @@ def apply(
         method.value if method else "",
         layers=layers,
         alpha=alpha,
-        order=order.value if order else None,
-        search=search,
         prefer=prefer.value if prefer else None,
-        drift_mlp=drift_mlp,
-        drift_attention=drift_attention,
         lam=lam,
         rank=rank,
-        polish=polish,
-        repair=repair,
         batch_size=batch_size,
         null_space=null_space,
         corpus=corpus,

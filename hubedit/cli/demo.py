@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from hubedit.pipeline import Applied
 
 _EDITS, _SHOWN = 50, 8
-_POLISH = 16
-"""Fewer than usual: a first look should not take longer than it must."""
 # in the words of a newcomer; the names of the fields are in docs/facts.md
 _METRICS = {
     "success": "the edited prompts give the new answer",
@@ -56,7 +54,6 @@ def walk(
     from hubedit.pipeline import apply_facts, check_free
 
     check_free(out, force)
-    options = ("--polish", str(_POLISH))
     chosen = load_facts(facts, limit=_EDITS).facts
     with sink.progress() as progress:
         progress.start("loading the bundled model")
@@ -65,18 +62,17 @@ def walk(
         progress.finish(f"{em.family.name}, {millions:.1f} million parameters, on {em.device}")
         sink.show(f"\n1. What the model knows, and what {len(chosen)} edits shall change\n")
         sink.show(_asked(em, chosen[:_SHOWN]))
-        short = f"--polish {_POLISH} in place of {EditConfig().polish}"
-        sink.show(f"\n2. Computing the patch (the model itself stays as it is; {short})\n")
+        sink.show("\n2. Computing the patch (the model itself stays as it is)\n")
         applied = apply_facts(
             em,
             chosen,
-            EditConfig(polish=_POLISH),
+            EditConfig(),
             out=out,
             cache=Cache(cache),
             progress=progress,
             source=str(facts),
             overwrite=force,
-            command=("hubedit", "apply", facts.name, "--model", str(model), "--out", str(out), *options),
+            command=("hubedit", "apply", facts.name, "--model", str(model), "--out", str(out)),
         )
     report = applied.report
     sink.show("\n3. What the model says with the patch\n")

@@ -34,15 +34,6 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
     if extra := [f"--{name.replace('_', '-')}" for name in chosen if name not in known]:
         options = sorted(f"--{name.replace('_', '-')}" for name in set(given) & known)
         raise ConfigError(f"--method {method} has no {extra[0]}", f"its options: {', '.join(options)}")
-    budgets = [name for name in ("drift_mlp", "drift_attention") if name in chosen]
-    if budgets and chosen.get("lam"):
-        raise ConfigError("--lam replaces the drift budgets, so they exclude each other", "give one of them")
-    if (budgets or chosen.get("lam")) and chosen.get("search"):
-        raise ConfigError("--search tries budgets of its own", "leave out --search, or the fixed budgets")
-    if (budgets or chosen.get("lam")) and "search" in known:
-        chosen["search"] = False
-    if budgets or chosen.get("search"):
-        chosen["lam"] = 0.0
     stats: dict[str, Any] = {n: chosen.pop(n) for n in ("corpus", "tokens") if n in chosen}
     if "seed" in chosen:
         stats["seed"] = chosen["seed"]

@@ -139,7 +139,7 @@ def _front(tuned: Tuned) -> Table:
     """The front, and where the preferences and the default lie."""
     from hubedit.report.markup import plural
 
-    settings = ("layers", "alpha", "drift mlp", "drift attention", "kl", "essence", "polish")
+    settings = ("layers", "alpha", "clamp", "lambda", "kl")
     columns = ("success", "locality", *settings, "")
     rows: list[tuple[object, ...]] = []
     usual = ["the default"]
@@ -148,7 +148,7 @@ def _front(tuned: Tuned) -> Table:
         if tried.point is None:
             usual += names
             continue
-        own = tried.settings(tuned.base)
+        own = tried.settings()
         targets = own["targets"]
         rows.append(
             (
@@ -156,16 +156,14 @@ def _front(tuned: Tuned) -> Table:
                 _percent(tried.score.locality),
                 own["layers"],
                 own["alpha"],
-                "search" if own["search"] else f"{own['drift_mlp']:g}",
-                f"{own['drift_attention']:g}" if "drift_attention" in own else "-",
+                f"{targets['clamp']:g}",
+                f"{own['lam']:g}",
                 f"{targets['kl']:g}",
-                targets["essence"],
-                own["polish"],
                 ", ".join(names),
             )
         )
     score = tuned.default
-    rows.append((_percent(score.success), _percent(score.locality), *[""] * 7, ", ".join(usual)))
+    rows.append((_percent(score.success), _percent(score.locality), *[""] * len(settings), ", ".join(usual)))
     trials = plural(len(tuned.trials), "trial")
     title = f"\nThe front of {trials} of {len(tuned.cases.trial)} edits, % (locality times what text kept)"
     return table(columns, rows, title=title, right=columns[:-1])
@@ -188,7 +186,7 @@ def _check(tuned: Tuned) -> Table:
 
 
 def _json(tuned: Tuned) -> dict[str, Any]:
-    front = [{**t.settings(tuned.base), "trial": t.name, "score": t.score} for t in tuned.front]
+    front = [{**t.settings(), "trial": t.name, "score": t.score} for t in tuned.front]
     return {
         "known": tuned.cases.known,
         "asked": tuned.cases.asked,

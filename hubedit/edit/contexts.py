@@ -1,7 +1,7 @@
 """Forms in which a fact is asked while it is edited: behind short openings, and as a question.
 
-The subject's key depends a little on what stands before it, so keys are taken behind several openings; what the
-subject's last token must carry is sought in a few forms alone, since more of them cost time and brought
+The subject's key depends a little on what stands before it, so keys are taken behind several openings; what
+the subject's last token must carry is sought in a few forms alone, since more of them cost time and brought
 nothing (docs/experiments.md).
 """
 

@@ -1,19 +1,21 @@
-"""The joint edit, hubedit's default: every site's target at its own output, and one least-squares solve a site.
+"""The joint edit, hubedit's default: every site's target at its own output, and one least-squares solve a
+site.
 
-for each site in order (lower layers first, a layer's attention before its MLP), with the sites before in effect:
+for each site in order (lower layers first, a layer's attention before its MLP), with the sites before in
+effect:
     delta_i = argmin  mean_c -log P(target_i | form c of prompt_i; W k += delta_i) / len(target_i)
                       + kl KL(original || edited  on "{subject} is a") + decay |delta_i| / |W k_i|,
               |delta_i| <= clamp * share * |W k_i|
     dW = delta^T Kbar (sum_r w_r k_r k_r^T + lam C)^-1        (hubedit.linalg.least_squares)
 
-k_r are the site's inputs at the subject's last token, one row for each form of a fact's prompt, C is the second
-moment of its inputs on ordinary text. The share of a layer's attention is alpha and that of its MLP 1 - alpha; a
-site without a share is left out.
+k_r are the site's inputs at the subject's last token, one row for each form of a fact's prompt, C is the
+second moment of its inputs on ordinary text. The share of a layer's attention is alpha and that of its MLP 1
+- alpha; a site without a share is left out.
 
-It differs from MEMIT (Meng et al. 2023) and IntAttn-Edit (arXiv 2510.27400) in where the target stands: at the
-site's own output and not in the residual stream after the last edited layer. So a norm behind the site (Gemma, OLMo
-2) is no matter, and every later site brings what the sites before it have left. docs/method.md says which part is
-whose, docs/experiments.md what each brings on real models.
+It differs from MEMIT (Meng et al. 2023) and IntAttn-Edit (arXiv 2510.27400) in where the target stands: at
+the site's own output and not in the residual stream after the last edited layer. So a norm behind the site
+(Gemma, OLMo 2) is no matter, and every later site brings what the sites before it have left. docs/method.md
+says which part is whose, docs/experiments.md what each brings on real models.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from hubedit.config import PREFERENCES
 from hubedit.edit.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.states import at_subject
-from hubedit.edit.places import at_places, places
 from hubedit.edit.result import Edit
-from hubedit.edit.rows import Row
+from hubedit.edit.rows import Row, edit_rows
+from hubedit.edit.same_subject import by_subject, sharing, subjects
 from hubedit.edit.site_report import SiteReport, solve_device
 from hubedit.edit.stages import Job, cached_targets
 from hubedit.edit.targets import Targets
@@ -42,14 +45,17 @@ def joint(job: Job) -> Edit:
     """Targets and solve of every site, one after another."""
     em, facts, ground, config = job.em, job.facts, job.ground, job.config
     wanted, keys = target_rows(em, facts, config.targets.contexts), key_rows(em, facts)
-    where = places(facts, wanted)
-    rows = at_places([*wanted, *preserved_rows(em, facts)], where)
+    # what was edited before about the same subject is among what its one target must give
+    older = [(number, job.kept[n]) for n, number in sharing(em, facts, job.kept).items()]
+    wanted += [replace(edit_rows(em, [fact], ())[0], fact=number) for number, fact in older]
+    where = subjects(em, facts)
+    rows = by_subject([*wanted, *preserved_rows(em, facts)], where)
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
     targets: Targets | None = None
     for layer in ground.layers:
         for site, share in sites_of(layer, ground.alpha[layer]):
-            part = replace(config.targets, clamp=config.targets.clamp * share)
+            part = replace(config.targets, clamp=config.targets.clamp * PREFERENCES[config.prefer] * share)
             targets = cached_targets(job, rows, 1 + max(where), layer, part, site, factors)
             job.clock.lap("targets")
             delta = targets.delta[list(where)]

@@ -11,23 +11,17 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 import hubedit
 from hubedit.config import EditConfig, to_dict
-from hubedit.edit.balance import alphas
 from hubedit.edit.corpus import corpus_key, needed_tokens
 from hubedit.edit.result import Edit
-from hubedit.edit.search import Trial
 from hubedit.edit.trace_result import TraceResult
 from hubedit.model.editable import EditableModel
 from hubedit.presets import METHODS
-
-if TYPE_CHECKING:
-    from hubedit.edit.spread import Budget
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub", "numpy")
 # a path that leads out of the current folder
@@ -58,11 +52,9 @@ def edit_record(
         "layers": list(edit.layers),
         "layers_from": _layers_from(config),
         "alpha": {str(layer): edit.alpha[layer] for layer in edit.layers if layer in edit.alpha},
-        "alpha_from": _alpha_from(edit, config, em.num_layers),
+        "alpha_from": _alpha_from(config),
         "sites": {em.module_name(site): _site(edit, site) for site in sorted(edit.reports)},
-        "search": _search(edit),
         "targets": _targets(edit),
-        "repaired": edit.repaired,
         "perplexity": {"before": edit.perplexity_before, "after": edit.perplexity_after},
         "statistics": dict(statistics),
         "trace": _trace(edit.trace, em),
@@ -139,47 +131,27 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def _layers_from(config: EditConfig) -> str:
-    """ "given", "method" where it has a depth of its own, or "trace"."""
+    """ "given", "method" where it has a depth of its own, "trace" for others of one layer, or "depth"."""
     if config.layers != "auto":
         return "given"
-    return "method" if METHODS[config.method].depth else "trace"
+    method = METHODS[config.method]
+    return "method" if method.depth else "trace" if method.one_layer else "depth"
 
 
-def _alpha_from(edit: Edit, config: EditConfig, num_layers: int) -> str:
-    """ "given", "method" where it has no such setting, "trace", or "search" where a trial with another
-    share won."""
+def _alpha_from(config: EditConfig) -> str:
+    """ "given", "trace", or "method" where it has no such setting."""
     if "alpha" not in METHODS[config.method].settings:
         return "method"
-    if config.alpha in ("auto", "per-layer") and edit.trace is not None:
-        attention, mlp = edit.trace.ie_prob["attention"], edit.trace.ie_prob["mlp"]
-        source = "trace"
-    else:
-        attention = mlp = (0.0,) * num_layers
-        source = "given"
-    if not edit.alpha:
-        return "given"
-    asked = alphas(attention, mlp, edit.layers, config.alpha)
-    same = all(abs(edit.alpha[layer] - asked[layer]) < 1e-9 for layer in edit.layers)
-    return source if same else "search"
+    return "trace" if config.alpha in ("auto", "per-layer") else "given"
 
 
 def method_record(config: EditConfig) -> dict[str, Any]:
     """The method, and what only some have. Trained rows belong to no single fact (`hubedit.patch.owners`)."""
     settings = METHODS[config.method].settings
-    found: dict[str, Any] = {
-        name: getattr(config, name) for name in ("order", "null_space") if name in settings
-    }
-    found = {"method": config.method, **found}
+    found: dict[str, Any] = {"method": config.method}
+    if "null_space" in settings:
+        found["null_space"] = config.null_space
     return {**found, "rows": {}} if METHODS[config.method].trained else found
-
-
-def _search(edit: Edit) -> dict[str, Any] | None:
-    if edit.found is None:
-        return None
-    return {
-        "budget": _budget(edit.found.trial.budget),
-        "trials": [_trial(trial) for trial in edit.found.trials],
-    }
 
 
 def _targets(edit: Edit) -> dict[str, Any] | None:
@@ -200,29 +172,11 @@ def _site(edit: Edit, site: Any) -> dict[str, Any]:
         "layer": site.layer,
         "kind": site.kind,
         "lambda": report.lam,
-        "budget": edit.found.trial.budget.of(site) if edit.found else None,
         "drift": report.drift,
         "reached": report.reached,
         "norm": report.norm,
         "weight_norm": report.weight_norm,
         "relative_norm": report.norm / report.weight_norm if report.weight_norm else None,
-    }
-
-
-def _budget(budget: Budget) -> dict[str, float]:
-    return {"attention": budget.attention, "mlp": budget.mlp, "lambda": budget.lam}
-
-
-def _trial(trial: Trial) -> dict[str, Any]:
-    judged = trial.judgement
-    return {
-        "alpha": {str(layer): share for layer, share in trial.alpha.items()},
-        "budget": _budget(trial.budget),
-        "success": judged.success,
-        "locality": judged.locality,
-        "others": judged.others,
-        "text": judged.text,
-        "score": judged.score if isfinite(judged.score) else None,
     }
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hubedit.config import EditConfig
-from hubedit.edit.search import Found
-from hubedit.edit.spread import SiteReport
+from hubedit.edit.site_report import SiteReport
 from hubedit.edit.targets import Targets
 from hubedit.edit.trace_result import TraceResult
 from hubedit.errors import CollapseError
@@ -21,21 +20,18 @@ from hubedit.progress import Progress
 class Edit:
     """What one run computed. `factors`: float32 on the CPU; `seconds`: by stage.
 
-    `alpha`: attention's share at each layer, empty for a method that has none; `found`: the trials of the
-    joint method; `targets`: None for a method that optimises weights; `owners`: the fact of every row of a
-    site's A, empty where row n is fact n's.
+    `alpha`: attention's share at each layer, empty for a method that has none; `targets`: None for a method
+    that optimises weights; `owners`: the fact of every row of a site's A, empty where row n is fact n's.
     """
 
     factors: Mapping[Site, LowRank]
     layers: tuple[int, ...]
     alpha: Mapping[int, float]
     reports: Mapping[Site, SiteReport]
-    found: Found | None
     targets: Targets | None
     trace: TraceResult | None
     perplexity_before: float
     perplexity_after: float
-    repaired: int
     seconds: Mapping[str, float] = field(default_factory=dict)
     owners: Mapping[Site, tuple[int, ...]] = field(default_factory=dict)
 
@@ -48,13 +44,13 @@ def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: flo
             raise CollapseError(
                 f"the update of site {site} would change its output on ordinary text by more than the output "
                 f"itself (relative drift {report.drift:.3g})",
-                "lower --drift-mlp, or choose other --layers",
+                "add --prefer locality, or choose other --layers",
             )
     if not after - before < 0.7:
         raise CollapseError(
             "the edited model no longer predicts ordinary text "
             f"(mean negative log-likelihood {before:.3g} -> {after:.3g} nats a token)",
-            "lower --drift-mlp, edit fewer facts at once, or choose other --layers",
+            "add --prefer locality, edit fewer facts at once, or choose other --layers",
         )
 
 

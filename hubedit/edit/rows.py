@@ -13,9 +13,6 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
 from hubedit.model.tokens import Batch, continuation, locate, pad
 
-OTHER = -1
-"""The `fact` of a row about a subject that no fact edits."""
-
 
 @dataclass(frozen=True)
 class Row:

@@ -9,12 +9,8 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, to_dict
-from hubedit.edit.asked import PARTS, Asked, prepare
-from hubedit.edit.balance import MOST_LAYERS, alphas, parse_layers
-from hubedit.edit.corpus import SELF, corpus_key, holdout_rows, needed_tokens, token_rows
-from hubedit.edit.depth import last_layer, window
-from hubedit.edit.others import READ, READ_EACH
-from hubedit.edit.probes import TextState, read_text
+from hubedit.edit.balance import alphas, parse_layers, usual_layers
+from hubedit.edit.corpus import holdout_rows
 from hubedit.edit.result import Clock
 from hubedit.edit.rows import Row
 from hubedit.edit.stats import second_moments
@@ -23,14 +19,15 @@ from hubedit.edit.trace import trace
 from hubedit.edit.trace_result import TraceResult
 from hubedit.errors import ConfigError
 from hubedit.facts import Fact
-from hubedit.linalg import Moments
+from hubedit.linalg import LowRank, Moments
 from hubedit.model.editable import EditableModel
+from hubedit.model.score import perplexity
 from hubedit.model.sites import Site
 from hubedit.presets import METHODS
 from hubedit.progress import Progress
 
 TEXT_ROWS = 48
-_FORMAT = 5  # goes up when a change in the survey or in the trial of depth gives other results
+_FORMAT = 6  # goes up when a change in how targets are found gives other results
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,8 @@ class Ground:
     """What is measured once, on the model before any of the facts is edited, for all batches.
 
     `alpha`: attention's share at each layer; `moments`: of every site that may be edited; `text`: token rows
-    held out of the statistics; `corpus`: token rows in which other subjects are looked for, and `text`;
-    `clean`: the model's predictions on `text`; `free`: the directions (d_in, m) that inputs of a site hardly
-    use, kept from batch to batch by methods that write into them alone.
+    held out of the statistics; `perplexity`: the model's on `text`; `free`: the directions (d_in, m) that
+    inputs of a site hardly use, kept from batch to batch by methods that write into them alone.
     """
 
     traced: TraceResult | None
@@ -48,8 +44,7 @@ class Ground:
     alpha: Mapping[int, float]
     moments: Mapping[Site, Moments]
     text: Sequence[Sequence[int]]
-    corpus: Sequence[Sequence[int]]
-    clean: TextState
+    perplexity: float
     free: dict[Site, Tensor] = field(default_factory=dict)
 
 
@@ -92,15 +87,9 @@ def measure(
         sites += [Site(n, "attention") for n in layers if alpha[n] > 0 or "alpha" not in method.settings]
     moments = second_moments(em, sites, config.stats, cache, progress)
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
-    corpus: list[Sequence[int]] = []
-    if config.method == "joint":
-        seen = needed_tokens(em, config.stats)
-        if config.stats.corpus == SELF:  # behind them a file has the text that is held out
-            seen = max(seen, READ_EACH * len(facts))
-        corpus = [*token_rows(em, config.stats, min(seen, READ), cache, progress), *text]
-    clean = read_text(em, text)
+    clean = perplexity(em, text)
     clock.lap("statistics")
-    return Ground(traced, layers, alpha, moments, text, corpus, clean)
+    return Ground(traced, layers, alpha, moments, text, clean)
 
 
 def unseen_rows(
@@ -108,8 +97,8 @@ def unseen_rows(
 ) -> tuple[list[list[int]], bool]:
     """Token rows to measure perplexity and divergence on, and whether an edit with this text used them.
 
-    They stand behind the rows that an edit is searched and polished on; a corpus that ends before gives
-    those instead.
+    They stand behind the rows on which an edit is checked for collapse; a corpus that ends before gives those
+    instead.
     """
     tried = holdout_rows(em, stats, TEXT_ROWS, cache, progress)
     more = holdout_rows(em, stats, 2 * TEXT_ROWS, cache, progress)
@@ -123,12 +112,16 @@ def locate_sites(
 ) -> tuple[TraceResult | None, tuple[int, ...], dict[int, float]]:
     """The edited layers and attention's share at each; traces only when one of them asks for it.
 
-    A method of one layer takes the one of the largest MLP effect.
+    A method of one layer takes the one of the largest MLP effect, the others those that a depth stands for
+    (`hubedit.edit.balance.usual_layers`).
     """
     method = METHODS[config.method]
     setting = config.alpha if "alpha" in method.settings else "0"
     traced = None
-    if (config.layers == "auto" and not method.depth) or setting in ("auto", "per-layer"):
+    if (config.layers == "auto" and method.one_layer and not method.depth) or setting in (
+        "auto",
+        "per-layer",
+    ):
         traced = trace(em, facts, replace(config.trace, tokens="subject_last"), cache, progress)
     attention = list(traced.ie_prob["attention"]) if traced else [0.0] * em.num_layers
     mlp = list(traced.ie_prob["mlp"]) if traced else [0.0] * em.num_layers
@@ -140,24 +133,7 @@ def locate_sites(
         # after the last layer no other token can read the change any more
         layers = (max(range(max(em.num_layers - 1, 1)), key=lambda n: mlp[n]),)
     else:
-        # every method gets the layers that the joint method would: what differs is the method
-        depth = config.targets if config.method == "joint" else TargetConfig()
-        key = {
-            "format": _FORMAT,
-            "model": em.identity,
-            "dtype": str(em.dtype),
-            "device": em.device.type,
-            "facts": [_asked(f) for f in facts],
-            "mlp": mlp,
-            "targets": to_dict(depth),
-        }
-        entry = cache.load("depth", key)
-        if entry is None:
-            last, _ = last_layer(em, facts, mlp, depth, progress)
-            cache.save("depth", key, {}, {"layer": last})
-        else:
-            last = int(entry.record["layer"])
-        layers = window(mlp, last, MOST_LAYERS)
+        layers = usual_layers(em.num_layers, method.layers)
     check_one_layer(config, layers)
     return traced, layers, alphas(attention, mlp, layers, setting)
 
@@ -171,62 +147,36 @@ def check_one_layer(config: EditConfig, layers: Sequence[int]) -> None:
         )
 
 
-def cached_survey(job: Job) -> Asked:
-    """What is asked, from the cache or from the model."""
-    em, config, progress = job.em, job.config, job.progress
+def cached_targets(
+    job: Job,
+    rows: Sequence[Row],
+    count: int,
+    layer: int,
+    config: TargetConfig | None = None,
+    site: Site | None = None,
+    factors: Mapping[Site, LowRank] | None = None,
+) -> Targets:
+    """Targets of `count` facts or subjects, whose numbers the rows bear, from the cache, else optimised now.
+    The key holds every input; `site`, `factors`: as for `optimise`, `config`: the job's without one."""
+    em, progress, config = job.em, job.progress, config or job.config.targets
     key = {
         "format": _FORMAT,
         "model": em.identity,
         "dtype": str(em.dtype),
         "device": em.device.type,
-        "facts": [_asked(f) for f in job.facts],
-        "kept": [_asked(f) for f in job.kept],
-        "targets": to_dict(config.targets),
-        "prefer": config.prefer,
-        "seed": config.seed,
-        "corpus": corpus_key(config.stats, em),
-        # more text is read for many facts, and for --tokens
-        "read": sum(map(len, job.ground.corpus)),
-    }
-    progress.start("survey", PARTS, "parts")
-    entry = job.cache.load("survey", key)
-    if entry is not None:
-        asked = Asked.from_json(entry.record["asked"])
-        progress.advance(PARTS)
-    else:
-        asked = prepare(em, job.facts, config, job.ground.corpus, job.ground.text, job.kept, progress.advance)
-        job.cache.save("survey", key, {}, {"asked": asked.to_json()})
-    alone = len(job.facts) - len({r.fact for r in asked.told})
-    bare = f"; {alone} of {len(job.facts)} facts in their own words alone" if alone and config.targets.told > 0 else ""
-    progress.finish(f"{len(asked.all_rows) + len(asked.others)} prompts{bare}")
-    return asked
-
-
-def _asked(fact: Fact) -> list[str]:
-    """What a survey reads of a fact."""
-    return [fact.prompt, fact.subject, fact.target]
-
-
-def cached_targets(job: Job, rows: Sequence[Row], count: int, layer: int) -> Targets:
-    """Targets of `count` places, whose numbers the rows bear, from the cache, else optimised now. The key
-    holds every row, so every input."""
-    em, config, progress = job.em, job.config, job.progress
-    key = {
-        "model": em.identity,
-        "dtype": str(em.dtype),
-        "device": em.device.type,
         "layer": layer,
-        "config": to_dict(config.targets),
+        "site": str(site),
+        "factors": {str(s): f.digest() for s, f in sorted((factors or {}).items())},
+        "config": to_dict(config),
         "rows": [[r.fact, list(r.ids), r.last, list(r.labels), r.preserve] for r in rows],
-        "corpus": corpus_key(config.stats, em),
     }
-    progress.start("targets", count, "facts" if count == len(job.facts) else "subjects")
+    progress.start("targets" if site is None else f"targets {site}", count, "facts")
     entry = job.cache.load("targets", key)
     if entry is not None:
         targets = Targets(layer, **{n: entry.tensors[n] for n in ("delta", "norm", "loss", "nll")})
         progress.advance(count)
     else:
-        targets = optimise(em, rows, count, layer, config.targets, progress=progress)
+        targets = optimise(em, rows, count, layer, config, site=site, factors=factors, progress=progress)
         tensors = {n: getattr(targets, n) for n in ("delta", "norm", "loss", "nll")}
         job.cache.save("targets", key, tensors, {})
     progress.finish(f"mean loss {float(targets.loss.mean()):.3f}")

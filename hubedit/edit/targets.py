@@ -2,15 +2,15 @@
 
     z_i = h_i[L] + delta_i
     delta_i = argmin  mean_c -log P(target | c + prompt; h[L] += delta) / len(target)
-                    + kl * mean_e KL(original || edited  on essence prompts e)
+                    + kl * KL(original || edited  on "{subject} is a")
                     + decay * |delta| / |h|
 
-(MEMIT, Meng et al. 2023, eq. 16; the essence prompts beyond "{subject} is a", the direction of KL and the
-descent are ours: steps of a given length, relative to |h|, along the gradient's direction with momentum. The
-published recipe, with KL(edited || original), is `hubedit.edit.descent.Adam`. Adam moves every
-coordinate by the same amount, and so spends most of |delta| on coordinates that do not matter: twice the
-KL at the same likelihood, docs/experiments.md.) Only the layers above L are run, on the tokens from the
-subject's last one on, in batches of rows of about the same length; nothing of the model needs a gradient.
+(MEMIT, Meng et al. 2023, eq. 16.) With a site, delta is added to what it writes and not to h[L], and lengths
+are relative to that. The published recipe, with KL(edited || original), is `hubedit.edit.descent.Adam`;
+steps of a given length along the gradient are ours, and reach the same loss with a shorter delta: Adam moves
+every coordinate by the same amount (docs/experiments.md). Only the layers from there on are run, on the
+tokens from the subject's last one on, in batches of rows of about the same length; nothing of the model
+needs a gradient.
 """
 
 from __future__ import annotations
@@ -166,7 +166,6 @@ def _optimise_chunk(
     rule = rule_of(config, norm, em.hidden_size)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
-    reference, stale = best_loss.clone(), torch.zeros_like(norm)
     active = torch.ones(len(facts), dtype=torch.bool, device=em.device)
     for step in range(rule.moves + 1):
         final = step == rule.moves
@@ -180,12 +179,7 @@ def _optimise_chunk(
             best_u[better] = u[better]
             best_loss[better] = loss[better]
             best_nll[better] = nll[better]
-            gained = loss < reference * (1 - config.gain)
-            reference = torch.where(gained, loss, reference)
-            stale = torch.where(gained, 0, stale + 1)
             active = active & (loss > config.loss)
-            if config.patience:
-                active = active & (stale < config.patience)
         done(facts[i] for i in (~active).nonzero()[:, 0].tolist())
         if final or not bool(active.any()):
             break

@@ -20,7 +20,7 @@ _SHORT = 8
 _ALLOWED = frozenset({"schema", "schema_version", "version", "dtype", "device", "date", "commit", "sha256"})
 # options whose values say how a patch was made; the others' may be names that somebody chose
 _HOW = frozenset(
-    "--method --prefer --layers --alpha --order --drift-mlp --drift-attention --lam --rank --polish --repair "
+    "--method --prefer --layers --alpha --lam --rank "
     "--batch-size --null-space --tokens --seed --device --dtype --max-memory --format --on-conflict".split()
 )
 _MODEL = ("--model", "-m")

@@ -1,5 +1,6 @@
 """Linear algebra of editing: torch only, no transformers, no files."""
 
+from hubedit.linalg.least_squares import right_factor
 from hubedit.linalg.lowrank import LowRank
 from hubedit.linalg.moments import Moments, SecondMoment
 from hubedit.linalg.null_space import Threshold, null_space
@@ -18,4 +19,5 @@ __all__ = [
     "output_drift",
     "output_power",
     "rank_one",
+    "right_factor",
 ]

@@ -1,10 +1,11 @@
 """Regularised least squares with several rows a fact: the right factor of an update.
 
     dW = argmin  sum_r w_r |dW k_r - delta_f(r)|^2  +  tr(dW P dW^T)
-       = delta^T A,    A = Kbar (sum_r w_r k_r k_r^T + P)^-1,    Kbar_f = sum of w_r k_r over the rows of fact f
+       = delta^T A,    A = Kbar (sum_r w_r k_r k_r^T + P)^-1,    Kbar_f = sum of w_r k_r over the rows of
+       fact f
 
-(MEMIT, Meng et al. 2023, eq. 14, with every context's key as a row of its own in place of their mean). The rank is
-at most the number of facts. One Cholesky factor of d_in x d_in, whatever the number of facts.
+(MEMIT, Meng et al. 2023, eq. 14, with every context's key as a row of its own in place of their mean). The
+rank is at most the number of facts. One Cholesky factor of d_in x d_in, whatever the number of facts.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,13 @@ class LowRank:
         """Frobenius norm from the factors: |BA|^2 = sum((B^T B) * (A A^T))."""
         gram = (self.B.double().T @ self.B.double()) * (self.A.double() @ self.A.double().T)
         return float(gram.sum().clamp_min(0).sqrt())
+
+    def digest(self) -> str:
+        """sha256 (16 hexadecimal digits) of both factors in float32: what tells two of them apart."""
+        total = hashlib.sha256()
+        for part in (self.B, self.A):
+            total.update(part.detach().float().cpu().contiguous().numpy().tobytes())
+        return total.hexdigest()[:16]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LowRank:
         """The same matrix on another device or in another dtype."""

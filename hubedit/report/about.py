@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubedit.presets import METHODS
-from hubedit.report.markup import is_hub, last, line, number, percent, plural, without_paths
+from hubedit.report.markup import is_hub, last, line, number, percent, without_paths
 from hubedit.report.measures import Json
 
 _FROM = {
@@ -20,10 +20,10 @@ _FROM = {
         "trace": "from the causal trace",
         "given": "given by the user",
         "method": "of the method",
+        "depth": "by the model's depth",
     },
     "alpha": {
         "trace": "measured: attention's share of the indirect effects in the causal trace",
-        "search": "chosen by trial: it did better on probe prompts than the traced share",
         "given": "given by the user",
         "method": "of the method",
     },
@@ -80,7 +80,7 @@ def made(record: Json) -> list[tuple[str, str]]:
 
 def way(record: Json) -> str:
     """In plain words how the changes of the weights came about; "" where the record does not say."""
-    method, config = str(record.get("method") or ""), record.get("config") or {}
+    method = str(record.get("method") or "")
     if method not in METHODS:
         return ""
     told = []
@@ -97,14 +97,6 @@ def way(record: Json) -> str:
         "change that makes it write that, and keeps what it writes for other inputs, was solved for in "
         "closed form."
     )
-    if polish := number(config.get("polish")):
-        told.append(
-            "Then gradient descent on one factor of each change, through the whole model, in rounds of at "
-            f"least {plural(int(polish), 'step')}, was kept if hubedit's own trial prompts came out better."
-        )
-    if repaired := number(record.get("repaired")):
-        was = "was" if repaired == 1 else "were"
-        told.append(f"{plural(int(repaired), 'fact')} that still failed {was} solved for again.")
     return " ".join(told)
 
 

@@ -11,6 +11,9 @@ from hubedit.tune.cases import Cases
 from hubedit.tune.space import Point
 from hubedit.tune.trial import Score
 
+PREFER = {"success": 4.0, "balanced": 1.0, "locality": 0.25}
+"""Weight of success against locality when a point of the front is chosen, by preference."""
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -25,9 +28,9 @@ class Tried:
         """As in what is written and printed."""
         return self.number if self.point is not None else "default"
 
-    def settings(self, base: EditConfig) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """The fields of EditConfig that it fixes, as JSON data; none of the default's."""
-        return self.point.settings(base) if self.point is not None else {}
+        return self.point.settings() if self.point is not None else {}
 
     def config(self, base: EditConfig) -> EditConfig:
         """`base` with these settings."""

@@ -2,23 +2,20 @@
 
 Optuna's sampler for several objectives (a tree-structured Parzen estimator, Bergstra et al. 2011; Ozaki et
 al. 2020) proposes the points. It is seeded by the trial's number, so that a run that was cut off goes on as
-it would have gone on. Trace and statistics of all layers in question are made once, before the first trial.
+it would have gone on. The statistics of all layers in question are made once, before the first trial.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubedit.cache import Cache, digest
 from hubedit.config import EditConfig, to_dict
-from hubedit.edit.depth import candidates as last_layers
-from hubedit.edit.probes import PREFER
 from hubedit.edit.stats import second_moments
-from hubedit.edit.trace import trace
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.evaluate import Reading, read
 from hubedit.facts import Fact, to_record
@@ -26,8 +23,8 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.progress import Progress, Silent
 from hubedit.tune.cases import Cases
-from hubedit.tune.front import Tried, Tuned, choose, pareto
-from hubedit.tune.space import Space, all_layers
+from hubedit.tune.front import PREFER, Tried, Tuned, choose, pareto
+from hubedit.tune.space import Space
 from hubedit.tune.trial import Score, attempt
 
 if TYPE_CHECKING:
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
 
 STARTUP = 8
 """Trials, those near the default among them, before the sampler learns from those that are there."""
-_FORMAT = 4  # goes up when a change here makes old trials another thing than new ones
+_FORMAT = 5  # goes up when a change here makes old trials another thing than new ones
 
 
 def require_optuna() -> None:
@@ -70,7 +67,7 @@ def tune(
     start = time.monotonic()
     cache, progress = cache or Cache(), progress or Silent()
     base = base or EditConfig()
-    space = prepare(em, cases.trial, base, cache, progress)
+    space = prepare(em, base, cache, progress)
     study = open_study(storage, study_name(em, cases, base, space))
     before = read(em, cases.trial)
     default = _default(em, study, cases.trial, space, base, cache, progress)
@@ -100,14 +97,10 @@ def tune(
     return Tuned(cases, base, trials, front, chosen, default, check)
 
 
-def prepare(
-    em: EditableModel, facts: Sequence[Fact], base: EditConfig, cache: Cache, progress: Progress
-) -> Space:
-    """The space of a model, by its trace; the statistics of all its sites are in the cache afterwards."""
-    traced = trace(em, facts, replace(base.trace, tokens="subject_last"), cache, progress)
-    last = last_layers(traced.ie_prob["mlp"])
-    space = Space(last[0], last[-1])
-    sites = [Site(layer, kind) for layer in all_layers(space) for kind in ("attention", "mlp")]
+def prepare(em: EditableModel, base: EditConfig, cache: Cache, progress: Progress) -> Space:
+    """The space of a model; the statistics of all its sites are in the cache afterwards."""
+    space = Space.of(em.num_layers)
+    sites = [Site(layer, kind) for layer in space.layers() for kind in ("attention", "mlp")]
     second_moments(em, sites, base.stats, cache, progress)
     return space
 

@@ -58,7 +58,7 @@ def content(em: EditableModel, tuned: Tuned) -> dict[str, Any]:
         "format": FORMAT,
         "method": "joint",
         "model": {"ref": base_name(em), "commit": em.commit, "num_layers": em.num_layers},
-        "settings": _joined(fixed, balanced.settings(tuned.base)),
+        "settings": _joined(fixed, balanced.settings()),
         **({"prefer": prefer} if prefer else {}),
         "measured": {
             "facts": len(tuned.cases.check),
@@ -141,7 +141,7 @@ def _numbers(score: Score) -> dict[str, float]:
 def _row(tried: Tried, base: EditConfig) -> dict[str, Any]:
     score = {"trial": tried.name, "success": round(tried.score.success, 4)}
     score["locality"] = round(tried.score.locality, 4)
-    own = tried.settings(base)
+    own = tried.settings()
     return {**score, **own.pop("targets", {}), **own}
 
 

@@ -8,23 +8,21 @@ exact sum of the batches' factors.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from hubedit.edit.asked import leading_sentences
+from hubedit.cache import digest
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.layered import keys
 from hubedit.edit.methods.prompts import contexts_of
 from hubedit.edit.methods.rome import joined
 from hubedit.edit.methods.states import at_subject
-from hubedit.edit.places import beside
 from hubedit.edit.result import Edit
-from hubedit.edit.rows import OTHER, edit_rows
-from hubedit.edit.search import Found
+from hubedit.edit.rows import edit_rows
+from hubedit.edit.same_subject import sharing
 from hubedit.edit.stages import Job
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
@@ -60,7 +58,8 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
             for site, factor in done[-1].factors.items():
                 own = factor.to(job.em.device)
                 live[site] = (live[site] + own).compress() if site in live else own
-            em = replace(job.em, identity=f"{job.em.identity}+{_digest(live)}")
+            parts = sorted((str(site), factor.digest()) for site, factor in live.items())
+            em = replace(job.em, identity=f"{job.em.identity}+{digest(parts)[:16]}")
             kept = [*kept, *batch]
             if method.keeps_keys:
                 job = replace(job, earlier=_joined(job.earlier, _keys(job, batch)))
@@ -79,19 +78,17 @@ def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
 
 def _elsewhere(em: EditableModel, kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
     """The facts about other subjects. What the batch adds to a subject must reach the key that its earlier
-    facts have too; that their answers stay is asked of what is added (`hubedit.edit.asked.kept_rows`)."""
-    return [f for f, n in zip(kept, beside(em, batch, kept), strict=True) if n == OTHER]
+    facts have too; their answers are among what its target must give (`hubedit.edit.joint`)."""
+    shared = sharing(em, batch, kept)
+    return [fact for number, fact in enumerate(kept) if number not in shared]
 
 
 def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
     """The keys (M, d_in) that facts edited before have now, averaged over contexts, at every edited site."""
     if not facts:
         return {}
-    config, ground = job.config, job.ground
-    contexts = job.contexts
-    if not METHODS[config.method].published:
-        contexts = leading_sentences(job.em, ground.text, config.targets.contexts)
-    rows = edit_rows(job.em, facts, contexts)
+    ground = job.ground
+    rows = edit_rows(job.em, facts, job.contexts)
     sites = sorted(ground.moments)
     state = at_subject(job.em, rows, ground.layers[-1], sites)
     return {site: keys(state, rows, len(facts), site) for site in sites}
@@ -100,16 +97,6 @@ def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
 def _joined(earlier: Mapping[Site, Tensor], own: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
     """Keys of earlier facts, and those of one more batch."""
     return {site: torch.cat([earlier[site], new]) if site in earlier else new for site, new in own.items()}
-
-
-def _digest(factors: Mapping[Site, LowRank]) -> str:
-    """What tells models with different factors apart."""
-    total = hashlib.sha256()
-    for site in sorted(factors):
-        total.update(str(site).encode())
-        for part in (factors[site].B, factors[site].A):
-            total.update(part.detach().float().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]
 
 
 def _owners(done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> dict[Site, tuple[int, ...]]:
@@ -140,11 +127,4 @@ def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size
     parts = [edit.targets for edit in done if edit.targets is not None]
     alpha = {layer: sum(edit.alpha[layer] for edit in done) / len(done) for layer in done[-1].alpha}
     whole = finished(job, factors, reports, joined(parts) if parts else None, alpha)
-    found = [edit.found for edit in done if edit.found is not None]
-    trials = tuple(trial for f in found for trial in f.trials)
-    return replace(
-        whole,
-        owners=_owners(done, live, size),
-        found=Found(found[-1].solution, found[-1].trial, trials) if found else None,
-        repaired=sum(edit.repaired for edit in done),
-    )
+    return replace(whole, owners=_owners(done, live, size))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import log
 
-import torch
-
-from hubedit.edit.probes import read_text
 from hubedit.edit.result import Edit, judge_collapse
-from hubedit.edit.spread import SiteReport
+from hubedit.edit.site_report import SiteReport
 from hubedit.edit.stages import Job
 from hubedit.edit.targets import Targets
 from hubedit.linalg import LowRank, Moments, output_drift, output_power
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
+from hubedit.model.score import perplexity
 from hubedit.model.sites import Site
 
 
@@ -41,19 +40,17 @@ def finished(
     """The edit, measured on held-out text. Raises CollapseError."""
     em, ground = job.em, job.ground
     with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
-        after = read_text(em, ground.text)
-    judge_collapse(reports, ground.clean.nll, after.nll, job.config, job.progress)
+        after = perplexity(em, ground.text)
+    judge_collapse(reports, log(ground.perplexity), log(after), job.config, job.progress)
     job.clock.lap("check")
     return Edit(
         {site: factors[site] for site in sorted(factors)},
         ground.layers,
         alpha,
         reports,
-        None,
         targets,
         ground.traced,
-        float(torch.tensor(ground.clean.nll).exp()),
-        float(torch.tensor(after.nll).exp()),
-        0,
+        ground.perplexity,
+        after,
         job.clock.laps,
     )

@@ -23,7 +23,7 @@ from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.training import likelihood_gradient
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, edit_rows
-from hubedit.edit.spread import solve_device
+from hubedit.edit.site_report import solve_device
 from hubedit.edit.stages import Job
 from hubedit.errors import ConfigError
 from hubedit.linalg import LowRank
@@ -36,7 +36,7 @@ from hubedit.model.sites import Site
 def ft(job: Job) -> Edit:
     """Fine-tunes the MLP projection of one layer. Raises ConfigError where that does not fit the model or the
     device."""
-    em, config, ground = job.em, job.config, job.ground
+    em, ground = job.em, job.ground
     site = Site(ground.layers[0], "mlp")
     check_fits(em.weight(site).numel(), free_memory(em.weight(site).device))
     rows = ended(em, edit_rows(em, job.facts, ()))

@@ -22,7 +22,7 @@ from hubedit.edit.methods.states import States, at_subject, bare, halves
 from hubedit.edit.residual import site_residual
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
-from hubedit.edit.spread import SiteReport, solve_device
+from hubedit.edit.site_report import SiteReport, solve_device
 from hubedit.edit.stages import Job, cached_targets
 from hubedit.linalg import LowRank, Preserved
 from hubedit.model.hooks import applied

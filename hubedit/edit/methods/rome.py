@@ -21,7 +21,7 @@ from hubedit.edit.methods.states import States, at_subject, bare, uniform
 from hubedit.edit.residual import site_residual
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
-from hubedit.edit.spread import solve_device
+from hubedit.edit.site_report import solve_device
 from hubedit.edit.stages import Job
 from hubedit.edit.targets import Targets, optimise
 from hubedit.linalg import LowRank, Preserved, direction, rank_one

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.rows import Row, bare_rows, by_length
-from hubedit.edit.spread import KEY_TOKENS
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.memory import pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
+
+KEY_TOKENS = 32768
+"""Most padded tokens of a pass for keys: no gradients, only the layers up to the site."""
 
 
 @dataclass(frozen=True)

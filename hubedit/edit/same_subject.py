@@ -1,0 +1,42 @@
+"""Facts about one subject share a target: one change at the subject's last token serves all of them.
+
+What the MLP reads there, its key, is nearly the same whatever is asked of the subject, and exactly the same
+where nothing stands before it. A closed form that is given two values for one key takes their mean, and
+neither fact succeeds. So one delta is optimised for all the facts of a subject; each fact keeps its keys,
+and its row of the factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hubedit.edit.rows import Row, edit_rows
+from hubedit.facts import Fact
+from hubedit.facts.together import together
+from hubedit.model.editable import EditableModel
+
+
+def subjects(em: EditableModel, facts: Sequence[Fact]) -> tuple[int, ...]:
+    """Each fact's subject, numbered 0 and up in the order of the facts: facts share one where they name the
+    same subject, or where the same tokens lead up to its last one."""
+    names = [(f.subject, r.ids[: r.last + 1]) for f, r in zip(facts, edit_rows(em, facts, ()), strict=True)]
+    return together(names)
+
+
+def sharing(em: EditableModel, facts: Sequence[Fact], kept: Sequence[Fact]) -> dict[int, int]:
+    """Which of the facts edited before share a subject with a new one: index in `kept` -> index in
+    `facts`."""
+    found = subjects(em, [*facts, *kept])
+    first: dict[int, int] = {}
+    for number in range(len(facts)):
+        first.setdefault(found[number], number)
+    numbered = enumerate(found[len(facts) :])
+    return {number: first[subject] for number, subject in numbered if subject in first}
+
+
+def by_subject(rows: Sequence[Row], subject: Sequence[int]) -> list[Row]:
+    """The rows with each fact's subject in the fact's stead; what two facts of a subject preserve counts
+    once."""
+    moved = [replace(r, fact=subject[r.fact]) for r in rows]
+    return list(dict.fromkeys(moved))
