@@ -77,7 +77,9 @@ def load(
 def cpu_dtype(own: object) -> str:
     """The type to compute in on a CPU: float32, but bfloat16 where the checkpoint's `own` is and products of
     it are at least 1.5 times as fast here. Without such instructions half precision is up to a hundred times
-    slower.""" return "bfloat16" if str(own).endswith("bfloat16") and _fast_bfloat16() else "float32"
+    slower.
+    """
+    return "bfloat16" if str(own).endswith("bfloat16") and _fast_bfloat16() else "float32"
 
 
 def _fast_bfloat16() -> bool:

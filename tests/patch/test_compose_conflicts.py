@@ -165,9 +165,7 @@ def test_facts_about_one_subject_give_way_together_or_not_at_all() -> None:
     parts = [{"method": "memit"}, {"method": "rome"}]
     summed = replace(one, record={**one.record, "composed_of": parts})
     assert not torn(summed, {0})
-    assert torn(replace(one, record={**one.record, "composed_of": [*parts, {"method": "joint"}]}), {0}) == {
-        0
-    }
+    assert torn(replace(one, record={**one.record, "composed_of": [*parts, {"method": "joint"}]}), {0}) == {0}
 
 
 def test_a_name_that_ends_alike_is_the_same_subject() -> None:

@@ -1,0 +1,157 @@
+"""The joint edit against its own equations, written out densely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hubedit.cache import Cache
+from hubedit.config import EditConfig, StatsConfig, TargetConfig
+from hubedit.edit.compute import compute
+from hubedit.edit.contexts import OPENINGS, key_rows, preserved_rows, target_rows
+from hubedit.edit.joint import sites_of
+from hubedit.edit.result import Edit
+from hubedit.edit.stats import second_moments
+from hubedit.edit.targets import optimise
+from hubedit.evaluate.forced import forced
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import applied, run
+from hubedit.model.sites import Site
+from hubedit.model.tokens import locate, pad
+from hubedit.progress import Silent
+from tests.edit.editing import FACTS
+from tests.pico import SENTENCES
+
+Editable = Callable[..., EditableModel]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> EditConfig:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(SENTENCES))
+    return EditConfig(
+        layers="0-1",
+        alpha="0.3",
+        lam=0.5,
+        stats=StatsConfig(str(text), 200),
+        targets=TargetConfig(steps=4, clamp=1.0),
+    )
+
+
+def keys_at(em: EditableModel, edit: Edit, before: list[Site], site: Site) -> tuple[torch.Tensor, list[int]]:
+    """The inputs of a site at every form's subject, with the sites before in effect, one form at a time."""
+    found, owner = [], []
+    with applied(em, {s: edit.factors[s] for s in before}):
+        for r in key_rows(em, FACTS):
+            batch = pad([r.ids], em.pad_id)
+            found.append(run(em, batch, inputs=[site]).inputs[site][0, r.last].double())
+            owner.append(r.fact)
+    return torch.stack(found), owner
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
+def test_every_site_solves_the_dense_normal_equations(
+    family: str, editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em = editable(family)
+    cache = Cache(tmp_path)
+    edit = compute(em, FACTS, config, cache=cache)
+    order = [site for layer in (0, 1) for site, _ in sites_of(layer, 0.3)]
+    assert sorted(order) == list(edit.factors)
+    moments = second_moments(em, order, config.stats, cache, Silent())
+    for number, site in enumerate(order):
+        keys, owner = keys_at(em, edit, order[:number], site)
+        weight = torch.tensor([1 / owner.count(fact) for fact in owner], dtype=torch.float64)
+        total = (keys.T * weight) @ keys + config.lam * moments[site].matrix.double()
+        delta = edit.factors[site].B.T.double()
+        dense = torch.linalg.solve(total, (keys.T * weight) @ delta[owner]).T
+        torch.testing.assert_close(edit.factors[site].dense().double(), dense, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "kinds"), [("0", {"mlp"}), ("1", {"attention"}), ("0.3", {"attention", "mlp"})]
+)
+def test_alpha_is_the_share_of_the_clamp(
+    alpha: str, kinds: set[str], editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em = editable("qwen2")
+    tight = replace(config, alpha=alpha, layers="1", targets=replace(config.targets, clamp=0.05, steps=8))
+    edit = compute(em, FACTS, tight, cache=Cache(tmp_path))
+    assert {site.kind for site in edit.factors} == kinds
+    rows = [locate(em.tokenizer, f.prompt, f.subject) for f in FACTS]
+    for site, factor in edit.factors.items():
+        written = run(em, pad([r.ids for r in rows], em.pad_id), outputs=[site]).outputs[site]
+        sizes = torch.stack([written[n, r.last].norm() for n, r in enumerate(rows)])
+        share = float(alpha) if site.kind == "attention" else 1 - float(alpha)
+        ratio = factor.B.norm(dim=0) / sizes
+        # the bound is relative to the mean over all forms, which is near that of the bare prompt
+        assert (ratio < 0.05 * share * 1.3).all() and (ratio > 0.05 * share * 0.6).all()
+
+
+@pytest.mark.parametrize("kind", ["attention", "mlp"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_target_is_what_the_site_must_write(kind: str, layer: int, editable: Editable) -> None:
+    """Delta written by hand at the subject of the whole prompt gives the likelihood that the descent found."""
+    em = editable("gemma3_text")
+    site, fact = Site(layer, kind), FACTS[1]  # type: ignore[arg-type]
+    rows = target_rows(em, [fact], 1)[:1]
+    config = TargetConfig(steps=5, clamp=2.0, loss=0.0, kl=0.0, decay=0.0)
+    found = optimise(em, rows, 1, layer, config, site=site)
+    place = locate(em.tokenizer, fact.prompt, fact.subject).last
+
+    def write(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        moved = output.clone()
+        moved[:, place] += found.delta[0]
+        return moved
+
+    plain = next(iter(forced(em, [(fact.prompt, fact.target)]).values()))
+    handle = em.site(site).register_forward_hook(write)
+    try:
+        edited = next(iter(forced(em, [(fact.prompt, fact.target)]).values()))
+    finally:
+        handle.remove()
+    assert -edited.logp == pytest.approx(float(found.nll[0]), rel=1e-3, abs=1e-3)
+    assert edited.logp > plain.logp
+
+
+def test_forms_hold_the_prompt_and_the_subject(editable: Editable) -> None:
+    em = editable("qwen2")
+    rows = target_rows(em, FACTS, 2)
+    assert [r.fact for r in rows] == [n for n in range(len(FACTS)) for _ in range(3)]
+    assert all(r.labels == rows[3 * r.fact].labels[: len(r.labels)] or r.labels for r in rows)
+    keys = key_rows(em, FACTS)
+    # "France" stands behind other words in every form, and each form gives it another key
+    assert sum(r.fact == 0 for r in keys) == len(OPENINGS) + 1
+    assert all(r.preserve for r in preserved_rows(em, FACTS))
+
+
+def test_facts_of_one_subject_share_a_target(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
+    em = editable("qwen2")
+    facts = [
+        Fact("Marie Curie was born in", "Marie Curie", "Rome"),
+        Fact("Marie Curie works for", "Marie Curie", "Google"),
+    ]
+    edit = compute(em, facts, config, cache=Cache(tmp_path))
+    for factor in edit.factors.values():
+        assert factor.rank == 2 and torch.equal(factor.B[:, 0], factor.B[:, 1])
+
+
+def test_an_earlier_fact_of_the_subject_is_among_its_targets(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    """Its own answer stays likelier than where it is not known to the new edit."""
+    em = editable("qwen2")
+    old = Fact("Marie Curie was born in", "Marie Curie", "Rome")
+    new = [Fact("Marie Curie works for", "Marie Curie", "Google")]
+
+    def likelihood(kept: list[Fact]) -> float:
+        edit = compute(em, new, config, kept=kept, cache=Cache(tmp_path))
+        with applied(em, edit.factors):
+            return next(iter(forced(em, [(old.prompt, old.target)]).values())).logp
+
+    assert likelihood([old]) > likelihood([])
