@@ -52,7 +52,7 @@ def show_plan(
     several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"
     chosen = ", ".join(map(str, made.layers)) or f"{several} of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
-    wider = " (more for new names)" if config.polish and config.method == "joint" else ""
+    wider = " (more for new names)" if "polish" in METHODS[config.method].settings and config.polish else ""
     wider += " beside the older patch's" if older is not None else ""
     count, each = made.facts, config.batch_size
     rows = [

@@ -93,7 +93,7 @@ def measure(
     moments = second_moments(em, sites, config.stats, cache, progress)
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
     corpus: list[Sequence[int]] = []
-    if config.method == "joint":
+    if not method.published:
         seen = needed_tokens(em, config.stats)
         if config.stats.corpus == SELF:  # behind them a file has the text that is held out
             seen = max(seen, READ_EACH * len(facts))
@@ -141,7 +141,7 @@ def locate_sites(
         layers = (max(range(max(em.num_layers - 1, 1)), key=lambda n: mlp[n]),)
     else:
         # every method gets the layers that the joint method would: what differs is the method
-        depth = config.targets if config.method == "joint" else TargetConfig()
+        depth = TargetConfig() if method.published else config.targets
         key = {
             "format": _FORMAT,
             "model": em.identity,

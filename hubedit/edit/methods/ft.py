@@ -36,7 +36,7 @@ from hubedit.model.sites import Site
 def ft(job: Job) -> Edit:
     """Fine-tunes the MLP projection of one layer. Raises ConfigError where that does not fit the model or the
     device."""
-    em, config, ground = job.em, job.config, job.ground
+    em, ground = job.em, job.ground
     site = Site(ground.layers[0], "mlp")
     check_fits(em.weight(site).numel(), free_memory(em.weight(site).device))
     rows = ended(em, edit_rows(em, job.facts, ()))
