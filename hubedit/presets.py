@@ -86,7 +86,6 @@ _LORA = TargetConfig(
 )
 # LocFT-BF (Yang et al. 2026), hparams/{qwen2.5-7b,llama3-8b}.yaml; steps are epochs
 _FT = replace(_LORA, steps=25, step=5e-4, loss=1e-2)
-_FT_BATCH = 100
 
 
 def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
@@ -183,7 +182,7 @@ METHODS: dict[str, Method] = {
         "LocFT-BF: one MLP projection, fine-tuned by gradient descent",
         "hubedit.edit.methods.ft:ft",
         _COMMON,
-        _plain("ft", _FT, batch_size=_FT_BATCH),
+        _plain("ft", _FT, batch_size=100),
         one_layer=True,
         depth=1 / 3,
         one_by_one=True,
@@ -208,7 +207,7 @@ def _model(
         "alphaedit": _plain("alphaedit", memit, **several, **{**_ALPHAEDIT, "l2": l2}),
         "emmet": _plain("emmet", memit, **several, **_EMMET),
         "lora": _plain("lora", _LORA, **several),
-        "ft": _plain("ft", _FT, layers=ft_layer, batch_size=_FT_BATCH),
+        "ft": _plain("ft", _FT, layers=ft_layer, batch_size=100),
     }
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from hubedit.cli.evaluated import summary
 from hubedit.cli.output import Output, mark, table
 from hubedit.cli.progress import duration
+from hubedit.presets import METHODS
 from hubedit.report import about
 from hubedit.report.markup import plural
 
@@ -32,8 +33,8 @@ def show(sink: Output, applied: Applied) -> None:
         lines = [f"{o.fact.prompt} -> {o.fact.target} (says: {_cut(o.after)})" for o in report.failed]
         left = len(lines) - _MOST
         more = [f"and {left} more, in {applied.path / 'report.json'}"] if left > 0 else []
-        joint = applied.patch.record.get("method", "joint") == "joint"
-        other = "add --prefer success" if joint else "leave out --method, whose settings suit larger models"
+        weighs = "prefer" in METHODS[applied.patch.record["method"]].settings
+        other = "add --prefer success" if weighs else "leave out --method, whose settings suit larger models"
         more.append(f"give the target as the model itself writes it, edit fewer facts, or {other}")
         total = plural(len(report.outcomes), "fact")
         count = f"{len(lines)} of {total} still {'fail' if len(lines) > 1 else 'fails'}:"
@@ -105,7 +106,7 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
     alpha = f"{next(iter(shares.values())):.3g}" if one else ""
     alpha = alpha or ", ".join(f"{layer}: {share:.3g}" for layer, share in shares.items())
     rows: list[tuple[str, str]] = [
-        *([("method", record["method"])] if record.get("method", "joint") != "joint" else []),
+        *([("method", record["method"])] if METHODS[record["method"]].published else []),
         ("layers", f"{layers} ({record['layers_from']})"),
         *([("alpha", f"{alpha} ({record['alpha_from']})")] if shares else []),
         ("patch", f"{size(patch.size)}, rank {patch.rank}, {plural(len(patch.factors), 'weight')}"),

@@ -13,6 +13,7 @@ from hubedit.edit.trace_result import TraceResult
 from hubedit.errors import CollapseError
 from hubedit.linalg import LowRank
 from hubedit.model.sites import Site
+from hubedit.presets import METHODS
 from hubedit.progress import Progress
 
 
@@ -73,7 +74,7 @@ def judge_collapse(
     except CollapseError as error:
         if config.collapse == "tell":
             progress.message(f"collapsed: {error.message}")
-        elif config.method == "joint":
+        elif not METHODS[config.method].published:
             raise
         else:  # its published settings have no budget to lower
             hint = "choose other --layers, edit fewer facts, or another --method"

@@ -17,6 +17,7 @@ from hubedit.facts.answers import normalise
 from hubedit.facts.together import together
 from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
+from hubedit.presets import METHODS
 
 Owners = Mapping[str, tuple[int, ...]]
 """Module -> for each row of A, the index of its fact in the patch's facts."""
@@ -67,7 +68,7 @@ def _joint(record: Mapping[str, Any]) -> bool:
     value of its own; of what a patch stands on the method is not known."""
     parts = record.get("composed_of")
     methods = [part.get("method") for part in parts] if isinstance(parts, list) else [record.get("method")]
-    return "on" in record or any(method in (None, "joint") for method in methods)
+    return "on" in record or any(m not in METHODS or not METHODS[m].published for m in methods)
 
 
 def as_record(rows: Owners) -> dict[str, list[list[int]]]:

@@ -221,8 +221,10 @@ def test_options_become_settings() -> None:
     config = settings("Mistral-7B", layers="1-2", seed=7, tokens=50)
     assert (config.layers, config.alpha, config.lam, config.search) == ("1-2", "0.1", 15000.0, False)
     assert (config.seed, config.trace.seed, config.stats.seed, config.stats.tokens) == (7, 7, 7, 50)
-    assert settings("mistral-7b", drift_mlp=0.1).lam == 0
-    assert settings("mistral-7b", search=True).lam == 0
+    for option in ({"drift_mlp": 0.1}, {"search": True}):  # of hubedit's own method, and a paper has neither
+        with pytest.raises(ConfigError, match="--method intattn has no"):
+            settings("mistral-7b", **option)
+    assert settings(None, drift_mlp=0.1).lam == 0
     assert not settings(None, drift_attention=0.1).search
     assert not settings(None, lam=5.0).search
     with pytest.raises(ConfigError):
@@ -235,6 +237,7 @@ def test_many_facts_are_folded() -> None:
         for n in range(100)
     )
     record = {
+        "method": "joint",
         "alpha": {"1": 0.25, "2": 0.5},
         "alpha_from": "trace",
         "layers": [1, 2],

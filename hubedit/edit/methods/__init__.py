@@ -1,1 +1,1 @@
-"""Published methods of editing, one file a family: what each computes, and nothing of hubedit's own."""
+"""Published methods of editing, one file a family; and sequences of batches for every method."""
