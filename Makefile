@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 10000
 # what is imported is compiled then, and kept; pip would compile every module of torch, which takes a minute
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format lint types docs smoke clean
+.PHONY: demo test test-oldest test-newest check format lint types docs smoke clean
 
 # the package alone: what the demo needs
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -33,6 +33,19 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.developer
 	$(BIN)/python -m pytest
+
+# a quick part of the tests, each in an environment of its own, with the oldest and the newest of the libraries
+# that pyproject.toml allows (transformers 5.0 itself needs huggingface-hub 1.3)
+OLDEST := transformers==5.0.0 peft==0.18.0 huggingface-hub==1.3.0
+NEWEST := transformers<6 peft huggingface-hub<3
+QUICK := tests/model tests/evaluate/test_fluency.py tests/checkpoint/test_tokenizer.py tests/checkpoint/test_extract.py
+test-oldest: LIBRARIES := $(OLDEST)
+test-newest: LIBRARIES := $(NEWEST)
+test-oldest test-newest: test-%:
+	test -x build/$*/bin/python || $(PYTHON) -m venv build/$*
+	build/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --upgrade torch==2.13.0 \
+	  $(foreach library,$(LIBRARIES),'$(library)') --editable . pytest pytest-timeout hypothesis
+	build/$*/bin/python -m pytest -q $(QUICK)
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ from hubedit.checkpoint.place import Link
 from hubedit.checkpoint.read import CONFIG, INDEX, SINGLE, Checkpoint
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touched, to_text
 from hubedit.checkpoint.stack import Member, factors
+from hubedit.checkpoint.tokenizer import TOKENIZER, readable
 from hubedit.checkpoint.write import Written, copy_tensors, kept_at, other_files, same_files
 from hubedit.errors import CheckpointError
 from hubedit.progress import Progress
@@ -57,6 +58,12 @@ class Assembly:
     max_shard_size: int | None = None
     card: Card | None = None
 
+    @property
+    def same_files(self) -> bool:
+        """Whether the files keep their layout. Where two hold one tensor they cannot: readers would go on to
+        find the copy that does not count."""
+        return self.dtype is None and self.max_shard_size is None and not self.source.repeated
+
     def fill(self, part: Path, progress: Progress) -> Done:
         """Writes everything into an empty folder. Raises OSError, CheckpointError, PatchError."""
         scratch = part / _SCRATCH
@@ -73,8 +80,11 @@ class Assembly:
                 (part / RECORD).write_text(to_text(done.record.to_json()), encoding="utf-8")
                 if self.card is not None:
                     (part / CARD).write_text(self.card(part), encoding="utf-8")
-            elif (card := self.origin.file(CARD)) is not None:
-                shutil.copyfile(card, part / CARD)
+            else:
+                for name in (CARD, TOKENIZER):
+                    if (file := self.origin.file(name)) is not None:
+                        (part / name).unlink(missing_ok=True)
+                        shutil.copyfile(file, part / name)
         shutil.rmtree(scratch, ignore_errors=True)
         if self.in_place:
             progress.start("waiting for the disk")
@@ -99,7 +109,7 @@ class Assembly:
             changes[name] = Change(base[name], changed, touched.transposed, keep)
         total = sum(header.file.stat().st_size for header in self.source.headers.values())
         progress.start("writing weights", total // 1_000_000, "MB")
-        if self.dtype is None and self.max_shard_size is None:
+        if self.same_files:
             with same_files(
                 self.source, part, changes, link=self.link, hard=self.hard, progress=progress
             ) as written:
@@ -129,6 +139,8 @@ class Assembly:
     def _others(self, part: Path) -> list[str]:
         """All other files; returns those left out."""
         own = {*self.source.headers, SINGLE, INDEX, RECORD}
+        if self.record is not None and self._tokenizer(part):
+            own.add(TOKENIZER)
         if self.record is not None or self.in_place:
             own |= {PATCHES, ORIGINALS, CARD}
         if self.dtype is not None:
@@ -138,6 +150,14 @@ class Assembly:
             keep(self.source, part, frozenset(own))
             return []
         return carry(self.source, part, frozenset(own))
+
+    def _tokenizer(self, part: Path) -> bool:
+        """The tokenizer's configuration, where some readers could not load it as it is."""
+        file = self.source.folder / TOKENIZER
+        new = readable(file.read_bytes()) if file.is_file() else None
+        if new is not None:
+            (part / TOKENIZER).write_bytes(new)
+        return new is not None
 
     def _realised(self, record: Record, written: Written) -> Record:
         """The record with what became of the tensors that were written."""
@@ -160,9 +180,10 @@ class Assembly:
         if self.record is None or not self.record.originals:
             return {}
         (part / ORIGINALS).mkdir()
-        first = self.source.folder / (f"{ORIGINALS}/{CARD}" if Record.read(self.source.folder) else CARD)
-        if first.is_file():
-            shutil.copyfile(first, part / ORIGINALS / CARD)
+        before = self.source.folder / (ORIGINALS if Record.read(self.source.folder) else "")
+        for name in (CARD, TOKENIZER):
+            if (before / name).is_file():
+                shutil.copyfile(before / name, part / ORIGINALS / name)
         entries = {name: base[name] for name in sorted(self.record.tensors)}
         places = kept_at(entries, part / ORIGINALS / KEPT)
         added_to = {name for name in self.changes if factors(self.members, name)}

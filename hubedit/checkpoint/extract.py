@@ -12,6 +12,7 @@ import torch
 import hubedit
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.difference import Size, difference, matrix_shape, same_bytes, size
+from hubedit.checkpoint.names import is_buffer, is_embeddings, is_head
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, ConfigError
 from hubedit.linalg import LowRank
@@ -28,21 +29,22 @@ MOST_RANK = 512
 """The largest rank that vLLM takes; the default never exceeds it."""
 
 _PARTIAL = "a LoRA adapter cannot hold these; add --partial to leave them out, and the patch then differs"
+_OTHERS = "give two models of one architecture"
 _SHOWN = 3
-# buffers that older versions of transformers saved and newer ones make themselves
-_BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".masked_bias")
 
 
 @dataclass(frozen=True)
 class Extracted:
     """`energy`: module -> share (0..1) of |edited - base|^2 that the patch holds; `left_out`: tensors that
-    differ and that it does not hold, with their |edited - base|; `beyond`: modules whose remaining
-    directions are no larger than the rounding of the stored weights."""
+    differ and that it does not hold, with their |edited - base|, None where the vocabularies differ in
+    size; `beyond`: modules whose remaining directions are no larger than the rounding of the stored
+    weights; `notes`: what to know of the two checkpoints, one line each."""
 
     patch: Patch
     energy: Mapping[str, float]
-    left_out: Mapping[str, float]
+    left_out: Mapping[str, float | None]
     beyond: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def extract(
@@ -57,7 +59,8 @@ def extract(
 
     `rank`: of every module; 0 takes for each the smallest that keeps 99.9 % of the difference's energy,
     at most 512, and no directions that are as small as the rounding of the stored weights. `partial`:
-    leave out what a LoRA adapter cannot hold (norms, biases, embeddings) instead of refusing.
+    leave out what a LoRA adapter cannot hold (norms, biases, embeddings, tables of vocabularies that
+    differ in size) instead of refusing.
     Raises CheckpointError for checkpoints of different architectures or without a difference, ModelError
     for families that hubedit does not know, ConfigError.
     """
@@ -67,7 +70,7 @@ def extract(
     old, new = Checkpoint.open(base.folder), Checkpoint.open(edited.folder)
     family = _family(old, new)
     head = _head(old, new, family)
-    names = _comparable(old, new, family)
+    names, resized = _comparable(old, new, family)
     progress.start("comparing", len(names), "tensors")
     differing: dict[str, Size] = {}
     for name in names:
@@ -77,13 +80,18 @@ def extract(
         progress.advance()
     progress.finish(f"{len(differing)} differ")
     modules = {name: _module(name, old, family) for name in differing}
-    left_out = {name: differing[name].norm for name, module in modules.items() if module is None} | head
+    left_out: dict[str, float | None] = {
+        name: differing[name].norm for name, module in modules.items() if module is None
+    }
+    left_out |= head | dict.fromkeys(resized)
     sites = {name: module for name, module in modules.items() if module is not None}
     if not differing and not left_out:
         raise CheckpointError("the two models have equal weights", "there is nothing to make a patch of")
     if left_out and not partial:
         raise CheckpointError(
-            f"{len(left_out)} changed tensors are no linear weights: {_some(sorted(left_out))}", _PARTIAL
+            f"{len(left_out)} changed tensors are no linear weights: {_some(sorted(left_out))}"
+            + _sizes(old, new, resized),
+            _PARTIAL,
         )
     if not sites:
         raise CheckpointError("no linear weight differs", "there is nothing that a LoRA adapter can hold")
@@ -99,6 +107,7 @@ def extract(
         {module: site.energy for module, site in made.items()},
         left_out,
         tuple(module for module, site in made.items() if site.beyond),
+        (*old.notes, *new.notes),
     )
 
 
@@ -145,8 +154,9 @@ def _family(old: Checkpoint, new: Checkpoint) -> Family:
     return family
 
 
-def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float]:
-    """A head that one model stores and the other takes from its embeddings: how far they are apart.
+def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float | None]:
+    """A head that one model stores and the other takes from its embeddings: how far they are apart, None
+    where their vocabularies differ in size.
 
     Empty where both or none store one, or where it is the copy of the embeddings beside it.
     """
@@ -155,16 +165,17 @@ def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float]:
         return {}
     holder, other = (old, new) if name in old.tensors else (new, old)
     source = next((s for s in (source, source.partition(".")[2]) if s in other.tensors), "")
-    if not source or not other.config.get("tie_word_embeddings"):
+    if not source or not other.tied:
         return {}  # the other lacks a head, which is refused by name
     own = holder.tensors.get(source)
     head, shared = holder.tensors[name], other.tensors[source]
     if (own is not None and same_bytes(head, own)) or same_bytes(head, shared):
         return {}
     if head.shape != shared.shape:
+        if head.shape[1:] == shared.shape[1:]:
+            return {name: None}
         raise CheckpointError(
-            f"{name} is {_by(head.shape)}, the embeddings of the other model {_by(shared.shape)}",
-            "give two models of one architecture",
+            f"{name} is {_by(head.shape)}, the embeddings of the other model {_by(shared.shape)}", _OTHERS
         )
     for checkpoint, entry in ((holder, head), (other, shared)):
         if entry.dtype not in FLOATS:
@@ -173,25 +184,37 @@ def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float]:
     return {name: norm} if norm > 0 else {}
 
 
-def _comparable(old: Checkpoint, new: Checkpoint, family: Family) -> list[str]:
-    """The tensors of both. Raises CheckpointError where one model has a weight that the other lacks."""
+def _comparable(old: Checkpoint, new: Checkpoint, family: Family) -> tuple[list[str], list[str]]:
+    """The tensors of both that can be compared, and those of vocabularies that differ in size.
+
+    Raises CheckpointError where one model has a weight that the other lacks, or another one of other shape.
+    """
     for mine, theirs, which in ((old, new, "base"), (new, old, "edited model")):
-        alone = [n for n in sorted(mine.tensors) if n not in theirs.tensors and not n.endswith(_BUFFERS)]
-        if theirs.config.get("tie_word_embeddings"):  # its embeddings are the head: see _head
+        alone = [n for n in sorted(mine.tensors) if n not in theirs.tensors and not is_buffer(n)]
+        if theirs.tied:  # its embeddings are the head: see _head
             alone = [n for n in alone if n != f"{family.head}.weight"]
         if alone:
-            raise CheckpointError(
-                f"only the {which} has {_some(alone)}", "give two models of one architecture"
-            )
-    shared = [n for n in sorted(old.tensors) if n in new.tensors and not n.endswith(_BUFFERS)]
-    for name in shared:
-        one, two = old.tensors[name], new.tensors[name]
-        if one.shape != two.shape:
-            raise CheckpointError(
-                f"{name} is {_by(one.shape)} in the base, {_by(two.shape)} in the edited model",
-                "give two models of one architecture",
-            )
-    return shared
+            raise CheckpointError(f"only the {which} has {_some(alone)}", _OTHERS)
+    shared = [n for n in sorted(old.tensors) if n in new.tensors and not is_buffer(n)]
+    resized = [n for n in shared if old.tensors[n].shape != new.tensors[n].shape]
+    for name in resized:
+        one, two = old.tensors[name].shape, new.tensors[name].shape
+        module = name.rpartition(".")[0]
+        if not (is_head(module) or is_embeddings(module)) or one[1:] != two[1:]:
+            raise CheckpointError(f"{name}{_shapes(one, two)}", _OTHERS)
+    return [n for n in shared if n not in resized], resized
+
+
+def _sizes(old: Checkpoint, new: Checkpoint, resized: Sequence[str]) -> str:
+    """How the vocabularies differ, in brackets; "" where they do not."""
+    if not resized:
+        return ""
+    name = resized[0]
+    return f" ({name}{_shapes(old.tensors[name].shape, new.tensors[name].shape)})"
+
+
+def _shapes(one: tuple[int, ...], two: tuple[int, ...]) -> str:
+    return f" is {_by(one)} in the base, {_by(two)} in the edited model"
 
 
 def _size(old: Checkpoint, new: Checkpoint, name: str) -> Size:
@@ -213,7 +236,7 @@ def _module(name: str, checkpoint: Checkpoint, family: Family) -> str | None:
     if module == family.head:
         # a tied head is the embeddings, which an adapter on it would not change; beside Conv1D blocks a
         # head is stored the other way round, and an adapter says only once how weights are stored
-        return None if checkpoint.config.get("tie_word_embeddings") or family.conv1d else module
+        return None if checkpoint.tied or family.conv1d else module
     if not module.startswith(f"{root}."):
         module = f"{root}.{module}"  # GPT-2's checkpoints leave the root out
     return module if module.startswith(f"{family.blocks}.") else None
@@ -225,7 +248,7 @@ def _patch(
     old: Checkpoint,
     family: Family,
     made: Mapping[str, _Site],
-    left_out: Mapping[str, float],
+    left_out: Mapping[str, float | None],
     rank: int,
 ) -> Patch:
     record: dict[str, Any] = {

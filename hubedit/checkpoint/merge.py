@@ -23,6 +23,7 @@ from hubedit.errors import CheckpointError, ConfigError, PatchError
 from hubedit.model.fetch import Source
 from hubedit.patch import Patch
 from hubedit.patch.compose import OnConflict
+from hubedit.patch.doubts import doubts
 from hubedit.patch.foreign import is_foreign
 from hubedit.progress import Progress, Silent
 
@@ -70,7 +71,7 @@ class Merge:
         """What `write` would do; nothing is written."""
         source, record = self.assembly.source, self.assembly.record
         assert record is not None
-        if self.assembly.dtype is None and self.assembly.max_shard_size is None:
+        if self.assembly.same_files:
             place = {name: entry.file.name for name, entry in source.tensors.items()}
             changed = set(self.assembly.changes)
             files = {name: header.file.stat().st_size for name, header in source.headers.items()}
@@ -241,7 +242,7 @@ def prepare(
         max_shard_size=options.max_shard_size,
         card=card,
     )
-    return Merge(assembly, out, (*_doubts(new), *settled.notices))
+    return Merge(assembly, out, (*stack.checkpoint.notes, *_doubts(new), *settled.notices))
 
 
 def _changed(before: Sequence[Member], after: Sequence[Member], everything: bool) -> set[str]:
@@ -259,6 +260,7 @@ def repositories(record: Record) -> list[tuple[str, str]]:
 
 def _doubts(added: Sequence[Member]) -> Iterator[str]:
     for each in added:
+        yield from (f"{each.name or each.id}: {doubt}" for doubt in doubts(each.patch))
         if is_foreign(each.patch):
             yield (
                 f"{each.name or each.id} does not say which weights it was made for (it names "

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubedit.checkpoint.header import AGAIN, Header, TensorEntry, read_header
+from hubedit.checkpoint.names import alike, is_embeddings, is_head, is_tied, same_part
 from hubedit.errors import CheckpointError
+from hubedit.model.fetch import EMPTY, check_alone, shards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,18 +26,21 @@ CONFIG = "config.json"
 _BLOCK = 1 << 20  # stays in the processor's cache while it is read and hashed
 _WORKERS = 4
 Found = TypeVar("Found")
-# what lies before the number of the block differs between module names and tensor names, the rest does not
-_TAIL = re.compile(r"(?:^|\.)([A-Za-z_]\w*\.\d+\..+)$")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`headers`: by file name, sorted; `tensors`: of all files, by name. Files are not held open."""
+    """`headers`: by file name, sorted; `tensors`: of all files, by name. Files are not held open.
+
+    `repeated`: tensors that more than one file holds -> the file whose copy counts; the others are in
+    neither mapping.
+    """
 
     folder: Path
     headers: Mapping[str, Header]
     tensors: Mapping[str, TensorEntry]
     config: Mapping[str, Any]
+    repeated: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
@@ -44,24 +48,44 @@ class Checkpoint:
 
         As transformers does: `model.safetensors` where it is there, else the shards of the index.
         """
+        check_alone(folder, str(folder), CheckpointError)
         config = read_json(folder / CONFIG)
         names, owner = _files(folder)
         headers = {name: read_header(folder / name) for name in names}
-        tensors: dict[str, TensorEntry] = {}
+        holders: dict[str, list[str]] = {}
         for name, header in headers.items():
-            for tensor, entry in header.tensors.items():
-                if tensor in tensors:
-                    raise CheckpointError(f"{folder}: tensor {tensor} is in two shards", AGAIN)
-                if owner.get(tensor, name) != name:
-                    raise CheckpointError(
-                        f"{folder}: tensor {tensor} is in {name}, but the index says otherwise", AGAIN
-                    )
-                tensors[tensor] = entry
-        if missing := sorted(set(owner) - set(tensors)):
+            for tensor in header.tensors:
+                holders.setdefault(tensor, []).append(name)
+        if missing := sorted(set(owner) - set(holders)):
             raise CheckpointError(
                 f"{folder}: tensor {missing[0]} of the index is not in {owner[missing[0]]}", AGAIN
             )
-        return cls(folder, MappingProxyType(headers), MappingProxyType(tensors), MappingProxyType(config))
+        taken = {tensor: _owner(tensor, own, owner, headers) for tensor, own in holders.items()}
+        headers = {
+            name: replace(header, tensors={t: e for t, e in header.tensors.items() if taken[t] == name})
+            for name, header in headers.items()
+        }
+        return cls(
+            folder,
+            MappingProxyType(headers),
+            MappingProxyType({tensor: headers[name].tensors[tensor] for tensor, name in taken.items()}),
+            MappingProxyType(config),
+            MappingProxyType({tensor: taken[tensor] for tensor, own in holders.items() if len(own) > 1}),
+        )
+
+    @property
+    def tied(self) -> bool:
+        """Whether loaders take the head from the embeddings."""
+        return is_tied(self.config, self.tensors)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its reader should know, one line each."""
+        if not self.repeated:
+            return ()
+        tensor, file = min(self.repeated.items())
+        count = f"{len(self.repeated)} tensors are" if len(self.repeated) > 1 else "a tensor is"
+        return (f"{count} in two shards of {self.folder}: {tensor} is taken from {file}",)
 
     def read(self, name: str) -> Tensor:
         """A tensor in its stored dtype and shape, on the CPU. Raises CheckpointError."""
@@ -84,19 +108,36 @@ class Checkpoint:
         """Name of the one tensor that holds a module's weight.
 
         `module`: as adapters name it, e.g. "transformer.h.0.mlp.c_proj"; `shape`: (d_out, d_in);
-        `fan_in_fan_out`: stored (d_in, d_out), as GPT-2 does. Prefixes may differ ("h.0...",
-        "language_model.model.layers..."), the rest may not. Raises CheckpointError where no tensor,
-        or more than one, can be meant.
+        `fan_in_fan_out`: stored (d_in, d_out), as GPT-2 does. Prefixes that mean the same part may differ
+        ("h.0...", "language_model.model.layers..."), the rest may not. Raises CheckpointError where no
+        tensor, or more than one, can be meant, and for weights whose change loaders would drop.
         """
+        if is_embeddings(module):
+            raise CheckpointError(
+                f"{module} is a table of embeddings, which plain LoRA factors do not change",
+                "train the adapter without it, or merge the adapter with PEFT",
+            )
+        if is_head(module) and self.tied:
+            raise CheckpointError(
+                f"{module} of {self.folder} is tied to the embeddings (tie_word_embeddings), "
+                "so loaders would drop a change of the head alone",
+                "use the adapter unmerged, with PEFT; or untie the head first: save the base with a "
+                "lm_head.weight of its own and tie_word_embeddings false",
+            )
         found = self._named(module)
         stored = shape[::-1] if fan_in_fan_out else shape
         fitting = [name for name in found if self.tensors[name].shape == stored]
         if len(fitting) == 1:
             return fitting[0]
         if not found:
+            other = alike(module, self.tensors)
             raise CheckpointError(
-                f"{self.folder} has no tensor for module {module}", "the patch was made for another model"
+                f"{self.folder} has no tensor for module {module}"
+                + (f"; {other} is of another part of the model" if other else ""),
+                "the patch was made for another model",
             )
+        if empty := [name for name in found if not self.tensors[name].nbytes]:
+            raise CheckpointError(f"{empty[0]} of {self.folder} is empty", EMPTY)
         if not fitting:
             raise CheckpointError(
                 f"{found[0]} of {self.folder} is {_by(self.tensors[found[0]].shape)}, "
@@ -109,16 +150,37 @@ class Checkpoint:
         )
 
     def _named(self, module: str) -> list[str]:
-        """Tensors whose name agrees with the module's; those that agree most."""
-        if f"{module}.weight" in self.tensors:
-            return [f"{module}.weight"]
-        tail = _TAIL.search(module)
-        for ending in (module, tail[1] if tail else module):
-            exact, longer = f"{ending}.weight", f".{ending}.weight"
-            found = sorted(name for name in self.tensors if name == exact or name.endswith(longer))
-            if found:
-                return found
-        return []
+        """Tensors whose names mean the module's weight; one of that very name alone."""
+        own = f"{module}.weight"
+        if own in self.tensors:
+            return [own]
+        return sorted(name for name in self.tensors if same_part(name) == same_part(own))
+
+
+def _owner(
+    tensor: str, holders: Sequence[str], index: Mapping[str, str], headers: Mapping[str, Header]
+) -> str:
+    """The one of the files that hold a tensor whose copy counts: the one that the index names.
+
+    transformers reads the files in order, so that the last one counts there. Raises CheckpointError where
+    the two differ.
+    """
+    last = holders[-1]
+    named = index.get(tensor, last)
+    if named not in holders:
+        raise CheckpointError(
+            f"{headers[last].file.parent}: tensor {tensor} is in {last}, but the index says otherwise", AGAIN
+        )
+    one, two = headers[named].tensors[tensor], headers[last].tensors[tensor]
+    if named != last and (
+        (one.dtype, one.shape) != (two.dtype, two.shape) or tensor_digest(one) != tensor_digest(two)
+    ):
+        raise CheckpointError(
+            f"{headers[last].file.parent}: tensor {tensor} has other values in {last} than in {named}, which "
+            "the index names, and readers differ in which they take",
+            f"remove it from {last}, or write the model again with save_pretrained",
+        )
+    return named
 
 
 def read_bytes(entry: TensorEntry) -> bytearray:
@@ -194,10 +256,11 @@ def _files(folder: Path) -> tuple[list[str], dict[str, str]]:
     owner = read_json(index).get("weight_map")
     if not isinstance(owner, dict) or not owner or not all(isinstance(v, str) for v in owner.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files", AGAIN)
-    names = sorted(set(owner.values()))
+    names = shards({"weight_map": owner})
+    if names is None:
+        wrong = next(name for name in sorted(owner.values()) if shards({"weight_map": {"": name}}) is None)
+        raise CheckpointError(f"{index} names {wrong[:100]!r}, which is no file beside it", AGAIN)
     for name in names:
-        if not re.fullmatch(r"[^/\\\x00]+\.safetensors", name) or name.startswith("."):
-            raise CheckpointError(f"{index} names {name[:100]!r}, which is no file beside it", AGAIN)
         try:
             there = (folder / name).is_file()
         except OSError:  # a name that is too long

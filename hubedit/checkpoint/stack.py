@@ -67,12 +67,6 @@ class Stack:
 
         Raises CheckpointError, PatchError for whatever is missing, damaged or does not belong together.
         """
-        if (folder / "adapter_config.json").is_file():
-            what = "also holds" if (folder / "config.json").is_file() else "is"
-            raise CheckpointError(
-                f"{folder} {what} a LoRA adapter, which loaders would apply as well",
-                "give a folder with the model alone",
-            )
         return cls.over(Checkpoint.open(folder), folder)
 
     @classmethod

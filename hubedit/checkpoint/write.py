@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hubedit.checkpoint.delta import FLOATS, Change, Realised, convert
 from hubedit.checkpoint.header import Header, TensorEntry, header_bytes, nbytes
+from hubedit.checkpoint.names import is_buffer
 from hubedit.checkpoint.place import Link, clone, copy_range, place, write_at, writing
 from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, read_json, workers
 from hubedit.errors import CheckpointError
@@ -197,7 +198,7 @@ def _start(source: Checkpoint, entries: Sequence[TensorEntry], kinds: Mapping[st
 
 
 def _kind(entry: TensorEntry, dtype: str | None) -> str:
-    if dtype is None or entry.dtype == dtype:
+    if dtype is None or entry.dtype == dtype or is_buffer(entry.name):
         return entry.dtype
     if entry.dtype.startswith(("F8", "F6", "F4")):
         raise CheckpointError(

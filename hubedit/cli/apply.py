@@ -177,6 +177,7 @@ def apply(
     from hubedit.facts import load_facts
     from hubedit.hub import patch_folder
     from hubedit.patch import Patch
+    from hubedit.patch.doubts import too_wide
     from hubedit.pipeline import check_free
 
     loaded = load_facts(facts, format=format.value, on_conflict=on_conflict.value)
@@ -228,6 +229,8 @@ def apply(
             command=words(context),
         )
     show(sink, applied)
+    if wide := too_wide(applied.patch):
+        sink.warn(wide)
     if place is not None:
         send(sink, target, place, with_facts=not no_facts)
     if strict:

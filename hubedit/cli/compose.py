@@ -15,10 +15,10 @@ from hubedit.report.markup import plural
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from hubedit.patch import Patch
     from hubedit.patch.compose import Composed
 
 _SHOWN = 5
-_WIDEST = 512
 
 
 def compose(
@@ -59,22 +59,25 @@ def compose(
         sink,
         found,
         patches,
-        silent=[name for name, part in zip(patches, loaded, strict=True) if not part.facts],
+        loaded,
     )
 
 
-def _warn(sink: Output, found: Composed, names: list[str], silent: list[str]) -> None:
+def _warn(sink: Output, found: Composed, names: list[str], loaded: list[Patch]) -> None:
+    from hubedit.patch.doubts import doubts, too_wide
+
     overlaps = [c for c in found.conflicts if c.kind == "overlap"]
     for conflict in overlaps[:_SHOWN]:
         sink.warn(f"{conflict.describe(names)}; {conflict.stronger(names)}; test both with hubedit eval")
     if len(overlaps) > _SHOWN:
         sink.warn(f"{len(overlaps) - _SHOWN} more pairs answer to the same input")
-    for name in silent:
-        sink.warn(f"{name} holds no facts, so contradictions with it cannot be seen")
-    if found.patch.rank > _WIDEST:
-        sink.warn(
-            f"the rank is {found.patch.rank}; vLLM takes at most {_WIDEST} (--rank {_WIDEST} truncates)"
-        )
+    for name, part in zip(names, loaded, strict=True):
+        if not part.facts:
+            sink.warn(f"{name} holds no facts, so contradictions with it cannot be seen")
+        for doubt in doubts(part):
+            sink.warn(f"{name}: {doubt}")
+    if wide := too_wide(found.patch):
+        sink.warn(wide)
 
 
 def _value(found: Composed, out: Path, names: list[str]) -> dict[str, Any]:

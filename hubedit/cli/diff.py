@@ -47,6 +47,8 @@ def diff(
         else:
             models = [Checkpoint.open(folder) for folder in folders]
             found = diff_checkpoints(*models, most_rank=rank, progress=progress)
+            for note in (note for each in models for note in each.notes):
+                sink.note(note)
     differ = len(found.changed) + len(found.only_a) + len(found.only_b)
     sink.data(
         {"a": a, "b": b, "same": found.same, **vars(found)},

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hubedit.checkpoint.extract import Extracted
 
-_SHOWN = 60
+_SHOWN, _NAMED = 60, 3
 _LITTLE = 0.99
 
 
@@ -56,11 +56,23 @@ def extract(
 
 
 def _warn(sink: Output, found: Extracted) -> None:
+    from hubedit.patch.doubts import too_wide
+
     if found.left_out:
         sink.warn(
             f"{len(found.left_out)} changed tensors are left out, so the patch is not the whole edit: "
-            f"{', '.join(sorted(found.left_out)[:3])}"
+            f"{', '.join(sorted(found.left_out)[:_NAMED])}"
+            + (f" and {len(found.left_out) - _NAMED} more (--json)" if len(found.left_out) > _NAMED else "")
         )
+    if resized := sorted(name for name, norm in found.left_out.items() if norm is None):
+        sink.warn(
+            f"the vocabularies differ in size ({', '.join(resized)}): the patch is for the base's, without "
+            "the new or removed tokens"
+        )
+    for note in found.notes:
+        sink.note(note)
+    if wide := too_wide(found.patch):
+        sink.warn(wide)
     little = {m: kept for m, kept in found.energy.items() if kept < _LITTLE and m not in found.beyond}
     if little:
         worst = min(little, key=lambda module: little[module])

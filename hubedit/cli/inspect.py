@@ -63,11 +63,15 @@ def inspect(
         return
 
     from hubedit.checkpoint.fit import fit
+    from hubedit.patch.doubts import doubts, too_wide
     from hubedit.patch.summary import summarise
 
     summary, loaded = summarise(folder)
     fitted = fit(loaded, find(model)) if model is not None else None
     sink.data(_value(summary, fitted), human=lambda: _summary(summary, fitted, every), brief=summary.id)
+    for doubt in (*doubts(loaded), too_wide(loaded)):
+        if doubt:
+            sink.warn(doubt)
     if fitted is not None and not fitted.fits:
         raise Exit(1)  # as merge and ask refuse it; the reasons have been shown
 

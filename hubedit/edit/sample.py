@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hubedit.errors import ModelError
 from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import forward_on, new_cache
 
 DRAW = "cumulative"
 """How tokens are drawn, for keys of caches: another way gives another text from the same seed."""
@@ -42,7 +43,7 @@ def sample_documents(
     begins = torch.zeros(rows, length, dtype=torch.bool, device=device)
     mask = torch.zeros(rows, length, dtype=torch.long, device=device)
     begins[:, 0] = True
-    past = None
+    cache = new_cache(em)
     sound = torch.ones((), dtype=torch.bool, device=device)
     with torch.no_grad():
         for step in range(length):
@@ -50,14 +51,13 @@ def sample_documents(
             mask[:, step] = 1
             if step == length - 1:
                 break
-            out = em.model(
+            out = forward_on(
+                em,
+                cache,
                 input_ids=token[:, None],
                 attention_mask=mask[:, : step + 1],
                 position_ids=position[:, None],
-                past_key_values=past,
-                use_cache=True,
             )
-            past = out.past_key_values
             logits = out.logits[:, -1].float().masked_fill(banned, -torch.inf)
             fresh = position == lengths[which] - 1
             logits = logits.masked_fill(fresh[:, None] & ends, -torch.inf)

@@ -13,13 +13,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from math import log2
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hubedit.cache import digest
 from hubedit.model.editable import EditableModel
+from hubedit.model.hooks import forward_on, new_cache
 from hubedit.model.memory import TokenBudget, release
 from hubedit.model.tokens import decode, token_ids
 
@@ -98,17 +98,9 @@ def _sample(em: EditableModel, ids: Sequence[Sequence[int]], noise: Sequence[Ten
     position = (mask.cumsum(-1) - 1).clamp_min(0)
     gumbel = torch.stack(list(noise)).to(em.device)
     steps = gumbel.shape[1] - int(lengths.min())
-    token, past, new = padded, None, []
-    model: Any = em.model
+    token, cache, new = padded, new_cache(em), []
     for step in range(steps):
-        out = model(
-            input_ids=token,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=past,
-            use_cache=True,
-        )
-        past = out.past_key_values
+        out = forward_on(em, cache, input_ids=token, attention_mask=mask, position_ids=position)
         best = out.logits[:, -1].float().topk(min(TOP, out.logits.shape[-1]))
         pick = (best.values + gumbel[:, step, : best.values.shape[1]]).argmax(-1, keepdim=True)
         token = best.indices.gather(1, pick)

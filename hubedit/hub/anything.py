@@ -9,7 +9,7 @@ from pathlib import Path
 from hubedit.errors import HubError
 from hubedit.hub.contents import CONFIG, RECORD
 from hubedit.hub.pull import patch_folder
-from hubedit.model.fetch import find, is_path
+from hubedit.model.fetch import check_alone, find, is_path
 from hubedit.remote import told
 
 _MERGED = ("patches/*", ".eval_results/*", "plots/*", "report.json")
@@ -24,11 +24,12 @@ def folder_of(ref: str, *, edited: bool = False) -> Path:
     if is_path(ref) or not ref.strip():
         return find(ref).folder
     repo, _, revision = ref.partition("@")
-    seen = _fetch(repo, revision, (CONFIG, RECORD))
+    seen = _fetch(repo, revision, (CONFIG, RECORD, "config.json"))
     # what follows is of the same commit, whatever is pushed meanwhile
     pinned = f"{repo}@{seen.name}" if re.fullmatch("[0-9a-f]{40}", seen.name) else ref
-    if (seen / CONFIG).is_file():
+    if (seen / CONFIG).is_file() and not (seen / "config.json").is_file():
         return patch_folder(pinned)
+    check_alone(seen, repo, HubError)
     if _is_merged(seen / RECORD):
         _fetch(repo, pinned.partition("@")[2], _MERGED)
     elif edited:

@@ -15,6 +15,7 @@ from hubedit.checkpoint.origin import KEPT
 from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, tensor_digest
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
 from hubedit.checkpoint.remote import Remote
+from hubedit.checkpoint.tokenizer import TOKENIZER
 from hubedit.errors import HubError
 from hubedit.facts.dump import to_record
 from hubedit.hub.changes import Content, Copy, Tree, Upload, read_tree, resolve
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # what hubedit writes into a merged model besides the model
 _OURS = re.compile(
     rf"{re.escape(RECORD)}|report\.(json|html)|plots/[\w-]+\.png|\.eval_results/[\w-]+\.ya?ml"
-    rf"|{ORIGINALS}/({re.escape(KEPT)}|{re.escape(CARD)})"
+    rf"|{ORIGINALS}/({re.escape(KEPT)}|{re.escape(CARD)}|{re.escape(TOKENIZER)})"
 )
 _PATCH = re.compile(rf"{PATCHES}/\d+/(.+)")
 _TELLING = ("report.html", "plots/relations.png")

@@ -21,16 +21,18 @@ from hubedit.checkpoint.read import INDEX, SINGLE
 from hubedit.checkpoint.record import PATCHES, RECORD, Record, vanished
 from hubedit.checkpoint.settle import settle
 from hubedit.checkpoint.stack import Member, Stack, member
+from hubedit.checkpoint.tokenizer import TOKENIZER, readable
 from hubedit.errors import HubError
 from hubedit.hub import contents
 from hubedit.hub.account import created
-from hubedit.hub.changes import Content, read_tree, resolve
+from hubedit.hub.changes import Content, Upload, read_tree, resolve
 from hubedit.hub.contents import Base
 from hubedit.hub.push import Pushed, Target, find_base, put
 from hubedit.hub.shards import Shards, rewrite, sent
 from hubedit.hub.stacked import beside, older, stack_at
 from hubedit.hub.stale import model_stale
 from hubedit.patch.compose import ConflictError
+from hubedit.patch.doubts import doubts
 from hubedit.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def push_merged(
     there = _start(api, folders[0], base)
     with tempfile.TemporaryDirectory(prefix="hubedit-") as work:
         shards = Shards(api, there, read_tree(api, there.repo, there.commit), Path(work))
+        _check_alone(shards)
         stack = stack_at(shards)
         _check_takes_more(shards, stack)
         made = _patches(shards, stack, folders, target.repo, base, with_facts)
@@ -111,7 +114,8 @@ def push_merged(
             message = target.where.message or f"{done.base} with {count}"
             stale = partial(model_stale, files)
             pushed = put(target, "model", files, stale, message, dry_run=False, progress=progress)
-    notes = (*pushed.notes, *replaced, *notices, vanished(done))
+    said = (f"{each.name or each.id}: {doubt}" for each in new for doubt in doubts(each.patch))
+    notes = (*pushed.notes, *replaced, *said, *notices, vanished(done))
     return replace(pushed, left_out=tuple(behind), notes=tuple(note for note in notes if note))
 
 
@@ -169,6 +173,15 @@ def _patches(
     return made
 
 
+def _check_alone(shards: Shards) -> None:
+    """Raises HubError for a base that a merge of its folder would refuse too."""
+    if contents.CONFIG in shards.tree:
+        raise HubError(
+            f"{shards.base.repo} also holds a LoRA adapter, which loaders would apply as well",
+            "name a base that is the model alone: --base OWNER/NAME[@REVISION]",
+        )
+
+
 def _settled(members: Sequence[Member], old: int) -> tuple[str, ...]:
     """What is worth a note. Raises ConflictError for a fact that two patches edit."""
     try:
@@ -215,6 +228,8 @@ def _carried(
             continue
         if path in weights or belongs(path):
             files[path] = shards.copy(path, target)
+            if path == TOKENIZER and (new := readable(shards.fetch(path).read_bytes())) is not None:
+                files[path] = Upload(new)
         else:
             behind.append(path)
     return files, left_out(behind, files)

@@ -120,6 +120,8 @@ def push_patch(
     `base`: `repo[@revision]` at the Hub of a base that is a local folder here; it must be the very same
     model. Raises PatchError for a damaged patch, HubError; then the repository is as it was.
     """
+    from hubedit.patch.doubts import doubts, too_wide
+
     progress = progress or Silent()
     progress.start("checking the patch")
     there = find_base(target.api, folder, base) if base else None
@@ -136,7 +138,7 @@ def push_patch(
         dry_run=dry_run,
         progress=progress,
     )
-    notes = list(done.notes)
+    notes = [*done.notes, *(doubt for doubt in (*doubts(made.patch), too_wide(made.patch)) if doubt)]
     if not with_facts and contents.FACTS in done.deleted:
         notes.append("earlier commits of the repository still hold the facts")
     return replace(done, left_out=made.left_out, notes=tuple(notes))

@@ -132,13 +132,22 @@ class EditableModel:
         """The token embeddings: ids (b, t) -> (b, t, d)."""
         return self.model.get_submodule(self.family.embeddings)
 
+    def head(self) -> nn.Module:
+        """The unembedding: (..., d) -> (..., vocabulary). Its name differs between versions of transformers
+        (GPT-NeoX), so the model is asked for it."""
+        model: Any = self.model  # whose method has no annotations
+        head = model.get_output_embeddings()
+        if not isinstance(head, nn.Module):
+            raise AttributeError("it has no output embeddings")
+        return head
+
     def head_logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) of the residual stream (..., d) after the last block.
 
         Applies the final norm, the head, and the soft-capping of the families that have it.
         """
         normed = self.model.get_submodule(self.family.final_norm)(hidden.to(self.dtype))
-        logits = self.model.get_submodule(self.family.head)(normed)
+        logits = self.head()(normed)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap

@@ -15,7 +15,8 @@ class Family:
 
     `o_proj` and `down_proj` are relative to one block. `conv1d`: weights are stored (d_in, d_out).
     `post_norm`: what a site writes passes a norm before it is added to the residual stream.
-    `attention`: the implementation to ask transformers for.
+    `attention`: the implementation to ask transformers for. `tied`: the head is the embeddings where
+    config.json does not say (`tie_word_embeddings`).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Family:
     conv1d: bool = False
     post_norm: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"
+    tied: bool = False
 
     def block_name(self, layer: int) -> str:
         """Module path of a block, e.g. "model.layers.3"."""
@@ -80,11 +82,11 @@ _ROWS = (
     _llama_like("mistral"),
     _llama_like("llama"),
     # sdpa has no soft-capping of attention scores, which Gemma 2 needs
-    _llama_like("gemma2", post_norm=True, attention="eager"),
-    _llama_like("gemma3_text", post_norm=True),
+    _llama_like("gemma2", post_norm=True, attention="eager", tied=True),
+    _llama_like("gemma3_text", post_norm=True, tied=True),
     _llama_like("phi3"),
     _llama_like("olmo2", post_norm=True),
-    _gpt2_like("gpt2", "attn.c_proj", "mlp.c_proj", conv1d=True),
+    _gpt2_like("gpt2", "attn.c_proj", "mlp.c_proj", conv1d=True, tied=True),
     _gpt2_like("gptj", "attn.out_proj", "mlp.fc_out", attention="eager"),
     Family(
         "gpt_neox",

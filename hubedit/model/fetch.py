@@ -5,15 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubedit.errors import ModelError
+from hubedit.errors import HubEditError, ModelError
 from hubedit.remote import told
 
 _FILES = ("README.md", "LICENSE*", "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 _IGNORED = ("*/*", "consolidated*.safetensors")  # sub-folders, and Mistral's second copy of the weights
+
+
+EMPTY = (
+    "DeepSpeed ZeRO-3 saves weights like this that it has split among processes: gather them "
+    "(stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py) and save again"
+)
+"""The hint for a tensor without elements."""
+
+# the name of a shard in an index: a file beside it, and no hidden one
+_SHARD = re.compile(r"(?!\.)[^/\\\x00]+\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ def find(ref: str, *, code: bool = False) -> Source:
 def check(source: Source) -> dict[str, Any]:
     """config.json, once the folder is known to hold a model with readable safetensors weights.
 
-    Raises ModelError for adapters, pickle-only weights, missing and damaged files.
+    Raises ModelError for adapters, also beside a model, pickle-only weights, missing and damaged files.
     """
     folder, name = source.folder, source.ref
     if not (folder / "config.json").is_file():
@@ -66,6 +77,7 @@ def check(source: Source) -> dict[str, Any]:
         raise ModelError(
             f"{name} has no config.json", "give the folder or repository of a transformers model"
         )
+    check_alone(folder, name, ModelError)
     config = _json(folder / "config.json")
     for file in weight_files(source):
         _check_weights(file)
@@ -90,10 +102,14 @@ def weight_files(source: Source) -> tuple[Path, ...]:
         return (single,)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        parts = sorted(set(_json(index).get("weight_map", {}).values()))
+        parts = shards(_json(index))
+        if parts is None:
+            raise ModelError(f"the index of {name} names no files beside it", "download or copy it again")
         for part in parts:
-            if not (folder / part).is_file():
-                raise ModelError(f"{name} lacks the weight file {part}", "download or copy the model again")
+            if not _there(folder / part):
+                raise ModelError(
+                    f"{name} lacks the weight file {part[:100]}", "download or copy the model again"
+                )
         if parts:
             return tuple(folder / part for part in parts)
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
@@ -105,6 +121,30 @@ def weight_files(source: Source) -> tuple[Path, ...]:
         f"{name} has no safetensors weights (model.safetensors)",
         "pickle weights (.bin) are not read; convert them with save_pretrained",
     )
+
+
+def shards(index: Mapping[str, Any]) -> list[str] | None:
+    """The weight files that an index of shards names, sorted; None where one is no file beside the index, or
+    there is no map. Whoever wrote the index must not choose files elsewhere on this machine."""
+    files = index.get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        return None
+    names = sorted(set(files.values()))
+    return names if all(_SHARD.fullmatch(name) for name in names) else None
+
+
+def check_alone(folder: Path, name: str, error: type[HubEditError]) -> None:
+    """Raises `error` for a folder that holds an adapter, alone or beside a model.
+
+    transformers applies an adapter that it finds beside a model, so what it loads is not what was named.
+    """
+    if (folder / "adapter_config.json").is_file():
+        what = "also holds" if (folder / "config.json").is_file() else "is"
+        raise error(
+            f"{name} {what} a LoRA adapter, which loaders would apply as well",
+            "give a folder with the model alone; from the Hub: "
+            "hf download REPO --exclude 'adapter_*' --local-dir DIR",
+        )
 
 
 def identity(source: Source) -> str:
@@ -131,6 +171,13 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f"{file} is not a JSON object", "download or copy the model again")
     return data
+
+
+def _there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _check_weights(file: Path) -> None:

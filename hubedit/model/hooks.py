@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -122,6 +123,22 @@ def forward(em: EditableModel, batch: Batch) -> Any | None:
         return em.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
     except _Stopped:
         return None
+
+
+def new_cache(em: EditableModel) -> Any:
+    """An empty cache of keys and values for `forward_on`, as the model makes one itself."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=em.model.config)
+
+
+def forward_on(em: EditableModel, cache: Any, **inputs: Any) -> Any:
+    """A forward pass that reads transformers' `cache` and adds to it.
+
+    From transformers 5.24 on the argument is called `cache`, and its older name is deprecated.
+    """
+    name = "cache" if "cache" in signature(type(em.model).forward).parameters else "past_key_values"
+    return em.model(**inputs, **{name: cache}, use_cache=True)
 
 
 class _Stopped(Exception):

@@ -181,8 +181,9 @@ def _weights(
 def _check_modules(em: EditableModel) -> None:
     """A model whose code differs from the family's (remote code) must not fail halfway through an edit."""
     try:
-        for name in (em.family.final_norm, em.family.embeddings, em.family.head):
+        for name in (em.family.final_norm, em.family.embeddings):
             em.model.get_submodule(name)
+        em.head()
         for site in em.sites():
             em.site(site)
     except AttributeError as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import ending_at
-from hubedit.model.hooks import entering, keeping, starting_from, stopping
+from hubedit.model.hooks import entering, forward_on, keeping, starting_from, stopping
 from hubedit.model.resume import skipped
 
 
@@ -59,13 +59,8 @@ class Tail:
             stack.enter_context(
                 keeping(em.block(layer), found, layer) if layer >= 0 else entering(em.block(0), found, layer)
             )
-            em.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
+            forward_on(
+                em, cache, input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
             )
         upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
         prefix = tuple((c.keys[:, :, :p].contiguous(), c.values[:, :, :p].contiguous()) for c in upper)
@@ -113,11 +108,5 @@ class Tail:
             stack.enter_context(ending_at(em, row, column))
             stack.enter_context(keeping(em.block(last), found, last))
             stack.enter_context(stopping(em.block(last)))
-            em.model(
-                input_ids=self.ids,
-                attention_mask=self.mask,
-                position_ids=self.positions,
-                past_key_values=cache,
-                use_cache=True,
-            )
+            forward_on(em, cache, input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions)
         return found[last].to(em.device)[row, column]

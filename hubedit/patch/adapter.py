@@ -24,6 +24,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 # what vLLM takes as max_lora_rank
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+MOST_RANK = _RANKS[-1]
 _PREFIX = "base_model.model."
 _A = ".lora_A.weight"
 _B = ".lora_B.weight"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from hubedit.errors import PatchError
 from hubedit.floats import STORED, Array, all_finite, widened
+from hubedit.model.fetch import EMPTY
 from hubedit.patch import adapter
 from hubedit.patch.names import short
 from hubedit.patch.pair import Factors, Pair
@@ -29,6 +30,8 @@ _ENDINGS = {".lora_A.weight": "A", ".lora_B.weight": "B"}
 _NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 # PEFT's r and lora_alpha where the configuration gives none
 _DEFAULT = 8
+# as torch names the tensors of an adapter in memory; files leave the adapter's name out
+_OTHER_NAME = re.compile(r"\.lora_[AB]\.([^.]+)\.weight$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # what makes an adapter more than W + scale B A, and the name its users know it by
@@ -65,10 +68,10 @@ _DAMAGED = "the file was changed or damaged; get the adapter again"
 def load_any(path: str | Path) -> Patch:
     """A hubedit patch, or any plain PEFT LoRA adapter, from its folder.
 
-    A foreign adapter's record holds `foreign` (its configuration in short, sha256 of its tensors) and
-    no hashes of base weights: it does not say which they were. Raises PatchError naming what cannot be
-    read exactly: DoRA, biases, embeddings, modules_to_save, other PEFT methods, tensors that no target
-    module owns, pickled weights, damaged files.
+    A foreign adapter's record holds `foreign` (its configuration in short, sha256 of its tensors, and
+    `doubts`: what the configuration names and no tensor belongs to) and no hashes of base weights: it does
+    not say which they were. Raises PatchError naming what cannot be read exactly: DoRA, biases, embeddings,
+    modules_to_save, other PEFT methods, tensors that no target module owns, pickled weights, damaged files.
     """
     path = Path(path)
     if not path.is_dir():
@@ -86,7 +89,7 @@ def load_any(path: str | Path) -> Patch:
             f"{path} has only pickled weights (adapter_model.bin), which can run code when read",
             "load it with PEFT and save it again with save_pretrained",
         )
-    pairs, dtypes = _read(file, where, config)
+    pairs, dtypes, doubts = _read(file, where, config)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     name = base if isinstance(base, str) else ""
     commit = revision if isinstance(revision, str) and _COMMIT.fullmatch(revision) else ""
@@ -99,6 +102,7 @@ def load_any(path: str | Path) -> Patch:
         "dtype": sorted(dtypes),
         "peft_version": config.get("peft_version"),
         "sha256": digest,
+        "doubts": doubts,
     }
     record = {"base": {"ref": short(name), "commit": commit}, "foreign": foreign}
     return Patch(Factors(pairs), record, name, commit, fan_in_fan_out=bool(config.get("fan_in_fan_out")))
@@ -130,8 +134,8 @@ def _check_plain(where: Path, config: Mapping[str, Any]) -> None:
             raise PatchError(f"{where}: {key} is set, and its effect is not known here", _ONLY_LORA)
 
 
-def _read(file: Path, where: Path, config: Mapping[str, Any]) -> tuple[dict[str, Pair], set[str]]:
-    """Module -> factors with the scale in B, and the names of the types they are stored in."""
+def _read(file: Path, where: Path, config: Mapping[str, Any]) -> tuple[dict[str, Pair], set[str], list[str]]:
+    """Module -> factors with the scale in B, the names of the types they are stored in, and doubts."""
     targets = Targets.of(where, config)
     scales = _Scales(where, config)
     halves: dict[str, dict[str, Array]] = {}
@@ -145,7 +149,9 @@ def _read(file: Path, where: Path, config: Mapping[str, Any]) -> tuple[dict[str,
             )
         if dtype not in STORED:
             raise PatchError(f"{file}: {name} is {dtype}, not a floating-point type", _ONLY_LORA)
-        if tensor.ndim != 2 or 0 in tensor.shape:
+        if not tensor.size:
+            raise PatchError(f"{file}: {name} is empty", EMPTY)
+        if tensor.ndim != 2:
             raise PatchError(f"{file}: {name} has shape {tensor.shape}, not that of a matrix", _DAMAGED)
         if not all_finite(tensor, dtype):
             raise PatchError(f"{file}: {name} holds NaN or infinity", _DAMAGED)
@@ -166,7 +172,7 @@ def _read(file: Path, where: Path, config: Mapping[str, Any]) -> tuple[dict[str,
         # one rounding to float32, whatever the scale
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
             pairs[module] = Pair(b.astype(np.float64) * scale, a)
-    return pairs, dtypes
+    return pairs, dtypes, [*targets.idle(pairs), *scales.idle(pairs)]
 
 
 class _Scales:
@@ -180,6 +186,14 @@ class _Scales:
         self.alphas = text_patterns(where, "alpha_pattern", config.get("alpha_pattern"))
         self.rooted = bool(config.get("use_rslora"))
 
+    def idle(self, modules: Iterable[str]) -> Iterator[str]:
+        """Patterns that no module matches, which PEFT passes over in silence."""
+        modules = list(modules)
+        for key, patterns in (("rank_pattern", self.ranks), ("alpha_pattern", self.alphas)):
+            for pattern, (text, _) in patterns.items():
+                if not any(pattern.match(module) for module in modules):
+                    yield f"{key} names {text!r}, which matches none of its modules"
+
     def of(self, module: str) -> tuple[int, float]:
         """(r, scale) of one module."""
         rank = _rank(self.where, "rank_pattern", _first(self.ranks, module, self.rank))
@@ -187,9 +201,9 @@ class _Scales:
         return rank, alpha / (math.sqrt(rank) if self.rooted else rank)
 
 
-def _first(patterns: Mapping[re.Pattern[str], Any], module: str, default: Any) -> Any:
+def _first(patterns: Mapping[re.Pattern[str], tuple[str, Any]], module: str, default: Any) -> Any:
     """The value of the first pattern that matches the end of the module's path, as PEFT looks it up."""
-    return next((value for pattern, value in patterns.items() if pattern.match(module)), default)
+    return next((value for pattern, (_, value) in patterns.items() if pattern.match(module)), default)
 
 
 def _rank(where: Path, key: str, value: Any) -> int:
@@ -220,6 +234,16 @@ def _parse(file: Path, name: str) -> tuple[str, str]:
         module = name[len(_PREFIX) : -len(ending)]
         if name.startswith(_PREFIX) and name.endswith(ending) and module:
             return module, half
+    if other := _OTHER_NAME.search(name):
+        raise PatchError(
+            f"{file}: {name} is saved under the adapter's name, {other[1]!r}, where loaders look for none",
+            "save it with PEFT's save_pretrained, or take that word out of the tensors' names",
+        )
+    if not name.startswith(_PREFIX) and name.endswith(tuple(_ENDINGS)):
+        raise PatchError(
+            f"{file}: {name} does not begin with {_PREFIX}, so loaders pass over it",
+            "save it with PEFT's save_pretrained, or put that before the tensors' names",
+        )
     raise PatchError(
         f"{file}: {name} is no LoRA tensor ({_PREFIX}<module>.lora_A.weight or .lora_B.weight)",
         _ONLY_LORA,

@@ -6,7 +6,7 @@ Follows `check_target_module_exists` and `get_pattern_key` of peft 0.21.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,20 +66,33 @@ class Targets:
             return module.rpartition(".")[2] not in _HEADS
         return _named(self.modules, module) and self._layer(module)
 
-    def _layer(self, module: str) -> bool:
-        if self.layers is None:
-            return True
+    def idle(self, owners: Iterable[str]) -> Iterator[str]:
+        """What the configuration names and no module with tensors, `owners`, answers to: loaders leave such
+        modules as they are, at most with a warning about missing tensors."""
+        owners = list(owners)
+        for name in self.modules if isinstance(self.modules, tuple) else ():
+            if not any(_named((name,), module) for module in owners):
+                yield f"target_modules names {name!r}, but there are no tensors for it"
+        for layer in sorted(self.layers or ()):
+            if not any(self._index(module) == layer for module in owners):
+                yield f"layers_to_transform names layer {layer}, but there are no tensors for it"
+
+    def _index(self, module: str) -> int | None:
         found = next((m for m in (p.match(module) for p in self.before) if m), None)
-        return found is not None and int(found["idx"]) in self.layers
+        return int(found["idx"]) if found else None
+
+    def _layer(self, module: str) -> bool:
+        return self.layers is None or self._index(module) in self.layers
 
 
-def text_patterns(where: Path, key: str, patterns: Any) -> dict[re.Pattern[str], Any]:
-    """rank_pattern or alpha_pattern with each key compiled, to match the end of a module's path."""
+def text_patterns(where: Path, key: str, patterns: Any) -> dict[re.Pattern[str], tuple[str, Any]]:
+    """rank_pattern or alpha_pattern: each key compiled, to match the end of a module's path -> the key as it
+    is written, and its value."""
     if patterns is None:
         return {}
     if not isinstance(patterns, dict):
         raise PatchError(f"{where}: {key} is {type(patterns).__name__}, not an object", _HINT)
-    return {_compile(where, key, rf"(.*\.)?({text})$"): value for text, value in patterns.items()}
+    return {_compile(where, key, rf"(.*\.)?({text})$"): (text, value) for text, value in patterns.items()}
 
 
 def _named(names: tuple[str, ...] | re.Pattern[str], module: str) -> bool:

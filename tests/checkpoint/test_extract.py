@@ -193,6 +193,31 @@ def test_a_head_that_was_untied_is_no_silent_loss(tmp_path: Path, swapped: bool)
     assert found("own", True).left_out == {"lm_head.weight": pytest.approx(embeddings.numel() ** 0.5)}
 
 
+@pytest.mark.parametrize("more", [2, -3])
+@pytest.mark.parametrize(("family", "tied"), [("llama", True), ("llama", False), ("gpt_neox", False)])
+def test_vocabularies_that_differ_in_size(tmp_path: Path, family: str, tied: bool, more: int) -> None:
+    path = pico(family, tmp_path / "base", tied=tied)
+    stored = load_file(path / "model.safetensors")
+    rows = {name for name, t in stored.items() if len(t) > 400}
+    ends = ("2.mlp.down_proj.weight", "2.attention.dense.weight")
+    weight = next(name for name in stored if name.endswith(ends))
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[weight] = tensors[weight] + torch.outer(torch.randn(len(tensors[weight])), tensors[weight][0])
+        for name in rows:
+            grown = torch.cat([tensors[name], torch.ones(2, tensors[name].shape[1])])
+            tensors[name] = grown if more > 0 else tensors[name][:more]
+
+    base, other = find(str(path)), find(str(edited(path, tmp_path / "edited", change)))
+    with pytest.raises(CheckpointError, match=r"450 x 32 in the base, 4\d\d x 32 in the edited") as raised:
+        extract(base, other)
+    assert "--partial" in raised.value.hint and rows
+    found = extract(base, other, partial=True)
+    assert found.left_out == dict.fromkeys(rows)
+    assert set(found.patch.factors) == {weight.removesuffix(".weight")}
+    assert json.loads(json.dumps(found.patch.full_record()))["extracted"]["left_out"] == dict.fromkeys(rows)
+
+
 def test_checkpoints_without_the_root_in_their_names(pico_path: Pico, tmp_path: Path) -> None:
     def bare(tensors: dict[str, torch.Tensor]) -> None:
         for name in list(tensors):

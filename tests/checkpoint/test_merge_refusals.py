@@ -51,8 +51,9 @@ def changed(base: Path) -> Patch:
 
 
 def adapter_beside(base: Path) -> Patch:
+    made = patch(base)
     (base / "adapter_config.json").write_text("{}")
-    return patch(base)
+    return made
 
 
 def named(base: Path) -> Patch:

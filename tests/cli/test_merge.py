@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hubedit.cli.app import run
 from hubedit.cli.merge import called, shard_size
@@ -144,3 +146,32 @@ def test_content_is_that_of_the_library(base: Path, one: Path, tmp_path: Path) -
     assert run(["merge", str(one), "--out", str(tmp_path / "out"), "--quiet"]) == 0
     assert run(["revert", str(tmp_path / "out"), "--yes", "--quiet"]) == 0
     assert content(tmp_path / "out") == before == content(base)
+
+
+def foreign(folder: Path, scale: float, module: str = MODULES[1], rank: int = 2, **config: object) -> Path:
+    """An adapter of another tool for one module of a tiny model."""
+    folder.mkdir()
+    name = f"base_model.model.{module}.lora"
+    tensors = {f"{name}_A.weight": torch.ones(rank, 10), f"{name}_B.weight": scale * torch.ones(6, rank)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    whole = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": [module], **config}
+    (folder / "adapter_config.json").write_text(json.dumps(whole))
+    return folder
+
+
+def test_what_an_adapter_does_not_do_is_said(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero = foreign(tmp_path / "zero", 0.0)
+    odd = foreign(tmp_path / "odd", 1.0, rank=600, target_modules=[MODULES[1], "v_proj"])
+    lines = (
+        ["merge", str(zero), str(odd), "-m", str(base), "-o", str(tmp_path / "out")],
+        ["compose", str(zero), str(odd), "-o", str(tmp_path / "sum")],
+    )
+    for line in lines:
+        assert run(line) == 0
+        said = capsys.readouterr().err
+        assert "all its factors are zero" in said and "target_modules names 'v_proj'" in said
+    assert "the rank is 602; vLLM takes at most 512" in said
+    assert run(["inspect", str(tmp_path / "sum")]) == 0
+    assert "the rank is 602; vLLM takes at most 512" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,23 @@ def test_trouble_that_stays(hub: Hub, client: Client, patch: Path, name: str) ->
 def test_quota(hub: Hub, client: Client, patch: Path) -> None:
     hub.call("settings", quota=10)
     refused(client("push", patch, "ada/quota"), "the storage of ada/quota is full", "make room")
+
+
+@pytest.mark.parametrize("command", ["ask", "diff", "inspect", "merge", "push"])
+def test_a_repository_with_an_adapter_beside_the_model(
+    hub: Hub, client: Client, patch: Path, pico_path: Callable[..., Path], tmp_path: Path, command: str
+) -> None:
+    both = Path(shutil.copytree(pico_path(), tmp_path / "both"))
+    (both / "adapter_config.json").write_text('{"peft_type": "LORA", "target_modules": ["q_proj"], "r": 1}')
+    repo = f"lab/both-{command}"
+    hub.seed(repo, both)
+    lines: dict[str, list[str | Path]] = {
+        "ask": ["ask", repo, "Rome is"],
+        "diff": ["diff", repo, repo],
+        "inspect": ["inspect", patch, "--model", repo],
+        "merge": ["merge", patch, "--model", repo, "--out", tmp_path / "out"],
+        "push": ["push", patch, "ada/neither", "--merged", "--base", repo],
+    }
+    hint = "--base" if command == "push" else "--exclude"
+    refused(client(*lines[command]), "also holds a LoRA adapter, which loaders would apply as well", hint)
+    assert not (tmp_path / "out").exists() and hub.repo("ada/neither") is None

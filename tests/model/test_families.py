@@ -38,8 +38,8 @@ def test_sites_are_the_modules_that_write_into_the_residual_stream(family: str, 
     ids = torch.tensor([[1, 2]])
     assert em.embeddings()(ids).shape == (1, 2, pico.HIDDEN)
     assert em.embeddings() is em.model.get_input_embeddings()
-    model: Any = em.model
-    assert model.get_submodule(em.family.head) is model.get_output_embeddings()
+    assert em.head() is em.model.get_output_embeddings()
+    assert em.family.tied == type(em.model.config)().tie_word_embeddings
 
 
 @pytest.mark.parametrize("family", pico.FAMILIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, replaced, run
+from hubedit.model.hooks import applied, forward_on, new_cache, replaced, run
 from hubedit.model.resume import resume
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Batch, encode, pad
@@ -23,6 +24,18 @@ TEXTS = ["The capital of France is", "Marie Curie was born in Warsaw and worked 
 
 def batch_of(em: EditableModel, texts: list[str] = TEXTS) -> Batch:
     return pad([encode(em.tokenizer, text).ids for text in texts], em.pad_id)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_goes_on_where_it_ends_and_no_library_complains(editable: Editable, family: str) -> None:
+    em = editable(family)
+    ids = torch.tensor([encode(em.tokenizer, TEXTS[0]).ids])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("error")
+        cache = new_cache(em)
+        steps = [forward_on(em, cache, input_ids=ids[:, i : i + 1]).logits for i in range(ids.shape[1])]
+        whole = logits_of(em, batch_of(em, TEXTS[:1]))
+    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
 
 
 def random_factors(em: EditableModel, rank: int = 2, scale: float = 0.1) -> dict[Site, LowRank]:

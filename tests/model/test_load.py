@@ -38,6 +38,37 @@ def refused(ref: object, says: str, kind: type[HubEditError] = ModelError, **opt
     return caught.value
 
 
+@pytest.mark.parametrize("modules", [("q_proj", "v_proj"), ("o_proj", "down_proj"), ()])
+def test_an_adapter_beside_the_model_is_refused(folder: Path, modules: tuple[str, ...]) -> None:
+    """transformers would apply it, and the model that is edited would not be the one that was named."""
+    config = {"peft_type": "LORA", "base_model_name_or_path": "x", "target_modules": list(modules), "r": 1}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    kinds = {"self_attn": ("q_proj", "v_proj", "o_proj"), "mlp": ("down_proj",)}
+    weights = load_file(folder / "model.safetensors")
+    adapter = {}
+    for part, names in kinds.items():
+        for name in set(names) & set(modules):
+            module = f"model.layers.0.{part}.{name}"
+            rows, columns = weights[f"{module}.weight"].shape
+            adapter[f"base_model.model.{module}.lora_A.weight"] = torch.ones(1, columns)
+            adapter[f"base_model.model.{module}.lora_B.weight"] = torch.ones(rows, 1)
+    if adapter:
+        save_file(adapter, folder / "adapter_model.safetensors")
+    error = refused(folder, "also holds a LoRA adapter, which loaders would apply as well")
+    assert "--exclude" in error.hint
+
+
+ELSEWHERE = ["../secret.safetensors", "/x.safetensors", "a/b.safetensors", "config.json", ".x.safetensors", 3]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_an_index_names_no_files_elsewhere(folder: Path, name: object) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "secret.safetensors")
+    index = {"weight_map": {"model.norm.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(folder, "names no files beside it")
+
+
 def test_a_loaded_model_is_ready_to_be_edited(pico_path: Folder) -> None:
     em = load(str(pico_path("llama")), device="cpu")
     assert not em.model.training

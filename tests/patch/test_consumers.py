@@ -20,6 +20,7 @@ from hubedit.model.sites import Site
 from hubedit.patch import Patch, base_record
 from tests.pico import FAMILIES
 
+Pico = Callable[..., Path]
 SITES = (Site(0, "attention"), Site(1, "mlp"), Site(2, "attention"), Site(3, "mlp"))
 Editable = Callable[..., EditableModel]
 
@@ -96,3 +97,28 @@ def test_merging_into_the_weights_gives_the_same_model(editable: Editable, tmp_p
     merged = PeftModel.from_pretrained(base, str(path)).merge_and_unload()
     with torch.no_grad():
         assert float((merged.eval()(input_ids=ids).logits - wanted).abs().max()) < 1e-4
+
+
+def test_a_base_with_layers_on_the_disk(
+    editable: Editable, pico_path: Pico, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT is to be told again where the layers are, under the names that they have inside it."""
+    monkeypatch.chdir(tmp_path)  # PEFT writes the adapted layers below the working directory
+    em = editable("llama")
+    path = patch_for(em).save(tmp_path / "patch")
+    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    with torch.no_grad(), applied(em, Patch.load(path).by_site(em)):
+        wanted = em.model(input_ids=ids).logits
+    parts = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
+    where: dict[str, str] = dict.fromkeys(parts, "cpu")
+    where |= {f"model.layers.{layer}": "cpu" if layer < 2 else "disk" for layer in range(em.num_layers)}
+    auto: Any = AutoModelForCausalLM
+    base = auto.from_pretrained(
+        pico_path("llama"), dtype=torch.float32, device_map=where, offload_folder=tmp_path / "base"
+    )
+    assert any(p.device.type == "meta" for p in base.parameters())
+    inside = {f"base_model.model.{name}": place for name, place in where.items()}
+    peft: Any = PeftModel
+    model = peft.from_pretrained(base, str(path), device_map=inside, offload_dir=str(tmp_path / "patched"))
+    with torch.no_grad():
+        torch.testing.assert_close(model(input_ids=ids).logits, wanted, rtol=1e-3, atol=1e-3)

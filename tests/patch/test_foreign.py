@@ -195,7 +195,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "stranger": (lambda p: edit_tensors(p, lambda t: t.update({"x.weight": t[KEY] * 1})), "no LoRA tensor"),
     "named": (
         lambda p: edit_tensors(p, lambda t: t.update({KEY.replace("_A", "_A.default"): t.pop(KEY)})),
-        "no LoRA tensor",
+        "under the adapter's name",
     ),
     "magnitude": (
         lambda p: edit_tensors(p, lambda t: t.update({"x.lora_magnitude_vector": torch.ones(2)})),
