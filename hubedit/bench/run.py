@@ -268,8 +268,8 @@ class _Bed:
         tasks = harness.unique(wanted.tasks)
         settings = Settings(wanted.fluency, tasks, self.machine.task_path, wanted.task_limit, cell.seed)
         base, side = Side(em), Side(em, edit.factors, patch_identity(edit))
-        others = dataset(source).facts if source else data.facts
-        others = known(base, fitting(em, candidates(others, facts))[0], cache=self._cache)
+        unedited = candidates(dataset(source).facts if source else data.facts, facts)
+        others = known(base, fitting(em, unedited)[0], cache=self._cache)
         old = measure(base, facts, settings=settings, cache=self._cache)
         new = measure(
             side,

@@ -20,5 +20,6 @@ def words(context: Context) -> list[str]:
         elif isinstance(value, bool):
             line.append(parameter.opts[0] if value else (parameter.secondary_opts or parameter.opts)[0])
         else:
-            line += [parameter.opts[0], str(value.value if isinstance(value, StrEnum) else value)]
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                line += [parameter.opts[0], str(one.value if isinstance(one, StrEnum) else one)]
     return line

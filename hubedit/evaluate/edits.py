@@ -202,8 +202,9 @@ def exact(
         for name, prompt, answers in pairs:
             if (text := reading.text(fact, prompt)) is not None:
                 values[name][number].append(float(says(text, answers)))
-        for probe in fact.locality if before is not None else ():
-            old, new = before.text(fact, probe.prompt), reading.text(fact, probe.prompt)
+        for probe in fact.locality:
+            old = before.text(fact, probe.prompt) if before is not None else None
+            new = reading.text(fact, probe.prompt)
             if old is not None and new is not None:
                 values[_room(fact, probe)][number].append(float(normalise(old) == normalise(new)))
     return {name: groups for name, groups in values.items() if name in ANSWERED or any(groups)}
@@ -211,8 +212,8 @@ def exact(
 
 def _outcome(fact: Fact, before: Reading, after: Reading, success: bool) -> Outcome:
     old, new = (r.scored[asked(fact, fact.prompt, r.in_context), fact.target] for r in (before, after))
-    texts = [clip(r.texts[asked(fact, fact.prompt, r.in_context)]) for r in (before, after)]
-    return Outcome(fact, *texts, exp(old.logp), exp(new.logp), old.rank, new.rank, success)
+    was, now = (clip(r.texts[asked(fact, fact.prompt, r.in_context)]) for r in (before, after))
+    return Outcome(fact, was, now, exp(old.logp), exp(new.logp), old.rank, new.rank, success)
 
 
 def _room(fact: Fact, probe: Probe) -> str:

@@ -243,6 +243,8 @@ def test_bystanders_and_a_second_text(
     data = evaluated(*words, "--bystanders", tmp_path / "others.jsonl", capsys=capsys)
     assert data["bystanders"]["n"] == 1 and data["bystanders"]["after"] in (0.0, 1.0)
     assert any(note.startswith("only 1 bystanders") for note in data["notes"])
+    command = data["evaluated"]["command"]
+    assert [command[n + 1] for n, word in enumerate(command) if word == "--text"] == ["none", "text.txt"]
     assert data["real_text"]["perplexity_ratio"] > 0 and data["text"] == {"real": "text.txt"}
     # the records that are not edited stand in where no file is given
     again = evaluated(*words, "--dataset", tmp_path / "others.jsonl", "--limit", 1, capsys=capsys)
