@@ -51,7 +51,7 @@ class Method:
     trained: bool = False
     full_rank: bool = False
     depth: float = 0.0
-    layers: int = 5
+    ends: bool = False
 
     def own_layer(self, num_layers: int) -> int:
         """The layer that `depth` means in a model."""
@@ -112,7 +112,7 @@ METHODS: dict[str, Method] = {
         EditConfig(),
         attention=True,
         published=False,
-        layers=2,
+        ends=True,
     ),
     "intattn": Method(
         "IntAttn-Edit: attention output and MLP projections of several layers, closed form",

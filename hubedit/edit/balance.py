@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
 
-LAST_DEPTH = 8 / 28
-"""Depth of the last edited layer: MEMIT's published windows end at layer 8 of 28 (Qwen2.5-7B) to 32
-(Mistral-7B, Llama-3-8B). On the real models of docs/results.md it is among the best as well."""
-
-MOST_LAYERS = 5
-"""As many layers as MEMIT's published windows edit."""
+WINDOW = (1 / 8, 1 / 4)
+"""Depth of the first and the last edited layer, as a share of the model's: MEMIT's layers 4 to 8 of 32. On
+the real models of docs/results.md its two ends are the best pair that was tried (docs/experiments.md), as
+BLUE finds for 7B models (arXiv 2502.03748)."""
 
 MOST_TRACED = 0.9
 """No trace gives attention all: there are facts that it cannot bring alone (docs/experiments.md)."""
@@ -43,11 +41,11 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
-def usual_layers(num_layers: int, count: int) -> tuple[int, ...]:
-    """The `count` layers that end at `LAST_DEPTH` of the model. After the last block but one no other token
+def usual_layers(num_layers: int, ends: bool) -> tuple[int, ...]:
+    """The layers of `WINDOW` in a model, or its two ends alone. After the last block but one no other token
     can read a change any more."""
-    last = max(0, min(round(LAST_DEPTH * num_layers), num_layers - 2))
-    return tuple(range(max(0, last - count + 1), last + 1))
+    first, last = (max(0, min(round(depth * num_layers), num_layers - 2)) for depth in WINDOW)
+    return tuple(sorted({first, last})) if ends else tuple(range(first, last + 1))
 
 
 def parse_null_space(text: str) -> tuple[float, bool] | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 REACH = 3
 """Layers before and behind the usual last one that are tried as the last."""
-WIDTH = 3
+WIDTH = 4
 ALPHA, ALPHA_STEP = 0.6, 0.05
 """Above it the paper's curve collapses (tables 1 and 2 of its supplement)."""
 CLAMP, LAM = (0.2, 3.0), (1.0, 300.0)
@@ -26,8 +26,8 @@ KL = (-6, 2)
 
 @dataclass(frozen=True)
 class Point:
-    """`last`, `width`: the edited layers end at `last`, and are `width`; `clamp`, `lam`: as in the
-    configuration;
+    """`last`, `width`: the edited layers are `last` and the one `width` below it, with 0 `last` alone;
+    `clamp`, `lam`: as in the configuration;
     `kl`: an exponent of two."""
 
     last: int
@@ -40,8 +40,8 @@ class Point:
     @property
     def layers(self) -> str:
         """As in EditConfig."""
-        first = max(0, self.last - self.width + 1)
-        return str(self.last) if first == self.last else f"{first}-{self.last}"
+        first = max(0, self.last - self.width)
+        return f"{first},{self.last}" if first < self.last else str(self.last)
 
     def settings(self) -> dict[str, Any]:
         """The fields of EditConfig that it fixes, as JSON data."""
@@ -65,12 +65,12 @@ class Space:
     @classmethod
     def of(cls, num_layers: int) -> Space:
         """Around the usual last layer of a model."""
-        (last,) = usual_layers(num_layers, 1)
+        last = usual_layers(num_layers, True)[-1]
         return cls(max(0, last - REACH), max(0, min(last + REACH, num_layers - 2)))
 
     def layers(self) -> tuple[int, ...]:
         """Every layer that a point may edit."""
-        return tuple(range(max(0, self.first - WIDTH + 1), self.final + 1))
+        return tuple(range(max(0, self.first - WIDTH), self.final + 1))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """By field of Point, for Optuna."""
@@ -78,7 +78,7 @@ class Space:
 
         return {
             "last": IntDistribution(self.first, self.final),
-            "width": IntDistribution(1, min(WIDTH, self.final + 1)),
+            "width": IntDistribution(0, WIDTH),
             "alpha": FloatDistribution(0.0, ALPHA, step=ALPHA_STEP),
             "clamp": FloatDistribution(*CLAMP, log=True),
             "lam": FloatDistribution(*LAM, log=True),
@@ -98,7 +98,7 @@ class Space:
         kl = round(log2(config.targets.kl)) if config.targets.kl > 0 else KL[0]
         near = Point(
             last,
-            min(len(edit.layers), WIDTH),
+            min(edit.layers[-1] - edit.layers[0], WIDTH),
             round(round(max(edit.alpha.values(), default=0.0) / ALPHA_STEP) * ALPHA_STEP, 10),
             config.targets.clamp,
             min(max(config.lam, LAM[0]), LAM[1]),
@@ -108,7 +108,7 @@ class Space:
             replace(near, clamp=min(near.clamp * 1.6, CLAMP[1])),
             replace(near, clamp=max(near.clamp / 1.6, CLAMP[0])),
             replace(near, last=near.last + 1 if near.last < self.final else max(near.last - 1, self.first)),
-            replace(near, width=near.width - 1 if near.width > 1 else min(WIDTH, self.final + 1)),
+            replace(near, width=near.width - 1 if near.width > 0 else 1),
             replace(near, alpha=0.2 if near.alpha == 0 else 0.0),
             replace(near, kl=min(near.kl + 2, KL[1])),
         ]

@@ -128,7 +128,7 @@ def test_auto_traces_and_chooses_layers_and_alpha(
     em = editable("qwen2")
     edit = compute(em, FACTS, replace(config, layers="auto", alpha="auto"), cache=Cache(tmp_path))
     assert edit.trace is not None
-    assert edit.layers == usual_layers(em.num_layers, 2)
+    assert edit.layers == usual_layers(em.num_layers, True)
     attention, mlp = (
         [max(edit.trace.ie_prob[kind][layer], 0.0) for layer in edit.layers] for kind in ("attention", "mlp")
     )

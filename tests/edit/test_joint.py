@@ -96,7 +96,7 @@ def test_alpha_is_the_share_of_the_clamp(
 @pytest.mark.parametrize("kind", ["attention", "mlp"])
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_target_is_what_the_site_must_write(kind: str, layer: int, editable: Editable) -> None:
-    """Delta written by hand at the subject of the whole prompt gives the likelihood that the descent found."""
+    """Delta written by hand at the subject of the whole prompt gives the likelihood that the descent has."""
     em = editable("gemma3_text")
     site, fact = Site(layer, kind), FACTS[1]  # type: ignore[arg-type]
     rows = target_rows(em, [fact], 1)[:1]
