@@ -61,6 +61,8 @@ class TargetConfig:
     `decay`: weight of |delta| in the objective;
     `kl`: weight of the divergence on "{subject} is a", which is preserved;
     `contexts`: how many beginnings stand before the prompt, the bare prompt not counted (joint: counted);
+    `entries`: of a joint edit's predictions the descent sees the so many likeliest entries of the vocabulary
+    at each position, and all others as one (0: all of it);
     `loss`: a fact is done when its objective has fallen to this, nats a token;
     `optimizer`: "steepest", steps of a given length along the gradient, or "adam", MEMIT's recipe: `steps`
     is one more than its moves, and KL is that of the edited from the original.
@@ -72,6 +74,7 @@ class TargetConfig:
     decay: float = 1e-3
     kl: float = 0.0625
     contexts: int = 2
+    entries: int = 64
     loss: float = 0.05
     optimizer: Literal["steepest", "adam"] = "steepest"
 

@@ -24,7 +24,7 @@ SELF = "self"
 _ROW = 256  # tokens a row of real text
 _LENGTH = 128  # tokens a stream of generated text
 _PIECE = 100_000  # characters tokenized at once
-_HOLDOUT_ROUND = 16  # streams a round of held-out text
+_HOLDOUT_ROUND = 64  # streams a round of held-out text: enough for what is checked and what is reported
 
 Part = Literal["statistics", "holdout"]
 

@@ -17,7 +17,7 @@ from hubedit.edit.rows import Row
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, behind, keeping
-from hubedit.model.memory import CPU_PASS, free_memory, pass_size
+from hubedit.model.memory import CPU_PASS, free_memory, pass_size, positions
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail
 
@@ -28,14 +28,44 @@ _DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to f
 
 
 @dataclass(frozen=True)
+class Head:
+    """The head at some positions: the whole vocabulary, or its likeliest `entries` (c,) and the others as
+    one.
+
+    `others` (s, 1): logit of all other entries together at each position, as it is before anything changes. A
+    large vocabulary is then a few thousand columns; docs/performance.md has the error. Empty: the whole
+    vocabulary.
+    """
+
+    entries: Tensor
+    others: Tensor
+
+    def logits(self, em: EditableModel, final: Tensor) -> Tensor:
+        """float32 (s, c + 1), or (s, vocabulary). Gradients flow to `final` (s, d)."""
+        if not len(self.entries):
+            return em.head_logits(final).float()
+        return torch.cat([em.head_logits(final, self.entries).float(), self.others], 1)
+
+    def labels(self, label: Tensor) -> Tensor:
+        """Columns of entries that are among them."""
+        return torch.searchsorted(self.entries, label) if len(self.entries) else label
+
+    def only(self, keep: Tensor) -> Head:
+        """At some of the positions."""
+        return Head(self.entries, self.others[keep]) if len(self.entries) else self
+
+
+@dataclass(frozen=True)
 class Pass:
     """Rows that go through the upper layers together, with everything that does not change while delta does.
 
     `rows` (b); `owner` (b,): each row's fact, as a row of delta. Scored positions, those of edit rows
     first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
-    `original` (s - edits, vocabulary): the model's own log-probabilities at the others. `site`: whose output
-    delta is added to, None for the residual stream where the tail begins; `size` (b,): the norm of that at
-    the subject's last token; `factors`: updates in effect while the tail runs.
+    `original` (s - edits, columns): the model's own log-probabilities at the others; `head`: which columns
+    the predictions have. `site`: whose output delta is added to, None for the residual stream where the tail
+    begins;
+    `size` (b,): the norm of that at the subject's last token; `factors`: updates in effect while the tail
+    runs.
     """
 
     rows: tuple[Row, ...]
@@ -47,6 +77,7 @@ class Pass:
     weight: Tensor
     edits: int
     original: Tensor
+    head: Head
     size: Tensor
     site: Site | None = None
     factors: Mapping[Site, LowRank] = field(default_factory=dict)
@@ -76,7 +107,7 @@ class Pass:
         n = self.edits
         leaf = delta.detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
-            logits = em.head_logits(self._final(em, leaf)).float()
+            logits = self.head.logits(em, self._final(em, leaf))
         with torch.no_grad():
             now = logits.log_softmax(-1)
             label = self.label[:n, None]
@@ -126,6 +157,7 @@ class Pass:
             weight=self.weight[scored],
             edits=int(scored[: self.edits].sum()),
             original=self.original[scored[self.edits :]],
+            head=self.head.only(scored),
         )
 
 
@@ -137,6 +169,7 @@ def passes_of(
     factors: Mapping[Site, LowRank],
     limit: int,
     site: Site | None = None,
+    entries: int = 0,
 ) -> list[Pass]:
     """All passes of some facts' rows; `place`: a fact's row of delta. See `optimise` for the rest."""
     count: dict[tuple[int, bool], int] = {}
@@ -144,7 +177,10 @@ def passes_of(
         count[r.fact, r.preserve] = count.get((r.fact, r.preserve), 0) + 1
     # about what one more pass costs: measured on a CPU (docs/experiments.md), guessed on a GPU
     most = 128 if em.device.type == "cpu" else 1024
-    return [_pass(em, rows, group, place, layer, factors, count, site) for group in groups(rows, limit, most)]
+    return [
+        _pass(em, rows, group, place, layer, factors, count, site, entries)
+        for group in groups(rows, limit, most)
+    ]
 
 
 def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]]:
@@ -188,6 +224,7 @@ def _pass(
     factors: Mapping[Site, LowRank],
     count: Mapping[tuple[int, bool], int],
     site: Site | None,
+    entries: int,
 ) -> Pass:
     own = [rows[n] for n in numbers]
     ids, cuts = [r.ids for r in own], [r.last for r in own]
@@ -205,35 +242,58 @@ def _pass(
     )
     edits = sum(not own[i].preserve for i, _, _ in scored)
     tail = Tail.of(em, layer, ids, cuts)
-    original = torch.empty(0, em.vocabulary, device=em.device)
-    if edits < len(scored):
-        final = tail.run(em, tail.hidden, row[edits:], column[edits:])
-        original = em.head_logits(final).float().log_softmax(-1)
+    whole = tail.run(em, tail.hidden, row[edits:], column[edits:]) if edits < len(scored) else None
     with applied(em, factors):
         if factors:
             tail = Tail.of(em, layer, ids, cuts)
         size = tail.hidden[:, 0].float().norm(dim=1)
+        head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
         if site is not None:
-            size = _written(em, tail, site, row[:1], column[:1])[:, 0].float().norm(dim=1)
+            found: dict[Any, Tensor] = {}
+            with keeping(em.site(site), found, site):
+                final = tail.run(em, tail.hidden, row, column)
+            size = found[site][:, 0].float().norm(dim=1)
+            if 0 < entries * len(scored) < em.vocabulary:
+                head = _head(em, final, label, entries)
+    original = torch.empty(0, em.vocabulary, device=em.device)
+    if whole is not None:
+        original = _columns(em.head_logits(whole).float().log_softmax(-1), head.entries)
     return Pass(
         tuple(own),
         tail,
         torch.tensor([place[r.fact] for r in own], device=em.device),
         row,
         column,
-        label,
+        head.labels(label),
         weight.to(em.device),
         edits,
         original,
+        head,
         size,
         site,
         factors,
     )
 
 
-def _written(em: EditableModel, tail: Tail, site: Site, row: Tensor, column: Tensor) -> Tensor:
-    """What a site writes at the tokens of a tail, (b, s, d)."""
-    found: dict[Any, Tensor] = {}
-    with keeping(em.site(site), found, site):
-        tail.run(em, tail.hidden, row, column)
-    return found[site]
+def _head(em: EditableModel, final: Tensor, label: Tensor, entries: int) -> Head:
+    """The `entries` likeliest at each of the positions (s, d), and the labels (s,)."""
+    best = [label]
+    parts = torch.split(final, positions(em))
+    for part in parts:
+        best.append(em.head_logits(part).topk(entries, -1).indices.flatten())
+    kept = torch.unique(torch.cat(best))
+    others = []
+    for part in parts:
+        logits = em.head_logits(part).float()
+        logits[:, kept] = -torch.inf
+        others.append(logits.logsumexp(-1, keepdim=True))
+    return Head(kept, torch.cat(others))
+
+
+def _columns(logp: Tensor, entries: Tensor) -> Tensor:
+    """Log-probabilities (s, vocabulary) of the entries (c,), and of all others together: (s, c + 1)."""
+    if not len(entries):
+        return logp
+    kept = logp[:, entries]
+    others = torch.log1p(-kept.exp().sum(1, keepdim=True).clamp_max(1 - 1e-6))
+    return torch.cat([kept, others], 1)

@@ -161,7 +161,7 @@ def _optimise_chunk(
     after each step which facts are finished."""
     place = {fact: i for i, fact in enumerate(facts)}
     start = layer if site is None else site.layer - 1
-    passes, gathered = passes_of(em, rows, place, start, factors, limit, site), len(facts)
+    passes, gathered = passes_of(em, rows, place, start, factors, limit, site, config.entries), len(facts)
     norm = _norms(passes, rows, place, mean=site is not None)
     rule = rule_of(config, norm, em.hidden_size)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
@@ -192,7 +192,7 @@ def _optimise_chunk(
             gathered = sum(alive)
             passes = []  # not in memory beside the new ones
             left = [r for r in rows if alive[place[r.fact]]]
-            passes = passes_of(em, left, place, start, factors, limit, site)
+            passes = passes_of(em, left, place, start, factors, limit, site, config.entries)
         else:
             passes = [some for part in passes if (some := part.only(active)) is not None]
     return best_u * rule.unit, norm, best_loss, best_nll

@@ -141,13 +141,19 @@ class EditableModel:
             raise AttributeError("it has no output embeddings")
         return head
 
-    def head_logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocabulary) of the residual stream (..., d) after the last block.
+    def head_logits(self, hidden: Tensor, entries: Tensor | None = None) -> Tensor:
+        """Logits (..., vocabulary) of the residual stream (..., d) after the last block, or (..., c) those of
+        some `entries` (c,) of the vocabulary.
 
         Applies the final norm, the head, and the soft-capping of the families that have it.
         """
         normed = self.model.get_submodule(self.family.final_norm)(hidden.to(self.dtype))
-        logits = self.head()(normed)
+        if entries is None:
+            logits = self.head()(normed)
+        else:
+            own = dict(present(self.head()))
+            bias = own["bias"][entries] if "bias" in own else None
+            logits = torch.nn.functional.linear(normed, own["weight"][entries], bias)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
