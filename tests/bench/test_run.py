@@ -239,7 +239,8 @@ def test_the_command(
     assert command([*words, "--limit", "1", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["cells"]["computed"] == 2
-    assert [row[2] for row in value["tables"][0]["rows"]] == ["MLP-only (alpha 0)", "Attn-only (alpha 1)"]
+    unedited, runs = ["Before edit", "In context"], ["MLP-only (alpha 0)", "Attn-only (alpha 1)"]
+    assert [row[2] for row in value["tables"][0]["rows"]] == unedited + runs
     # with another number of edits the cells are others: none has a result
     assert command([*words, "--tables-only"]) == 2
     assert "no cell has a result" in capsys.readouterr().err
