@@ -57,7 +57,12 @@ class TargetConfig:
 
     `steps`: at most so many steps;
     `step`: length of the first step, relative (steepest), or the learning rate (adam);
-    `clamp`: bound on |delta|, relative; of the joint edit a site's share of it counts;
+    `clamp`: bound on |delta|, relative. The joint edit takes a site's share of it, begins with it and raises
+    it while it is too little for this model (`reach`);
+    `reach`: nats a token that the first edited layer must come down to, on a few facts, for its clamp to be
+    enough (0: the clamp is as it is given);
+    `growth`, `trial_facts`: factor from one clamp to the next that is tried, and on how many facts;
+    `last`: the last edited layer's clamp is so many times the others', since it brings what they have left;
     `decay`: weight of |delta| in the objective;
     `kl`: weight of the divergence on "{subject} is a", which is preserved;
     `contexts`: how many beginnings stand before the prompt, the bare prompt not counted (joint: counted);
@@ -70,7 +75,11 @@ class TargetConfig:
 
     steps: int = 15
     step: float = 0.3
-    clamp: float = 0.6
+    clamp: float = 0.4
+    reach: float = 2.0
+    growth: float = 1.5
+    trial_facts: int = 8
+    last: float = 1.5
     decay: float = 1e-3
     kl: float = 0.0625
     contexts: int = 2

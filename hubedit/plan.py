@@ -65,7 +65,7 @@ def plan(
         given = parse_layers(config.layers, em.num_layers)
     else:
         given = (method.own_layer(em.num_layers),) if method.depth else ()
-    layers = given or usual_layers(em.num_layers, method.ends)
+    layers = given or usual_layers(em.num_layers, not method.published)
     if auto and method.one_layer:
         layers = layers[:1]
     shared = "alpha" in method.settings

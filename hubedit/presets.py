@@ -51,7 +51,6 @@ class Method:
     trained: bool = False
     full_rank: bool = False
     depth: float = 0.0
-    ends: bool = False
 
     def own_layer(self, num_layers: int) -> int:
         """The layer that `depth` means in a model."""
@@ -112,7 +111,6 @@ METHODS: dict[str, Method] = {
         EditConfig(),
         attention=True,
         published=False,
-        ends=True,
     ),
     "intattn": Method(
         "IntAttn-Edit: attention output and MLP projections of several layers, closed form",

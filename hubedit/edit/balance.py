@@ -14,9 +14,13 @@ from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
 
 WINDOW = (1 / 8, 1 / 4)
-"""Depth of the first and the last edited layer, as a share of the model's: MEMIT's layers 4 to 8 of 32. On
-the real models of docs/results.md its two ends are the best pair that was tried (docs/experiments.md), as
-BLUE finds for 7B models (arXiv 2502.03748)."""
+"""Depth of the first and the last layer that the published methods edit, as shares of the model's depth:
+MEMIT's layers 4 to 8 of 32."""
+
+ENDS = (1 / 10, 2 / 10)
+"""Depth of the two layers that the joint edit writes. Of the pairs that were tried on two real models it is
+the best (docs/experiments.md); two layers with others between them are BLUE's finding too (arXiv
+2502.03748)."""
 
 MOST_TRACED = 0.9
 """No trace gives attention all: there are facts that it cannot bring alone (docs/experiments.md)."""
@@ -41,11 +45,12 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
-def usual_layers(num_layers: int, ends: bool) -> tuple[int, ...]:
-    """The layers of `WINDOW` in a model, or its two ends alone. After the last block but one no other token
-    can read a change any more."""
-    first, last = (max(0, min(round(depth * num_layers), num_layers - 2)) for depth in WINDOW)
-    return tuple(sorted({first, last})) if ends else tuple(range(first, last + 1))
+def usual_layers(num_layers: int, joint: bool) -> tuple[int, ...]:
+    """The two layers of `ENDS`, or all layers of `WINDOW`. After the last block but one no other token can
+    read a change any more."""
+    depths = ENDS if joint else WINDOW
+    first, last = (max(0, min(round(depth * num_layers), num_layers - 2)) for depth in depths)
+    return tuple(sorted({first, last})) if joint else tuple(range(first, last + 1))
 
 
 def parse_null_space(text: str) -> tuple[float, bool] | None:

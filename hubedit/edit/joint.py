@@ -40,6 +40,8 @@ from hubedit.linalg import LowRank, right_factor
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 
+MOST_TRIALS = 5
+
 
 def joint(job: Job) -> Edit:
     """Targets and solve of every site, one after another."""
@@ -53,9 +55,12 @@ def joint(job: Job) -> Edit:
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
     targets: Targets | None = None
+    clamp = PREFERENCES[config.prefer] * clamp_of(job, rows)
+    job.clock.lap("clamp")
     for layer in ground.layers:
         for site, share in sites_of(layer, ground.alpha[layer]):
-            part = replace(config.targets, clamp=config.targets.clamp * PREFERENCES[config.prefer] * share)
+            bound = clamp * share * (config.targets.last if layer == ground.layers[-1] else 1)
+            part = replace(config.targets, clamp=bound)
             targets = cached_targets(job, rows, 1 + max(where), layer, part, site, factors)
             job.clock.lap("targets")
             delta = targets.delta[list(where)]
@@ -68,6 +73,24 @@ def joint(job: Job) -> Edit:
             reports[site] = report(em, site, factors[site], ground.moments, config.lam, 1 - missed)
             job.clock.lap("solve")
     return finished(job, factors, reports, targets, ground.alpha)
+
+
+def clamp_of(job: Job, rows: Sequence[Row]) -> float:
+    """The clamp for this model: the configuration's, times `growth` until a few facts come down to `reach`
+    nats a token at the first edited layer's MLP, at most `MOST_TRIALS` times. How far a change must go
+    differs by a factor of three between models, and a longer one than needed does harm
+    (docs/experiments.md).
+    """
+    config = job.config.targets
+    some = [r for r in rows if r.fact < config.trial_facts]
+    clamp, site = config.clamp, Site(job.ground.layers[0], "mlp")
+    for _ in range(MOST_TRIALS if config.reach > 0 else 0):
+        part = replace(config, clamp=clamp)
+        found = cached_targets(job, some, 1 + max(r.fact for r in some), site.layer, part, site)
+        if float(found.nll.mean()) <= config.reach:
+            break
+        clamp *= config.growth
+    return clamp
 
 
 def sites_of(layer: int, alpha: float) -> list[tuple[Site, float]]:

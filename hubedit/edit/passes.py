@@ -63,9 +63,8 @@ class Pass:
     first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
     `original` (s - edits, columns): the model's own log-probabilities at the others; `head`: which columns
     the predictions have. `site`: whose output delta is added to, None for the residual stream where the tail
-    begins;
-    `size` (b,): the norm of that at the subject's last token; `factors`: updates in effect while the tail
-    runs.
+    begins; `size` (b,): the norm of that at the subject's last token; `factors`: updates in effect while the
+    tail runs.
     """
 
     rows: tuple[Row, ...]
@@ -255,9 +254,9 @@ def _pass(
             size = found[site][:, 0].float().norm(dim=1)
             if 0 < entries * len(scored) < em.vocabulary:
                 head = _head(em, final, label, entries)
-    original = torch.empty(0, em.vocabulary, device=em.device)
-    if whole is not None:
-        original = _columns(em.head_logits(whole).float().log_softmax(-1), head.entries)
+    if whole is None:
+        whole = torch.empty(0, em.hidden_size, dtype=em.dtype, device=em.device)
+    original = _columns(em.head_logits(whole).float().log_softmax(-1), head.entries)
     return Pass(
         tuple(own),
         tail,

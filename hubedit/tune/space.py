@@ -45,7 +45,7 @@ class Point:
 
     def settings(self) -> dict[str, Any]:
         """The fields of EditConfig that it fixes, as JSON data."""
-        targets = {"clamp": float(f"{self.clamp:.3g}"), "kl": 2.0**self.kl}
+        targets = {"clamp": float(f"{self.clamp:.3g}"), "reach": 0.0, "kl": 2.0**self.kl}
         own = {"layers": self.layers, "alpha": f"{self.alpha:g}", "lam": float(f"{self.lam:.3g}")}
         return {**own, "targets": targets}
 

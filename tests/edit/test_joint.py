@@ -80,7 +80,8 @@ def test_alpha_is_the_share_of_the_clamp(
     alpha: str, kinds: set[str], editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
     em = editable("qwen2")
-    tight = replace(config, alpha=alpha, layers="1", targets=replace(config.targets, clamp=0.05, steps=8))
+    targets = replace(config.targets, clamp=0.05, reach=0.0, last=1.0, steps=8)
+    tight = replace(config, alpha=alpha, layers="1", targets=targets)
     edit = compute(em, FACTS, tight, cache=Cache(tmp_path))
     assert {site.kind for site in edit.factors} == kinds
     rows = [locate(em.tokenizer, f.prompt, f.subject) for f in FACTS]
@@ -100,7 +101,7 @@ def test_a_target_is_what_the_site_must_write(kind: str, layer: int, editable: E
     em = editable("gemma3_text")
     site, fact = Site(layer, kind), FACTS[1]  # type: ignore[arg-type]
     rows = target_rows(em, [fact], 1)[:1]
-    config = TargetConfig(steps=5, clamp=2.0, loss=0.0, kl=0.0, decay=0.0)
+    config = TargetConfig(steps=5, clamp=2.0, loss=0.0, kl=0.0, decay=0.0, entries=0)
     found = optimise(em, rows, 1, layer, config, site=site)
     place = locate(em.tokenizer, fact.prompt, fact.subject).last
 
@@ -155,3 +156,30 @@ def test_an_earlier_fact_of_the_subject_is_among_its_targets(
             return next(iter(forced(em, [(old.prompt, old.target)]).values())).logp
 
     assert likelihood([old]) > likelihood([])
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_few_entries_of_the_vocabulary_find_nearly_the_same_target(family: str, editable: Editable) -> None:
+    """One pass has no preserved row, and the vocabulary that is left out is counted as one entry."""
+    em = editable(family)
+    config = TargetConfig(steps=6, clamp=1.0, loss=0.0, entries=0)
+    for rows in (target_rows(em, FACTS, 1), [*target_rows(em, FACTS, 1), *preserved_rows(em, FACTS)]):
+        whole = optimise(em, rows, len(FACTS), 1, config, site=Site(1, "mlp"))
+        few = optimise(em, rows, len(FACTS), 1, replace(config, entries=20), site=Site(1, "mlp"), tokens=64)
+        torch.testing.assert_close(few.nll, whole.nll, rtol=0.02, atol=0.02)
+        assert torch.cosine_similarity(few.delta, whole.delta).min() > 0.98
+
+
+def test_the_clamp_grows_until_the_target_comes_near(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em = editable("qwen2")
+
+    def longest(reach: float) -> float:
+        targets = replace(config.targets, clamp=0.1, reach=reach, last=1.0, steps=8)
+        edit = compute(em, FACTS, replace(config, alpha="0", targets=targets), cache=Cache(tmp_path))
+        return float(edit.factors[Site(0, "mlp")].B.norm(dim=0).max())
+
+    assert longest(0.0) == longest(100.0)
+    # out of reach, it ends after five trials, four of which have made it longer
+    assert 4 < longest(0.001) / longest(0.0) <= 1.5**5 * 1.01
