@@ -45,7 +45,6 @@ def client_errors() -> tuple[type[BaseException], ...]:
     """What the client raises. OSError is among them: some of its errors are plain ones."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        FileDuplicationError,
         HfHubHTTPError,
         HFValidationError,
         XetDownloadError,
@@ -53,9 +52,17 @@ def client_errors() -> tuple[type[BaseException], ...]:
 
     # the base class of the HTTP library's errors, under whichever name
     transport: type[BaseException] = HfHubHTTPError.__mro__[1]
-    own = (HFValidationError, EntryNotFoundError, FileDuplicationError, XetDownloadError)
+    own = (HFValidationError, EntryNotFoundError, *_copying(), XetDownloadError)
     # uploads are wrapped in RuntimeError, malformed answers and refused LFS objects are ValueError
     return (*own, transport, OSError, RuntimeError, ValueError)
+
+
+def _copying() -> tuple[type[BaseException], ...]:
+    """What the client raises where the server copies no file; older clients (1.3) have no such error."""
+    from huggingface_hub import errors
+
+    found = getattr(errors, "FileDuplicationError", None)
+    return (found,) if found is not None else ()
 
 
 @contextmanager
@@ -109,7 +116,7 @@ def explain(error: BaseException, repo: str, revision: str | None = None, *, doi
             if not repo.startswith("."):
                 hint += f"; or, if {repo} is a folder, check the path: there is none here"
             return Trouble(f"{repo} is not in the local cache, and HF_HUB_OFFLINE is set", hint, "offline")
-        if isinstance(inner, hf.FileDuplicationError):
+        if isinstance(inner, _copying()):
             return Trouble(f"the Hub cannot copy files to {repo}: {line(inner)}", "", "copy")
         if isinstance(inner, hf.HfHubHTTPError):
             return _answered(inner, repo, revision, doing)
