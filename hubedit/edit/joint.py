@@ -82,7 +82,8 @@ def clamp_of(job: Job, rows: Sequence[Row]) -> float:
     (docs/experiments.md).
     """
     config = job.config.targets
-    some = [r for r in rows if r.fact < config.trial_facts]
+    several = max(r.fact for r in rows) >= 2 * config.trial_facts
+    some = [r for r in rows if r.fact < config.trial_facts] if several else list(rows)
     clamp, site = config.clamp, Site(job.ground.layers[0], "mlp")
     for _ in range(MOST_TRIALS if config.reach > 0 else 0):
         part = replace(config, clamp=clamp)

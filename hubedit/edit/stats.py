@@ -29,7 +29,7 @@ from hubedit.model.tokens import pad
 from hubedit.parallel import Share, gathered, summed
 from hubedit.progress import Progress, Silent
 
-_FORMAT = 1  # goes up when a change here gives other numbers for the same inputs
+_FORMAT = 2  # goes up when a change here gives other numbers for the same inputs
 _EVERY = 60.0  # seconds between two saved states, at least
 _SHARE = 20.0  # a save may take one part in so many of the time
 
@@ -55,7 +55,7 @@ def second_moments(
 
     What is missing is computed in one pass that stops after the last layer needed (in several where the
     GPU is short of memory); its state is saved about once a minute and continued by the next call. Padding
-    is left out; sums are in float64. Fewer tokens than a site has inputs are told.
+    is left out, and so is the first token of every row; sums are in float64. Fewer tokens than a site has inputs are told.
     Raises ConfigError for a corpus that cannot be used.
     """
     wanted = sorted(set(sites))
@@ -65,8 +65,9 @@ def second_moments(
     found = {site: entry for site in wanted if (entry := _cached(cache, keys[site])) is not None}
     missing = [site for site in wanted if site not in found]
     if missing:
-        rows = sorted(token_rows(em, config, tokens, cache, progress), key=len, reverse=True)
-        total = sum(map(len, rows))
+        rows = [row for row in token_rows(em, config, tokens, cache, progress) if len(row) > 1]
+        rows.sort(key=len, reverse=True)
+        total, count = sum(map(len, rows)), sum(len(row) - 1 for row in rows)
         parts = _parts(em, missing)
         progress.start("statistics", total * len(parts), "tokens")
         for part in parts:
@@ -74,10 +75,10 @@ def second_moments(
             sums = summed(_sums, em, part, rows, cache.root, partial, progress=progress)
             for site in part:
                 mean = SecondMoment(em.d_in(site), sums[str(site)].device)
-                mean.restore(sums.pop(str(site)), total)
+                mean.restore(sums.pop(str(site)), count)
                 found[site] = mean.finish()
                 record: dict[str, Any] = {"model": em.ref, "identity": em.identity, "site": str(site)}
-                tensors = {"matrix": found[site].matrix, "count": torch.tensor(total)}
+                tensors = {"matrix": found[site].matrix, "count": torch.tensor(count)}
                 record |= {"corpus": config.corpus, "tokens": total}
                 cache.save("stats", keys[site], tensors, record)
             gathered(_forget, em, cache.root, partial)
@@ -199,11 +200,13 @@ class _Pass:
             yield done
 
     def _inputs(self, rows: Sequence[Sequence[int]]) -> dict[Site, Tensor]:
-        """Inputs (tokens, d_in) of every site, without padding."""
+        """Inputs (tokens, d_in) of every site, without padding and without every row's first token."""
         batch = pad(rows, self.em.pad_id, self.em.device)
         with torch.no_grad():
             captured = run(self.em, batch, inputs=list(self.sums), stop=True)
         keep = batch.mask.bool()
+        # an attention sink: its norm is many times that of any other token, and nothing is edited there
+        keep[:, 0] = False
         return {site: captured.inputs[site][keep] for site in self.sums}
 
     def _save(self) -> None:
