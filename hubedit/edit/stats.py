@@ -55,7 +55,8 @@ def second_moments(
 
     What is missing is computed in one pass that stops after the last layer needed (in several where the
     GPU is short of memory); its state is saved about once a minute and continued by the next call. Padding
-    is left out, and so is the first token of every row; sums are in float64. Fewer tokens than a site has inputs are told.
+    is left out, and so is the first token of every row; sums are in float64. A message says when there are
+    fewer tokens than a site has inputs.
     Raises ConfigError for a corpus that cannot be used.
     """
     wanted = sorted(set(sites))
