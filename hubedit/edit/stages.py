@@ -26,7 +26,7 @@ from hubedit.model.sites import Site
 from hubedit.presets import METHODS
 from hubedit.progress import Progress
 
-TEXT_ROWS = 32
+TEXT_ROWS = 16
 _FORMAT = 6  # goes up when a change in how targets are found gives other results
 
 

@@ -59,9 +59,9 @@ class Tail:
             stack.enter_context(
                 keeping(em.block(layer), found, layer) if layer >= 0 else entering(em.block(0), found, layer)
             )
-            forward_on(
-                em, cache, input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
-            )
+            # the head is not read, and of one position a row it would be copied once for each row
+            stack.enter_context(stopping(em.block(em.num_layers - 1)))
+            forward_on(em, cache, input_ids=ids, attention_mask=mask, position_ids=positions)
         upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
         prefix = tuple((c.keys[:, :, :p].contiguous(), c.values[:, :, :p].contiguous()) for c in upper)
         return cls(
