@@ -66,12 +66,7 @@ def test_published_settings() -> None:
     assert plain[:3] == [EditConfig(), preset("qwen2.5-7b"), preset("qwen2.5-7b", "rome")]
     # a model without a preset: the methods' general published settings, with layers from the trace
     assert plain[3:] == [EditConfig(), method_defaults("intattn"), method_defaults("rome")]
-    assert (plain[4].method, plain[4].search, plain[4].polish, plain[4].layers) == (
-        "intattn",
-        False,
-        0,
-        "auto",
-    )
+    assert (plain[4].method, plain[4].targets.optimizer, plain[4].layers) == ("intattn", "adam", "auto")
 
 
 @pytest.mark.parametrize("entry", [{"preset": "qwen2.5-7b"}, {}])

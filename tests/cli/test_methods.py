@@ -49,7 +49,7 @@ def test_every_method_writes_a_patch_that_peft_loads(
     monkeypatch.setattr("hubedit.edit.methods.finish.judge_collapse", lambda *args: None)
     out = tmp_path / "patch"
     own = {
-        "joint": ["--alpha", "0.3", "--no-search", "--repair", "0"],
+        "joint": ["--alpha", "0.3"],
         "intattn": ["--alpha", "0.3"],
         "intattn-rome": ["--alpha", "0.3"],
         "alphaedit": ["--null-space", "5%"],
@@ -163,8 +163,7 @@ def test_published_settings_are_complete_and_plain(method: str) -> None:
         assert rows == [EditConfig()]
         return
     for config in rows:
-        assert (config.own, config.search, config.repair, config.targets.told) == (0.0, False, 0, 0)
-        assert config.targets.optimizer == "adam"
+        assert (config.prefer, config.targets.optimizer) == ("balanced", "adam")
     own = (
         ["6", "23", "22"] if method == "ft" else ["5" if METHODS[method].one_layer else "4-8"] * len(PRESETS)
     )
@@ -181,8 +180,8 @@ def test_a_paper_s_preset_runs_the_paper_s_method() -> None:
     with pytest.raises(ConfigError, match="no settings for --method joint") as caught:
         settings("mistral-7b", "joint")
     assert "intattn" in caught.value.hint
-    with pytest.raises(ConfigError, match="intattn has no --order"):
-        settings("mistral-7b", order="attention-first")
+    with pytest.raises(ConfigError, match="intattn has no --null-space"):
+        settings("mistral-7b", null_space="1%")
 
 
 def test_settings_that_a_method_does_not_read_are_refused() -> None:

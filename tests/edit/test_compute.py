@@ -98,7 +98,7 @@ def test_the_base_is_the_same_when_a_stage_is_broken_off(
     before = em.weights_hash()
 
     class Broken(Silent):
-        def start(self, name: str, total: int = 0, unit: str = "") -> None:
+        def start(self, name: str, total: int | None = None, unit: str = "") -> None:
             if name in (stage, "tracing" if stage == "trace" else stage):
                 raise KeyboardInterrupt
 

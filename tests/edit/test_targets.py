@@ -318,17 +318,6 @@ def test_adam_moves_once_less_than_it_looks(editable: Editable) -> None:
     torch.testing.assert_close(once.delta.abs(), torch.full_like(once.delta, 0.05), rtol=1e-3, atol=0)
 
 
-def test_patience_ends_facts_that_no_longer_gain(editable: Editable) -> None:
-    em = editable()
-    rows = rows_of(em)
-    long = replace(CONFIG, steps=40, loss=0.0)
-    full = optimise(em, rows, len(FACTS), LAYER, long)
-    hasty = optimise(em, rows, len(FACTS), LAYER, replace(long, patience=1, gain=0.9))
-    patient = optimise(em, rows, len(FACTS), LAYER, replace(long, patience=40))
-    close(patient, full)
-    assert bool((hasty.loss > full.loss).all()), "it ended at once"
-
-
 def test_rows_pass_together_with_others_of_their_length(editable: Editable) -> None:
     rows = rows_of(editable())
     found = groups(rows, 24, 4)
