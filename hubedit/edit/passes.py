@@ -255,8 +255,11 @@ def _pass(
             size = found[site][:, 0].float().norm(dim=1)
             if 0 < entries * len(scored) < em.vocabulary:
                 head = _head(em, final, label, entries)
-    original = torch.empty(0, em.vocabulary, device=em.device)
-    if whole is not None:
+    if whole is None:
+        original = torch.empty(
+            0, len(head.entries) + 1 if len(head.entries) else em.vocabulary, device=em.device
+        )
+    else:
         original = _columns(em.head_logits(whole).float().log_softmax(-1), head.entries)
     return Pass(
         tuple(own),

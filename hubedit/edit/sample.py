@@ -1,7 +1,7 @@
 """Text that a model writes itself: the corpus when no other is at hand.
 
-Sampling at temperature 1 among the likeliest tokens, from the start of a document, follows what the model was trained on closely
-enough for second moments, and needs neither a download nor a choice of text.
+Sampling at temperature 1 among the likeliest tokens, from the start of a document, follows what the model was
+trained on closely enough for second moments, and needs neither a download nor a choice of text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import forward_on, new_cache
 
 TOP = 64
-"""Tokens are drawn among so many likeliest ones: of a vocabulary of 262,144 a step otherwise spends more time on
-the draw than on the model."""
+"""Tokens are drawn among so many likeliest ones: of a vocabulary of 262,144 a step otherwise spends more time
+on the draw than on the model."""
 
 DRAW = f"top {TOP}"
 """How tokens are drawn, for keys of caches: another way gives another text from the same seed."""

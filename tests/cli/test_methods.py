@@ -100,10 +100,10 @@ def test_a_collapse_of_a_published_method_is_refused(
         (["--method", "rome", "--layers", "1-2"], "rome edits one layer"),
         (["--method", "lora", "--null-space", "1%"], "--method lora has no --null-space"),
         (["--method", "memit", "--lam", "0"], "memit needs a value of lam"),
-        (["--null-space", "much"], "cannot read null space 'much'"),
-        (["--null-space", "200%"], "cannot read null space '200%'"),
+        (["--method", "alphaedit", "--null-space", "much"], "cannot read null space 'much'"),
+        (["--method", "alphaedit", "--null-space", "200%"], "cannot read null space '200%'"),
         (["--max-memory", "banana"], "--max-memory does not understand 'banana'"),
-        (["--null-space", "-1%"], "cannot read null space '-1%'"),
+        (["--method", "alphaedit", "--null-space", "-1%"], "cannot read null space '-1%'"),
         (["--batch-size", "-1"], "batch-size"),
     ],
 )

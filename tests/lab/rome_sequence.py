@@ -16,11 +16,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hubedit.edit.probes import read_text
+
 from hubedit.cache import Cache
 from hubedit.demo import facts_path, model_path
 from hubedit.edit.compute import compute
 from hubedit.edit.corpus import holdout_rows
-from hubedit.edit.probes import read_text
 from hubedit.edit.stages import TEXT_ROWS
 from hubedit.errors import CollapseError
 from hubedit.evaluate import compare, read
