@@ -255,12 +255,11 @@ def _pass(
             size = found[site][:, 0].float().norm(dim=1)
             if 0 < entries * len(scored) < em.vocabulary:
                 head = _head(em, final, label, entries)
-    if whole is None:
-        original = torch.empty(
-            0, len(head.entries) + 1 if len(head.entries) else em.vocabulary, device=em.device
-        )
-    else:
+    if whole is not None:
         original = _columns(em.head_logits(whole).float().log_softmax(-1), head.entries)
+    else:
+        columns = len(head.entries) + 1 if len(head.entries) else em.vocabulary
+        original = torch.empty(0, columns, device=em.device)
     return Pass(
         tuple(own),
         tail,

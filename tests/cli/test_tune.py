@@ -67,9 +67,9 @@ def test_a_run_and_its_preset_in_apply(
     words += ["--out", str(tmp_path / "patch"), "--dry-run", "--json"]
     assert run(words) == 0, capsys.readouterr().err
     config = json.loads(capsys.readouterr().out)["config"]
-    assert (config["layers"], config["search"], config["prefer"]) == (
+    assert (config["layers"], config["lam"], config["prefer"]) == (
         data["settings"]["layers"],
-        data["settings"]["search"],
+        data["settings"]["lam"],
         "balanced",
     )
 

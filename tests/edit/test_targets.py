@@ -204,7 +204,7 @@ def test_the_slope_is_what_autograd_finds(editable: Editable, weight: float, rev
 
 
 def test_the_likeliest_entries_stand_for_the_whole_vocabulary(editable: Editable) -> None:
-    """Of a pass with rows to preserve and of one without: exact where nothing is changed yet, and near after."""
+    """Exact where nothing is changed yet, near after; of passes with rows to preserve and without."""
     em, site = editable("qwen2"), Site(LAYER, "mlp")
     delta = torch.randn(1, em.hidden_size)
     for rows in (rows_of(em, [0]), edit_rows(em, FACTS[:1], ())):
