@@ -142,7 +142,7 @@ def test_refused(more: dict[str, Any], message: str) -> None:
         ({"targets": 3}, "targets must be dict"),
         ({"alpha": "half"}, "alpha 'half' is not a share"),
         ({"layers": "4 to 8"}, "cannot read layers"),
-        ({"null_space": "much"}, "cannot read null space"),
+        ({"null_space": "1%"}, "joint has no setting 'null_space'"),
     ],
 )
 def test_unknown_settings_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:

@@ -114,13 +114,15 @@ def test_a_dry_run_does_nothing(
     for part in (
         "qwen2",
         "facts",
-        "the trace says which",
+        "0, 1",
+        "not needed",
         "200 tokens",
-        "at most 8",
         "patch",
     ):
         assert part in text
     assert list(tmp_path.iterdir()) == []
+    assert run([*line, "--dry-run", "--method", "rome"]) == 0
+    assert "one of the 4; the trace says which" in capsys.readouterr().out
     assert run([*words, "--dry-run", "--json", "--lam", "12", "--rank", "3"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["plan"]["layers"] == [1, 2]

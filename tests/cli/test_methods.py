@@ -123,7 +123,7 @@ def test_options_that_do_not_fit_the_method(
 
 @pytest.mark.parametrize(
     ("method", "sites", "rank"),
-    [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8), ("joint", 4, 8)],
+    [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8), ("joint", 2, 8)],
 )
 def test_the_plan_knows_the_method(
     words: list[str], method: str, sites: int, rank: int, capsys: pytest.CaptureFixture[str]

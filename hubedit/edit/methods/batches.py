@@ -60,7 +60,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
             kept = [*kept, *batch]
             if method.keeps_keys:
                 job = replace(job, earlier=_joined(job.earlier, _keys(job, batch)))
-    return _together(job, done, live, size)
+    return _together(job, done, live)
 
 
 def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
@@ -101,25 +101,7 @@ def _joined(earlier: Mapping[Site, Tensor], own: Mapping[Site, Tensor]) -> dict[
     return {site: torch.cat([earlier[site], new]) if site in earlier else new for site, new in own.items()}
 
 
-def _owners(done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> dict[Site, tuple[int, ...]]:
-    """The facts of all batches' rows, where one of them has more rows than facts or a site is not in all;
-    () for a site whose rows were mixed to keep its rank down."""
-    sites = sorted({site for edit in done for site in edit.factors})
-    if not any(edit.owners for edit in done) and all(site in edit.factors for edit in done for site in sites):
-        return {}
-    found = {
-        site: tuple(
-            number * size + fact
-            for number, edit in enumerate(done)
-            if site in edit.factors
-            for fact in edit.owners.get(site) or range(edit.factors[site].rank)
-        )
-        for site in sites
-    }
-    return {site: rows if len(rows) == live[site].rank else () for site, rows in found.items()}
-
-
-def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> Edit:
+def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank]) -> Edit:
     """One edit of all batches, with reports about the sums."""
     factors = {site: factor.to("cpu") for site, factor in live.items()}
     last = {site: edit.reports[site] for edit in done for site in edit.reports}
@@ -128,5 +110,4 @@ def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size
     }
     parts = [edit.targets for edit in done if edit.targets is not None]
     alpha = {layer: sum(edit.alpha[layer] for edit in done) / len(done) for layer in done[-1].alpha}
-    whole = finished(job, factors, reports, joined(parts) if parts else None, alpha)
-    return replace(whole, owners=_owners(done, live, size))
+    return finished(job, factors, reports, joined(parts) if parts else None, alpha)
