@@ -34,7 +34,6 @@ from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
 from hubedit.patch.ontop import protected, replaced, stacked, standing_on, whole_sites
-from hubedit.patch.owners import as_record
 from hubedit.patch.value import RECORD
 from hubedit.presets import check_method, check_settings
 from hubedit.progress import Progress, Silent
@@ -217,11 +216,8 @@ def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditCon
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
     factors = {em.module_name(site): factor for site, factor in edit.factors.items()}
-    # the method tells whose the rows are, also for what stands below them
-    owners = as_record({em.module_name(site): facts for site, facts in edit.owners.items()})
     record = {
         **method_record(config),
-        **({"rows": owners} if owners else {}),
         "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
     }
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)

@@ -29,8 +29,8 @@ _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Plan:
-    """`layers`: those given, or empty when the trace will choose 2 to `most_layers`; `sites`: how many
-    weights are edited (an upper bound where the trace chooses). `statistics_tokens`: text read for the
+    """`layers`: empty where the trace will choose one; `sites`: how many weights are edited.
+    `statistics_tokens`: text read for the
     statistics; `trace_runs`: forward passes of tracing; `target_tokens`: tokens that the optimisation runs
     through the upper layers, about. `memory`: bytes at the peak, estimated, on a GPU the least that it takes;
     `patch_size`: bytes, at most.
@@ -44,7 +44,6 @@ class Plan:
     dtype: str
     facts: int
     layers: tuple[int, ...]
-    most_layers: int
     alpha: str
     sites: int
     rank: int
@@ -60,20 +59,19 @@ def plan(
 ) -> Plan:
     """The plan of an edit; `em` may be a `skeleton`. `device`, `dtype`: as for `hubedit.model.load.load`."""
     method = METHODS[config.method]
-    auto = config.layers == "auto" and not method.depth
+    layers: tuple[int, ...] = ()
     if config.layers != "auto":
-        given = parse_layers(config.layers, em.num_layers)
-    else:
-        given = (method.own_layer(em.num_layers),) if method.depth else ()
-    layers = given or usual_layers(em.num_layers, not method.published)
-    if auto and method.one_layer:
-        layers = layers[:1]
+        layers = parse_layers(config.layers, em.num_layers)
+    elif method.depth:
+        layers = (method.own_layer(em.num_layers),)
+    elif not method.one_layer:
+        layers = usual_layers(em.num_layers, not method.published)
     shared = "alpha" in method.settings
     alpha_traced = shared and config.alpha in ("auto", "per-layer")
     # a method without a share edits all of its sites
     share = 0.5 if alpha_traced or not shared else float(config.alpha)
-    sites = [Site(layer, "attention") for layer in layers if share > 0 and method.attention]
-    sites += [Site(layer, "mlp") for layer in layers if share < 1]
+    sites = [Site(layer, "attention") for layer in layers or (0,) if share > 0 and method.attention]
+    sites += [Site(layer, "mlp") for layer in layers or (0,) if share < 1]
     most = len(facts)
     if method.trained:
         most = min(em.weight(sites[0]).shape) if method.full_rank else config.rank or LORA_RANK
@@ -91,7 +89,7 @@ def plan(
         for f in facts
     ]
     rows = 2 + config.targets.contexts
-    traced = min(config.trace.max_facts, len(facts)) if auto or alpha_traced else 0
+    traced = min(config.trace.max_facts, len(facts)) if alpha_traced or not layers else 0
     return Plan(
         model=em.ref,
         family=em.family.name,
@@ -100,8 +98,7 @@ def plan(
         device=place,
         dtype=str(kind).removeprefix("torch."),
         facts=len(facts),
-        layers=given,
-        most_layers=len(layers),
+        layers=layers,
         alpha=config.alpha,
         sites=len(sites),
         rank=rank,

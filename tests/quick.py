@@ -30,10 +30,8 @@ FACTS = (
 QUICK = EditConfig(
     layers="1-2",
     alpha="0.3",
-    search=False,
-    repair=0,
     stats=StatsConfig(corpus=str(Path(__file__).with_name("pico.py")), tokens=200),
-    targets=TargetConfig(steps=6, contexts=2, essence=1),
+    targets=TargetConfig(steps=6, contexts=2),
 )
 
 

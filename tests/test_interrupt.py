@@ -33,7 +33,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("interrupt")
     facts, model = facts_file(folder / "facts.jsonl"), pico("qwen2", folder / "model")
     line = ["apply", str(facts), "--model", str(model), "--device", "cpu"]
-    return [*line, "--layers", "1-2", "--tokens", "200", "--no-search", "--repair", "0"]
+    return [*line, "--layers", "1-2", "--tokens", "200", "--alpha", "auto"]
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_the_model_is_the_same_when_the_edit_raises(
     def fail(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr("hubedit.edit.compute.judge_collapse", fail)
+    monkeypatch.setattr("hubedit.edit.methods.finish.judge_collapse", fail)
     with pytest.raises(type(error)):
         run(em, tmp_path / "patch")
     assert em.weights_hash() == before
@@ -169,9 +169,9 @@ def test_what_is_wrong_is_said_before_the_long_work(
         ({"layers": "2-9"}, "layer 9 is outside"),
         ({"layers": "two"}, "cannot read layers"),
         ({"alpha": "1.5"}, "not a share"),
-        ({"order": "sideways"}, "unknown order"),
+        ({"prefer": "speed"}, "unknown preference"),
         ({"rank": -1}, "rank must not be negative"),
-        ({"drift_mlp": float("nan")}, "drift mlp"),
+        ({"lam": float("nan")}, "lam must not be negative"),
     ],
 )
 def test_settings_that_do_not_fit(editable: Editable, change: dict[str, Any], said: str) -> None:

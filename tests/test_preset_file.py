@@ -20,12 +20,12 @@ ref = "some/model"
 [settings]
 layers = "1-2"
 alpha = "0.1"
-search = false
-drift_mlp = 1
+rank = 5
+lam = 1
 [settings.targets]
 kl = 0.5
 [prefer.locality]
-drift_mlp = 0.02
+lam = 90
 [prefer.locality.targets]
 kl = 2.0
 """
@@ -40,30 +40,30 @@ def written(folder: Path, text: str = TEXT) -> str:
 def test_a_file_and_its_folder_give_the_settings(tmp_path: Path) -> None:
     name = written(tmp_path)
     config = preset(name)
-    assert (config.layers, config.alpha, config.search, config.drift_mlp) == ("1-2", "0.1", False, 1)
+    assert (config.layers, config.alpha, config.rank, config.lam) == ("1-2", "0.1", 5, 1)
     assert config.targets.kl == 0.5
     # what the file does not name is as without it
-    assert (config.polish, config.targets.steps) == (EditConfig().polish, EditConfig().targets.steps)
+    assert (config.seed, config.targets.steps) == (EditConfig().seed, EditConfig().targets.steps)
     assert preset(str(tmp_path)) == config
 
 
 def test_a_preference_takes_its_own_point(tmp_path: Path) -> None:
     name = written(tmp_path)
     config = settings(name, prefer="locality")
-    assert (config.drift_mlp, config.targets.kl, config.layers) == (0.02, 2.0, "1-2")
+    assert (config.lam, config.targets.kl, config.layers) == (90, 2.0, "1-2")
     assert config.prefer == "balanced", "the point itself is the preference"
-    assert settings(name, prefer="success").drift_mlp == 1
+    assert settings(name, prefer="success").lam == 1
     assert settings(name).prefer == "balanced"
     # what stands on the command line counts more
-    assert settings(name, layers="3", drift_mlp=0.3).layers == "3"
-    assert settings(name, prefer="locality", drift_mlp=0.3).drift_mlp == 0.3
+    assert settings(name, layers="3", lam=0.3).layers == "3"
+    assert settings(name, prefer="locality", lam=0.3).lam == 0.3
 
 
 def test_a_file_that_fixes_nothing_leaves_the_preference_to_the_edit(tmp_path: Path) -> None:
-    name = written(tmp_path, "format = 1\n[settings]\n[prefer.success]\ndrift_mlp = 0.3\nsearch = false\n")
+    name = written(tmp_path, "format = 1\n[settings]\n[prefer.success]\nlam = 0.3\nrank = 5\n")
     assert settings(name) == EditConfig()
     assert settings(name, prefer="locality") == EditConfig(prefer="locality")
-    assert settings(name, prefer="success") == EditConfig(drift_mlp=0.3, search=False)
+    assert settings(name, prefer="success") == EditConfig(lam=0.3, rank=5)
 
 
 def test_the_hub_is_asked_for_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +94,9 @@ def test_a_repository_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) 
         ("format = ", "is no preset"),
         ("format = 1\n[settings]\nlayer = 3", "'layer' is no setting"),
         ("format = 1\n[settings]\nlayers = 3", "layers must be text in quotation marks, and is 3"),
-        ("format = 1\n[settings]\nsearch = 1", "search must be true or false"),
-        ("format = 1\n[settings]\npolish = true", "polish must be a whole number"),
-        ("format = 1\n[settings]\ndrift_mlp = '1'", "drift_mlp must be a number"),
+        ("format = 1\n[settings]\nwhiten = 1", "whiten must be true or false"),
+        ("format = 1\n[settings]\nrank = true", "rank must be a whole number"),
+        ("format = 1\n[settings]\nlam = '1'", "lam must be a number"),
         ("format = 1\n[settings]\ntargets = 3", "targets is no table"),
         ("format = 1\n[settings.targets]\nklm = 3", "'klm' is no setting"),
         ("format = 1\n[settings.stats]\ncorpus = '/etc/passwd'", "'stats' is no setting"),

@@ -12,8 +12,7 @@ def test_presets_are_complete() -> None:
     for name in PRESETS:
         config = preset(name.upper())
         assert (config.method, config.layers, config.lam) == ("intattn", "4-8", 15000.0)
-        assert (config.search, config.polish, config.repair, config.own) == (False, 0, 0, 0.0)
-        assert (config.targets.told, config.targets.implied, config.targets.optimizer) == (0, 0, "adam")
+        assert (config.prefer, config.targets.optimizer) == ("balanced", "adam")
     with pytest.raises(ConfigError, match="unknown preset") as caught:
         preset("gpt-5")
     assert all(name in caught.value.hint for name in PRESETS)

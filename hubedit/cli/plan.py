@@ -48,9 +48,7 @@ def show_plan(
     check_preset(sink, preset, config, em)
     check_config(em, config)
     made = plan(em, loaded.facts, config, device=machine.device, dtype=machine.dtype)
-    least = "" if made.layers else "at most "
-    several = f"at most {made.most_layers}" if made.most_layers > 1 else "one"
-    chosen = ", ".join(map(str, made.layers)) or f"{several} of the {made.num_layers}; the trace says which"
+    chosen = ", ".join(map(str, made.layers)) or f"one of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
     wider = " beside the older patch's" if older is not None else ""
     count, each = made.facts, config.batch_size
@@ -69,12 +67,12 @@ def show_plan(
         ),
         ("layers", chosen),
         *([("alpha", share)] if "alpha" in METHODS[config.method].settings else []),
-        ("edited weights", f"{least}{made.sites}"),
+        ("edited weights", str(made.sites)),
         ("tracing", f"{made.trace_runs:,} runs of a prompt" if made.trace_runs else "not needed"),
         ("statistics", f"{made.statistics_tokens:,} tokens of {config.stats.corpus}"),
         ("optimisation", f"about {made.target_tokens:,} tokens through the upper layers"),
         ("memory", f"about {size(made.memory)}, beside Python and its libraries"),
-        ("patch", f"{least}{size(made.patch_size)} at rank {made.rank}{wider}, in {target}"),
+        ("patch", f"{size(made.patch_size)} at rank {made.rank}{wider}, in {target}"),
     ]
     value = {"dry_run": True, "out": target, "plan": made, "config": config}
     sink.data(value, human=lambda: table_of(rows), brief=str(target))

@@ -22,7 +22,7 @@ class Edit:
     """What one run computed. `factors`: float32 on the CPU; `seconds`: by stage.
 
     `alpha`: attention's share at each layer, empty for a method that has none; `targets`: None for a method
-    that optimises weights; `owners`: the fact of every row of a site's A, empty where row n is fact n's.
+    that optimises weights.
     """
 
     factors: Mapping[Site, LowRank]
@@ -34,7 +34,6 @@ class Edit:
     perplexity_before: float
     perplexity_after: float
     seconds: Mapping[str, float] = field(default_factory=dict)
-    owners: Mapping[Site, tuple[int, ...]] = field(default_factory=dict)
 
 
 def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:

@@ -1,27 +1,21 @@
-"""The closed-form solve of one site, as low-rank factors, with its drift known before anything is written.
+"""The closed-form solve of one site, as low-rank factors.
 
 For keys K (N, d_in), residuals R (N, d_out) and the second moment C (d_in, d_in) of what must be
 preserved, the ridge solution of MEMIT (Meng et al. 2023, eq. 14) is
 
     dW = R^T K (lam C + K^T K)^-1  =  B A,   B = R^T,   A = (lam I + S)^-1 K C^-1,   S = K C^-1 K^T
 
-(the second form is Woodbury's identity: one Cholesky factor of C a site, then only N x N work). With
-the eigenvalues s and eigenvectors U of S, everything about lam is a sum over N numbers, so the lam
-that meets a drift budget is found by bisection at no cost.
+(the second form is Woodbury's identity: one Cholesky factor of C a site, then only N x N work).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hubedit.linalg.lowrank import LowRank
-
-LAMBDA_RANGE = (-8.0, 12.0)
-"""log10 bounds of the bisection for lambda."""
 
 
 @dataclass(frozen=True)
@@ -108,46 +102,9 @@ class KeySpace:
         inner = (self.basis * inverse) @ self.basis.T
         return LowRank(residuals.double().T.contiguous(), inner @ self.dual)
 
-    def drift(self, residuals: Tensor, lam: float) -> float:
-        """tr(dW C dW^T): the mean squared change of the site's output on preserved inputs."""
-        return float((self.values / (lam + self.values) ** 2 * self._weights(residuals)).sum())
-
-    def reached(self, residuals: Tensor, lam: float) -> float:
-        """Share of the residuals' norm that dW K^T realises on the keys themselves, 0..1."""
-        weights = self._weights(residuals)
-        total = float(weights.sum())
-        left = float(((lam / (lam + self.values)) ** 2 * weights).sum())
-        return 1.0 - math.sqrt(left / total) if total > 0 else 1.0
-
-    def lam_for(self, residuals: Tensor, budget: float) -> float:
-        """The smallest lambda whose drift is at most `budget` (same unit as `drift`), by bisection.
-
-        The drift falls monotonically in lambda. A budget of 0 or less gives the upper bound.
-        """
-        low, high = LAMBDA_RANGE
-        weights = self._weights(residuals)
-
-        def drift(exponent: float) -> float:
-            lam = 10.0**exponent
-            return float((self.values / (lam + self.values) ** 2 * weights).sum())
-
-        if drift(low) <= budget:
-            return float(10.0**low)
-        for _ in range(60):
-            middle = (low + high) / 2
-            if drift(middle) <= budget:
-                high = middle
-            else:
-                low = middle
-        return float(10.0**high)
-
-    def _weights(self, residuals: Tensor) -> Tensor:
-        """|(U^T R)_j|^2 for every eigen-direction j: (N,)."""
-        return ((self.basis.T @ residuals.double()) ** 2).sum(1)
-
 
 def output_power(weight: Tensor, moment: Tensor) -> float:
-    """tr(W C W^T): the mean squared output of a site; the unit drift budgets are relative to.
+    """tr(W C W^T): the mean squared output of a site; the unit that drift is relative to.
 
     weight (d_out, d_in), moment (d_in, d_in).
     """

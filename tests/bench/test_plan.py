@@ -66,12 +66,7 @@ def test_published_settings() -> None:
     assert plain[:3] == [EditConfig(), preset("qwen2.5-7b"), preset("qwen2.5-7b", "rome")]
     # a model without a preset: the methods' general published settings, with layers from the trace
     assert plain[3:] == [EditConfig(), method_defaults("intattn"), method_defaults("rome")]
-    assert (plain[4].method, plain[4].search, plain[4].polish, plain[4].layers) == (
-        "intattn",
-        False,
-        0,
-        "auto",
-    )
+    assert (plain[4].method, plain[4].targets.optimizer, plain[4].layers) == ("intattn", "adam", "auto")
 
 
 @pytest.mark.parametrize("entry", [{"preset": "qwen2.5-7b"}, {}])
@@ -147,7 +142,7 @@ def test_refused(more: dict[str, Any], message: str) -> None:
         ({"targets": 3}, "targets must be dict"),
         ({"alpha": "half"}, "alpha 'half' is not a share"),
         ({"layers": "4 to 8"}, "cannot read layers"),
-        ({"null_space": "much"}, "cannot read null space"),
+        ({"null_space": "1%"}, "joint has no setting 'null_space'"),
     ],
 )
 def test_unknown_settings_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:

@@ -38,7 +38,7 @@ FACTS = (
     {"prompt": "The official language of Brazil is", "subject": "Brazil", "target": "German"},
 )
 # layers and corpus are given: a random model knows nothing to trace, and writing a corpus takes its time
-QUICK = {"layers": "1-2", "repair": 0, "search": False, "targets.steps": 3, "stats.tokens": 300}
+QUICK = {"layers": "1-2", "targets.steps": 3, "stats.tokens": 300}
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_the_bundled_model(tmp_path: Path, quick: Callable[..., dict[str, Any]])
         models=(ModelEntry("demo", str(model_path())),),
         data=(DataEntry("demo", str(facts_path())),),
         edits=(3,),
-        settings={"layers": "1-3", "search": False, "repair": 0, "targets.steps": 20, "stats.tokens": 1500},
+        settings={"layers": "1-3", "targets.steps": 20, "stats.tokens": 1500},
     )
     done: Done = run(bench, tmp_path / "out")
     (row,) = Results(tmp_path / "out").read().rows

@@ -40,7 +40,7 @@ def end_to_end(em: EditableModel, count: int, tokens: int, root: Path) -> dict[s
     """Seconds by stage, cold and with what the first run left in the cache."""
     last = em.num_layers * 8 // 28
     first = max(0, last - 4)
-    config = EditConfig(layers=f"{first}-{last}", search=False, repair=0, collapse="tell")
+    config = EditConfig(layers=f"{first}-{last}", collapse="tell")
     config = replace(config, stats=replace(config.stats, tokens=tokens))
     found = {}
     for name in ("cold", "cached"):

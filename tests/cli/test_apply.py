@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from rich.console import Console, Group
 from hubedit.cli import applied as shown
 from hubedit.cli.app import run
 from hubedit.cli.settings import settings
+from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
 from hubedit.evaluate import EditReport, Outcome
 from hubedit.facts import Fact
@@ -43,7 +45,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("apply")
     model = pico("qwen2", folder / "model")
     line = ["apply", str(facts_file(folder / "facts.jsonl")), "--model", str(model), "--device", "cpu"]
-    line += ["--layers", "1-2", "--alpha", "0.3", "--no-search", "--repair", "0"]
+    line += ["--layers", "1-2", "--alpha", "0.3"]
     return [*line, "--corpus", CORPUS, "--tokens", "200", "--cache", str(folder / "cache")]
 
 
@@ -72,7 +74,7 @@ def test_apply_writes_a_patch_and_shows_it(
     command = patch.record["command"]
     assert command[:2] == ["hubedit", "apply"]
     assert command[2:5] == ["facts.jsonl", "--model", "model"]
-    assert "--no-search" in command and "--seed" not in command
+    assert command[command.index("--alpha") + 1] == "0.3" and "--seed" not in command
     # a random model does not learn facts in a moment: that is a warning, not an error
     failed = [f for f in json.loads((out / "report.json").read_text())["facts"] if not f["success"]]
     assert ("still fail" in said.err) == ("--prefer success" in said.err) == bool(failed)
@@ -112,20 +114,22 @@ def test_a_dry_run_does_nothing(
     for part in (
         "qwen2",
         "facts",
-        "the trace says which",
+        "0, 1",
+        "not needed",
         "200 tokens",
-        "at most 8",
         "patch",
     ):
         assert part in text
     assert list(tmp_path.iterdir()) == []
-    assert run([*words, "--dry-run", "--json", "--order", "joint", "--drift-mlp", "0.1"]) == 0
+    assert run([*line, "--dry-run", "--method", "rome"]) == 0
+    assert "one of the 4; the trace says which" in capsys.readouterr().out
+    assert run([*words, "--dry-run", "--json", "--lam", "12", "--rank", "3"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["plan"]["layers"] == [1, 2]
     assert value["plan"]["sites"] == 4
     assert value["plan"]["trace_runs"] == 0
     assert value["plan"]["patch_size"] > 0
-    assert (value["config"]["order"], value["config"]["drift_mlp"]) == ("joint", 0.1)
+    assert (value["config"]["lam"], value["config"]["rank"]) == (12, 3)
     assert list(tmp_path.iterdir()) == []
     assert run([*words, "--out", "old"]) == 0
     capsys.readouterr()
@@ -139,7 +143,7 @@ def test_a_preset_of_another_model_is_told(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    own = 'format = 1\n[model]\nref = "{}"\nnum_layers = {}\n[settings]\npolish = 3\n'
+    own = 'format = 1\n[model]\nref = "{}"\nnum_layers = {}\n[settings]\nlam = 3\n'
     Path("mine.toml").write_text(own.format("model", 4))
     Path("yours.toml").write_text(own.format("some/model", 28))
     assert run([*words, "--dry-run", "--preset", "yours.toml", "--prefer", "success"]) == 0
@@ -162,11 +166,10 @@ def test_a_preset_of_another_model_is_told(
         (["--layers", "x"], "cannot read layers"),
         (["--alpha", "1.5"], "alpha '1.5' is not a share"),
         (["--preset", "gpt-5"], "known: qwen2.5-7b"),
-        (["--lam", "10", "--drift-mlp", "0.1"], "exclude each other"),
-        (["--search", "--lam", "10"], "budgets of its own"),
         (["--corpus", "no/such.txt"], "no/such.txt does not exist"),
         (["--rank", "-1"], "rank"),
-        (["--order", "sideways"], "order"),
+        (["--prefer", "speed"], "prefer"),
+        (["--lam", "-1"], "lam"),
         (["--dtype", "int8"], "dtype"),
         (["--device", "toaster"], "device"),
     ],
@@ -219,16 +222,11 @@ def test_facts_that_contradict_each_other(
 def test_options_become_settings() -> None:
     assert settings(None).layers == "auto"
     config = settings("Mistral-7B", layers="1-2", seed=7, tokens=50)
-    assert (config.layers, config.alpha, config.lam, config.search) == ("1-2", "0.1", 15000.0, False)
+    assert (config.layers, config.alpha, config.lam, config.method) == ("1-2", "0.1", 15000.0, "intattn")
     assert (config.seed, config.trace.seed, config.stats.seed, config.stats.tokens) == (7, 7, 7, 50)
-    for option in ({"drift_mlp": 0.1}, {"search": True}):  # of hubedit's own method, and a paper has neither
-        with pytest.raises(ConfigError, match="--method intattn has no"):
-            settings("mistral-7b", **option)
-    assert settings(None, drift_mlp=0.1).lam == 0
-    assert not settings(None, drift_attention=0.1).search
-    assert not settings(None, lam=5.0).search
-    with pytest.raises(ConfigError):
-        settings(None, lam=5.0, drift_mlp=0.1)
+    assert settings(None, lam=5.0, alpha="0.2") == replace(EditConfig(), lam=5.0, alpha="0.2")
+    with pytest.raises(ConfigError, match="--method joint has no --l2"):
+        settings(None, l2=0.1)
 
 
 def test_many_facts_are_folded() -> None:

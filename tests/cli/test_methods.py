@@ -49,7 +49,7 @@ def test_every_method_writes_a_patch_that_peft_loads(
     monkeypatch.setattr("hubedit.edit.methods.finish.judge_collapse", lambda *args: None)
     out = tmp_path / "patch"
     own = {
-        "joint": ["--alpha", "0.3", "--no-search", "--repair", "0"],
+        "joint": ["--alpha", "0.3"],
         "intattn": ["--alpha", "0.3"],
         "intattn-rome": ["--alpha", "0.3"],
         "alphaedit": ["--null-space", "5%"],
@@ -100,10 +100,10 @@ def test_a_collapse_of_a_published_method_is_refused(
         (["--method", "rome", "--layers", "1-2"], "rome edits one layer"),
         (["--method", "lora", "--null-space", "1%"], "--method lora has no --null-space"),
         (["--method", "memit", "--lam", "0"], "memit needs a value of lam"),
-        (["--null-space", "much"], "cannot read null space 'much'"),
-        (["--null-space", "200%"], "cannot read null space '200%'"),
+        (["--method", "alphaedit", "--null-space", "much"], "cannot read null space 'much'"),
+        (["--method", "alphaedit", "--null-space", "200%"], "cannot read null space '200%'"),
         (["--max-memory", "banana"], "--max-memory does not understand 'banana'"),
-        (["--null-space", "-1%"], "cannot read null space '-1%'"),
+        (["--method", "alphaedit", "--null-space", "-1%"], "cannot read null space '-1%'"),
         (["--batch-size", "-1"], "batch-size"),
     ],
 )
@@ -123,7 +123,7 @@ def test_options_that_do_not_fit_the_method(
 
 @pytest.mark.parametrize(
     ("method", "sites", "rank"),
-    [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8), ("joint", 4, 8)],
+    [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8), ("joint", 2, 8)],
 )
 def test_the_plan_knows_the_method(
     words: list[str], method: str, sites: int, rank: int, capsys: pytest.CaptureFixture[str]
@@ -163,8 +163,7 @@ def test_published_settings_are_complete_and_plain(method: str) -> None:
         assert rows == [EditConfig()]
         return
     for config in rows:
-        assert (config.own, config.search, config.repair, config.targets.told) == (0.0, False, 0, 0)
-        assert config.targets.optimizer == "adam"
+        assert (config.prefer, config.targets.optimizer) == ("balanced", "adam")
     own = (
         ["6", "23", "22"] if method == "ft" else ["5" if METHODS[method].one_layer else "4-8"] * len(PRESETS)
     )
@@ -181,8 +180,8 @@ def test_a_paper_s_preset_runs_the_paper_s_method() -> None:
     with pytest.raises(ConfigError, match="no settings for --method joint") as caught:
         settings("mistral-7b", "joint")
     assert "intattn" in caught.value.hint
-    with pytest.raises(ConfigError, match="intattn has no --order"):
-        settings("mistral-7b", order="attention-first")
+    with pytest.raises(ConfigError, match="intattn has no --null-space"):
+        settings("mistral-7b", null_space="1%")
 
 
 def test_settings_that_a_method_does_not_read_are_refused() -> None:

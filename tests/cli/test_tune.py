@@ -25,8 +25,8 @@ def test_a_run_and_its_preset_in_apply(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quick(*args: Any, base: EditConfig, **more: Any) -> Tuned:
-        few = TargetConfig(steps=12, told=0, implied=0, contexts=1)
-        return tune(*args, base=replace(base, polish=0, repair=0, targets=few), **more)
+        few = TargetConfig(steps=12, contexts=1)
+        return tune(*args, base=replace(base, targets=few), **more)
 
     default = study._default
 
@@ -67,9 +67,9 @@ def test_a_run_and_its_preset_in_apply(
     words += ["--out", str(tmp_path / "patch"), "--dry-run", "--json"]
     assert run(words) == 0, capsys.readouterr().err
     config = json.loads(capsys.readouterr().out)["config"]
-    assert (config["layers"], config["search"], config["prefer"]) == (
+    assert (config["layers"], config["lam"], config["prefer"]) == (
         data["settings"]["layers"],
-        data["settings"]["search"],
+        data["settings"]["lam"],
         "balanced",
     )
 

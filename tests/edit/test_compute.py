@@ -62,8 +62,7 @@ def test_every_family_is_edited_and_left_as_it_was(
     assert set(edit.factors) == set(edit.reports)
     for site, factor in edit.factors.items():
         assert site.layer in edit.layers
-        owners = edit.owners.get(site, tuple(range(len(FACTS))))
-        assert factor.rank == len(owners) and owners[: len(FACTS)] == tuple(range(len(FACTS)))
+        assert factor.rank == len(FACTS)
         assert factor.shape == (em.hidden_size, em.d_in(site))
         assert torch.isfinite(factor.dense()).all()
         assert edit.reports[site].drift <= 1
@@ -90,7 +89,7 @@ def test_the_same_inputs_give_the_same_bytes_cached_or_not(
             assert torch.equal(other.factors[site].B, factor.B)
 
 
-@pytest.mark.parametrize("stage", ["trace", "statistics", "targets 1.mlp", "targets 2.attention"])
+@pytest.mark.parametrize("stage", ["tracing", "statistics", "targets 1.mlp", "targets 2.mlp"])
 def test_the_base_is_the_same_when_a_stage_is_broken_off(
     stage: str, editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
@@ -98,8 +97,8 @@ def test_the_base_is_the_same_when_a_stage_is_broken_off(
     before = em.weights_hash()
 
     class Broken(Silent):
-        def start(self, name: str, total: int = 0, unit: str = "") -> None:
-            if name in (stage, "tracing" if stage == "trace" else stage):
+        def start(self, name: str, total: int | None = None, unit: str = "") -> None:
+            if name == stage:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from hubedit.evaluate.forced import forced
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
-from hubedit.model.sites import Site
+from hubedit.model.sites import Site, SiteKind
 from hubedit.model.tokens import locate, pad
 from hubedit.progress import Silent
 from tests.edit.editing import FACTS
@@ -94,12 +95,12 @@ def test_alpha_is_the_share_of_the_clamp(
         assert (ratio < 0.05 * share * 1.3).all() and (ratio > 0.05 * share * 0.6).all()
 
 
-@pytest.mark.parametrize("kind", ["attention", "mlp"])
+@pytest.mark.parametrize("kind", get_args(SiteKind))
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_target_is_what_the_site_must_write(kind: str, layer: int, editable: Editable) -> None:
+def test_a_target_is_what_the_site_must_write(kind: SiteKind, layer: int, editable: Editable) -> None:
     """Delta written by hand at the subject of the whole prompt gives the likelihood that the descent has."""
     em = editable("gemma3_text")
-    site, fact = Site(layer, kind), FACTS[1]  # type: ignore[arg-type]
+    site, fact = Site(layer, kind), FACTS[1]
     rows = target_rows(em, [fact], 1)[:1]
     config = TargetConfig(steps=5, clamp=2.0, loss=0.0, kl=0.0, decay=0.0, entries=0)
     found = optimise(em, rows, 1, layer, config, site=site)

@@ -125,15 +125,12 @@ def line(label: str, edit: Edit, report: EditReport, seconds: float) -> str:
     names = ("success", "generalisation", "locality", "neighbourhood", "portability")
     figures = " ".join(f"{100 * report.metrics.get(n, float('nan')):5.1f}" for n in names)
     hm = 100 * (report.harmonic_mean or 0)
-    assert edit.found is not None and edit.targets is not None, "the joint method has both"
-    trial = edit.found.trial
-    j = trial.judgement
+    assert edit.targets is not None, "the joint method has them"
+    layers = ",".join(map(str, edit.layers))
     return (
-        f"{figures} | HM {hm:5.1f} | {label} | layers {edit.layers[0]}-{edit.layers[-1]} "
-        f"alpha {max(edit.alpha.values()):.2f} budgets {trial.budget.attention:g}/{trial.budget.mlp:g} "
-        f"probe {j.success or 0:.2f}/{j.locality or 0:.2f}/{j.others or 0:.2f}/{j.text or 0:.2f} "
+        f"{figures} | HM {hm:5.1f} | {label} | layers {layers} alpha {max(edit.alpha.values()):.2f} "
         f"loss {float(edit.targets.loss.mean()):.2f} nll {float(edit.targets.nll.mean()):.2f} "
-        f"rep {edit.repaired} ppl {edit.perplexity_before:.2f}>{edit.perplexity_after:.2f} {seconds:.0f}s"
+        f"ppl {edit.perplexity_before:.2f}>{edit.perplexity_after:.2f} {seconds:.0f}s"
     )
 
 
@@ -146,7 +143,6 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--try", action="append", default=[], dest="tries", help="settings, comma separated")
     parser.add_argument("--cache", type=Path)
-    parser.add_argument("--trials", action="store_true", help="print what the search tried")
     parser.add_argument("--in-text", action="store_true", help="ask the prompts after other sentences too")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -163,12 +159,6 @@ def main() -> None:
                 share, count = in_text(em, facts, edit)
                 figure = "nothing known" if share is None else f"{share:.1%} of {count}"
                 print(f"    after an unrelated sentence: {figure}", flush=True)
-            for trial in edit.found.trials if args.trials and edit.found else ():
-                j = trial.judgement
-                print(
-                    f"    {trial.budget} alpha {max(trial.alpha.values()):.2f} "
-                    f"probe {j.success} {j.locality} {j.others} {j.text} score {j.score:.3f}"
-                )
         except Exception as error:
             print(f"{attempt}: {type(error).__name__}: {error}", flush=True)
 

@@ -15,12 +15,12 @@ import argparse
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import log
 
 from hubedit.cache import Cache
 from hubedit.demo import facts_path, model_path
 from hubedit.edit.compute import compute
 from hubedit.edit.corpus import holdout_rows
-from hubedit.edit.probes import read_text
 from hubedit.edit.stages import TEXT_ROWS
 from hubedit.errors import CollapseError
 from hubedit.evaluate import compare, read
@@ -29,6 +29,7 @@ from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.model.load import load
+from hubedit.model.score import perplexity
 from hubedit.model.tokens import encode
 from hubedit.presets import method_defaults
 from hubedit.progress import Silent
@@ -76,7 +77,7 @@ def sequence(
         before = read(em, facts[:n])
         part = {s: LowRank(f.B[:, :n], f.A[:n]) for s, f in edit.factors.items()}
         with applied(em, part):
-            after, nll = read(em, facts[:n]), read_text(em, text).nll
+            after, nll = read(em, facts[:n]), log(perplexity(em, text))
         size = max(f.norm() / float(em.weight(s).norm()) for s, f in part.items())
         found.append(AfterEdits(n, dict(compare(facts[:n], before, after).metrics), nll, size))
     return found

@@ -37,8 +37,9 @@ def test_sites_are_the_modules_that_write_into_the_residual_stream(family: str, 
     assert em.block(1) is names[em.family.block_name(1)]
     ids = torch.tensor([[1, 2]])
     assert em.embeddings()(ids).shape == (1, 2, pico.HIDDEN)
-    assert em.embeddings() is em.model.get_input_embeddings()
-    assert em.head() is em.model.get_output_embeddings()
+    model: Any = em.model  # it has no annotations
+    assert em.embeddings() is model.get_input_embeddings()
+    assert em.head() is model.get_output_embeddings()
     assert em.family.tied == type(em.model.config)().tie_word_embeddings
 
 

@@ -12,11 +12,14 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
-from hubedit.edit.asked import prepare
+from hubedit.edit.compute import compute
+from hubedit.edit.methods.states import at_subject
+from hubedit.edit.rows import edit_rows
 from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, run
+from hubedit.model.sites import Site
 from hubedit.model.tokens import encode, pad
 from hubedit.patch import Patch
 from hubedit.patch.identity import patch_id
@@ -83,18 +86,23 @@ def test_the_new_facts_meet_the_edited_model(editable: Editable, older: Patch) -
         assert same is em
 
 
-def test_older_facts_are_asked_about_unless_they_are_edited_again(editable: Editable, older: Patch) -> None:
+def test_older_facts_are_protected_unless_they_are_edited_again(older: Patch) -> None:
     assert protected(older, LATER) == (older.facts[0],)
     assert protected(None, LATER) == () == replaced(None, LATER)
     assert replaced(older, LATER) == (older.facts[1],)
-    em = editable()
-    text = [encode(em.tokenizer, "Rome is a city.").ids]
-    kept = protected(older, LATER)
-    with_them, without = (prepare(em, LATER, QUICK, text, text, k) for k in (kept, ()))
-    more = with_them.others[len(without.others) :]
-    assert more and with_them.probes.others == with_them.others
-    prompt = encode(em.tokenizer, kept[0].prompt).ids
-    assert more[0].ids[: len(prompt)] == prompt and all(r.fact == -1 and r.preserve for r in more)
+
+
+def test_what_older_facts_give_is_preserved(editable: Editable, older: Patch, tmp_path: Path) -> None:
+    """At their own keys the new update is smaller than that of an edit that knows nothing of them."""
+    em, new, site = editable(), LATER[:1], Site(1, "attention")
+    with standing_on(em, older) as stood:
+        keys = at_subject(stood, edit_rows(stood, older.facts, ()), 1, [site]).inputs[site].float()
+        knowing, blind = (
+            compute(stood, new, replace(QUICK, lam=0.05), kept=kept, cache=Cache(tmp_path / "cache"))
+            for kept in (protected(older, new), ())
+        )
+    change = [float(edit.factors[site].apply(keys).norm()) for edit in (knowing, blind)]
+    assert change[0] < 0.5 * change[1]
 
 
 def test_a_fact_edited_again_leaves_the_list(older: Patch) -> None:

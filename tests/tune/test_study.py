@@ -37,12 +37,10 @@ from tests.cli.test_apply import CORPUS
 optuna = pytest.importorskip("optuna")
 
 BASE = EditConfig(
-    polish=0,
-    repair=0,
     collapse="tell",
     stats=StatsConfig(CORPUS, 2000),
     trace=TraceConfig(samples=2, max_facts=4),
-    targets=TargetConfig(steps=12, told=0, implied=0, contexts=1),
+    targets=TargetConfig(steps=12, contexts=1),
 )
 
 
@@ -87,7 +85,7 @@ def test_a_run_its_preset_and_going_on(
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
     assert len(calls) == 1, "the default is not measured again"
-    assert calls[0].search and calls[0].layers != "auto" and calls[0].targets.kl == 1.0
+    assert calls[0].layers != "auto" and calls[0].targets.clamp == 0.96, "the default's, 1.6 times"
 
     def two(em: EditableModel, facts: Any, before: Any, config: EditConfig, cache: Cache) -> Any:
         calls.append(config)
@@ -146,7 +144,7 @@ def test_a_run_that_goes_on_proposes_what_it_would_have(tmp_path: Path) -> None:
                 study = open_study(path, "one")
             study.sampler = module.sampler(0, study)
             trial = study.ask(space.distributions())
-            study.tell(trial, [trial.params["alpha"], -trial.params["drift_mlp"]])
+            study.tell(trial, [trial.params["alpha"], -trial.params["clamp"]])
         proposed[name] = [t.params for t in finished(study)]
     assert proposed["whole"] == proposed["cut"]
     assert len({str(p) for p in proposed["whole"]}) == 12
@@ -172,7 +170,7 @@ def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
 
 def test_a_collapse_is_the_worst_score(small: tuple[EditableModel, Cases], tmp_path: Path) -> None:
     em, cases = small
-    wild = replace(BASE, collapse="stop", layers="1-2", alpha="0", search=False, drift_mlp=1e6)
+    wild = replace(BASE, collapse="stop", layers="1-2", alpha="0", lam=1e-6)
     wild = replace(wild, targets=replace(wild.targets, optimizer="adam", clamp=1e4, step=50.0))
     score, edit = attempt(em, cases.trial, read(em, cases.trial), wild, Cache(tmp_path))
     assert edit is None and score.collapsed and (score.success, score.locality) == (0.0, 0.0)
@@ -196,7 +194,7 @@ def test_what_follows_from_an_edit_counts_as_success(
 
 
 def tried(number: int, success: float, locality: float) -> Tried:
-    return Tried(number, Point(1, 1, 0.0, False, 0.1, 0.01, 0, 8, 0), Score(success, locality))
+    return Tried(number, Point(1, 1, 0.0, 0.6, 30.0, 0), Score(success, locality))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))

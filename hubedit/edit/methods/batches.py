@@ -27,7 +27,6 @@ from hubedit.edit.stages import Job
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
 from hubedit.linalg import LowRank
-from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.presets import METHODS
@@ -44,7 +43,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
     kept = list(job.kept)
     job = replace(job, earlier=_keys(job, kept) if method.keeps_keys else {})
     if len(batches) == 1 or method.one_by_one:
-        return run(job)
+        return run(_guarded(job))
     done: list[Edit] = []
     live: dict[Site, LowRank] = {}
     em = job.em
@@ -52,9 +51,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
         for number, batch in enumerate(batches, 1):
             job.progress.message(f"batch {number} of {len(batches)}")
             kept = still(kept, batch)
-            if not method.published:
-                job = replace(job, earlier=_keys(job, _elsewhere(em, kept, batch)))
-            done.append(run(replace(job, em=em, facts=batch, kept=kept)))
+            done.append(run(_guarded(replace(job, em=em, facts=batch, kept=kept))))
             for site, factor in done[-1].factors.items():
                 own = factor.to(job.em.device)
                 live[site] = (live[site] + own).compress() if site in live else own
@@ -63,7 +60,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
             kept = [*kept, *batch]
             if method.keeps_keys:
                 job = replace(job, earlier=_joined(job.earlier, _keys(job, batch)))
-    return _together(job, done, live, size)
+    return _together(job, done, live)
 
 
 def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
@@ -76,11 +73,16 @@ def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
     ]
 
 
-def _elsewhere(em: EditableModel, kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
-    """The facts about other subjects. What the batch adds to a subject must reach the key that its earlier
-    facts have too; their answers are among what its target must give (`hubedit.edit.joint`)."""
-    shared = sharing(em, batch, kept)
-    return [fact for number, fact in enumerate(kept) if number not in shared]
+def _guarded(job: Job) -> Job:
+    """For hubedit's own method: with the keys that the earlier facts about other subjects have now.
+
+    What a batch adds to a subject must reach the key that its earlier facts have too; their answers are among
+    what its target must give (`hubedit.edit.joint`).
+    """
+    if METHODS[job.config.method].published:
+        return job
+    shared = sharing(job.em, job.facts, job.kept)
+    return replace(job, earlier=_keys(job, [f for n, f in enumerate(job.kept) if n not in shared]))
 
 
 def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
@@ -99,25 +101,7 @@ def _joined(earlier: Mapping[Site, Tensor], own: Mapping[Site, Tensor]) -> dict[
     return {site: torch.cat([earlier[site], new]) if site in earlier else new for site, new in own.items()}
 
 
-def _owners(done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> dict[Site, tuple[int, ...]]:
-    """The facts of all batches' rows, where one of them has more rows than facts or a site is not in all;
-    () for a site whose rows were mixed to keep its rank down."""
-    sites = sorted({site for edit in done for site in edit.factors})
-    if not any(edit.owners for edit in done) and all(site in edit.factors for edit in done for site in sites):
-        return {}
-    found = {
-        site: tuple(
-            number * size + fact
-            for number, edit in enumerate(done)
-            if site in edit.factors
-            for fact in edit.owners.get(site) or range(edit.factors[site].rank)
-        )
-        for site in sites
-    }
-    return {site: rows if len(rows) == live[site].rank else () for site, rows in found.items()}
-
-
-def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size: int) -> Edit:
+def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank]) -> Edit:
     """One edit of all batches, with reports about the sums."""
     factors = {site: factor.to("cpu") for site, factor in live.items()}
     last = {site: edit.reports[site] for edit in done for site in edit.reports}
@@ -126,5 +110,4 @@ def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank], size
     }
     parts = [edit.targets for edit in done if edit.targets is not None]
     alpha = {layer: sum(edit.alpha[layer] for edit in done) / len(done) for layer in done[-1].alpha}
-    whole = finished(job, factors, reports, joined(parts) if parts else None, alpha)
-    return replace(whole, owners=_owners(done, live, size))
+    return finished(job, factors, reports, joined(parts) if parts else None, alpha)

@@ -15,9 +15,9 @@ from hubedit.config import EditConfig
 from hubedit.edit.methods.ft import check_fits, ended, exact
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.errors import ConfigError
+from hubedit.evaluate.forced import forced
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied
-from hubedit.model.score import scores
 from hubedit.model.sites import Site
 from tests.edit.editing import FACTS
 from tests.edit.methods.dense import changed, edited, near, settings
@@ -64,7 +64,7 @@ def test_the_answer_becomes_likely_and_so_does_its_end(editable: Editable, tmp_p
     rows = ended(em, edit_rows(em, FACTS, ()))
 
     def likelihood() -> tuple[float, float]:
-        answers = sum(s.logp for s in scores(em, [f.prompt for f in FACTS], [f.target for f in FACTS]))
+        answers = sum(s.logp for s in forced(em, [(f.prompt, f.target) for f in FACTS]).values())
         with torch.no_grad():
             last = [em.model(input_ids=torch.tensor([r.ids])).logits[0, -1].log_softmax(-1) for r in rows]
         return answers, sum(float(x[em.tokenizer.eos_token_id]) for x in last)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ from hubedit.config import EditConfig
 from hubedit.edit.methods.prompts import contexts_of, generated_contexts, published_rows
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
-from hubedit.edit.spread import Budget, Spreader
 from hubedit.errors import ConfigError
-from hubedit.linalg import Moments
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.model.tokens import decode
@@ -54,23 +51,7 @@ def test_memit_is_its_equation(family: str, editable: Editable, tmp_path: Path) 
     for site, change in expected.items():
         near(edit.factors[site].dense(), change)
         assert edit.factors[site].rank == len(FACTS)
-    assert edit.found is None and set(edit.alpha.values()) == {0.0}
-
-
-def test_the_joint_method_with_alpha_0_is_memit(editable: Editable, tmp_path: Path) -> None:
-    """From the same targets and keys: without contexts both measure the bare prompt only."""
-    em, config = editable("qwen2"), settings("memit", "1-2", lam=20.0)
-    config = replace(config, targets=replace(config.targets, contexts=0))
-    edit = edited(em, config, tmp_path)
-    assert edit.targets is not None
-    c = {Site(n, "mlp"): moments(em, config, tmp_path, Site(n, "mlp")) for n in LAYERS}
-    spreader = Spreader(
-        em, rows_of(em, config), len(FACTS), LAYERS, {s: Moments(m.float(), 1) for s, m in c.items()}, own=0.0
-    )
-    joint = spreader.solve(edit.targets.delta, dict.fromkeys(LAYERS, 0.0), Budget(0, 0, config.lam))
-    assert set(joint.factors) == set(edit.factors)
-    for site, factor in joint.factors.items():
-        near(edit.factors[site].dense(), factor.dense().double(), 1e-5)
+    assert set(edit.alpha.values()) == {0.0}
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
@@ -133,18 +114,6 @@ def test_a_threshold_that_frees_nothing_is_explained(editable: Editable, tmp_pat
     with pytest.raises(ConfigError, match="no direction of site") as caught:
         edited(editable("llama"), settings("alphaedit", "1", null_space="1e-30"), tmp_path)
     assert "--null-space" in caught.value.hint
-
-
-def test_the_joint_method_writes_into_the_null_space_only(editable: Editable, tmp_path: Path) -> None:
-    em = editable("llama")
-    config = settings("joint", "1", alpha="0.4", search=False, own=0.0, repair=0, null_space="5%")
-    edit = edited(em, config, tmp_path)
-    assert set(edit.factors) == {Site(1, "attention"), Site(1, "mlp")}
-    for site, factor in edit.factors.items():
-        c = moments(em, config, tmp_path, site)
-        kept = torch.eye(len(c), dtype=torch.float64) - free(c, 0.05 * float(torch.linalg.eigvalsh(c)[-1]))
-        assert 0 < float(torch.trace(kept)) < len(kept)
-        assert float((factor.dense().double() @ kept).norm()) < 1e-6 * factor.norm()
 
 
 @pytest.mark.parametrize("tokenizer", ["byte_bpe", "metaspace_bos"])
