@@ -52,9 +52,9 @@ def client_errors() -> tuple[type[BaseException], ...]:
 
     # the base class of the HTTP library's errors, under whichever name
     transport: type[BaseException] = HfHubHTTPError.__mro__[1]
-    own = (HFValidationError, EntryNotFoundError, *_copying(), XetDownloadError)
+    own = (HFValidationError, EntryNotFoundError, XetDownloadError)
     # uploads are wrapped in RuntimeError, malformed answers and refused LFS objects are ValueError
-    return (*own, transport, OSError, RuntimeError, ValueError)
+    return (*own, *_copying(), transport, OSError, RuntimeError, ValueError)
 
 
 def _copying() -> tuple[type[BaseException], ...]:
