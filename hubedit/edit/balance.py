@@ -50,7 +50,9 @@ def usual_layers(num_layers: int, joint: bool) -> tuple[int, ...]:
     read a change any more."""
     depths = ENDS if joint else WINDOW
     first, last = (max(0, min(round(depth * num_layers), num_layers - 2)) for depth in depths)
-    return tuple(sorted({first, last})) if joint else tuple(range(first, last + 1))
+    if joint:
+        return tuple(sorted({max(0, min(first, last - 1)), last}))
+    return tuple(range(first, last + 1))
 
 
 def parse_null_space(text: str) -> tuple[float, bool] | None:
