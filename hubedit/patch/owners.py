@@ -3,8 +3,8 @@
 The solve gives every fact one row of A and one column of B (B = R^T, the residuals), in the facts' order.
 Without its row a fact asks for no change, and all others ask for what they did before; but facts about one
 subject share what they ask for (`hubedit.edit.same_subject`), and only go together. In patches of older
-versions so do names that were new to the model, which have further rows. A truncated or foreign patch has mixed its
-rows, and nothing can be taken out of it again.
+versions so do names that were new to the model, which have further rows. A truncated or foreign patch has
+mixed its rows, and nothing can be taken out of it again.
 """
 
 from __future__ import annotations
