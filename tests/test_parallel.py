@@ -85,17 +85,11 @@ def test_an_edit_by_two_processes_is_the_edit_by_one(
 ) -> None:
     from hubedit.cli.app import run
 
-    # many steps on a random model that never gives the answer would amplify rounding
     options = [
         "--layers",
         "1-2",
         "--tokens",
         "600",
-        "--no-search",
-        "--polish",
-        "2",
-        "--repair",
-        "0",
         "--quiet",
     ]
     start = ["apply", str(facts_file), "--model", str(pico_path("qwen2")), *options, "--quiet"]

@@ -106,7 +106,6 @@ def test_a_repository_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) 
         ("format = 1\n[settings]\n[prefer]\nsuccess = 3", "success is no table"),
         ("format = 1\n[settings]\n[more]", "unknown table 'more'"),
         ("format = 1\nmethod = 'magic'\n[settings]", "unknown method 'magic'"),
-        ("format = 1\nmethod = 'memit'\n[settings]", "a preset of --method memit"),
     ],
 )
 def test_a_file_with_a_fault_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -129,6 +128,9 @@ def test_a_preset_of_another_method(tmp_path: Path) -> None:
     name = written(tmp_path, "format = 1\nmethod = 'memit'\n[settings]\nlam = 20.0\n")
     config = preset(name, "memit")
     assert (config.method, config.lam, config.targets.optimizer) == ("memit", 20.0, "adam")
+    assert preset(name) == config, "a file says which method it is for"
+    with pytest.raises(ConfigError, match="a preset of --method memit"):
+        preset(name, "joint")
 
 
 def test_an_unknown_preference_is_refused() -> None:

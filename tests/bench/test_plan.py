@@ -142,7 +142,6 @@ def test_refused(more: dict[str, Any], message: str) -> None:
         ({"targets": 3}, "targets must be dict"),
         ({"alpha": "half"}, "alpha 'half' is not a share"),
         ({"layers": "4 to 8"}, "cannot read layers"),
-        ({"null_space": "1%"}, "joint has no setting 'null_space'"),
     ],
 )
 def test_unknown_settings_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
@@ -150,6 +149,15 @@ def test_unknown_settings_are_refused_before_anything_runs(settings: dict[str, A
     for more in ({"set": settings}, {"runs": [run]}):
         with pytest.raises(ConfigError, match=message):
             cells(parse(plan(**more)))
+
+
+def test_settings_that_a_run_cannot_have_are_refused() -> None:
+    runs = [{"method": "joint", "set": {"null_space": "1%"}}]
+    with pytest.raises(ConfigError, match="joint has no setting 'null_space'"):
+        cells(parse(plan(runs=runs)))
+    runs = [{"method": "alphaedit", "set": {"null_space": "much"}}]
+    with pytest.raises(ConfigError, match="cannot read null space"):
+        cells(parse(plan(runs=runs)))
 
 
 def test_toml_and_json_say_the_same(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def published(em: EditableModel, own: Sequence[Row], layer: int, config: TargetC
             span = slice(r.first_scored, len(r.ids))
             if r.preserve:
                 old, now = before[i, span], logp[i, span]
-                kept.append((old.exp() * (old - now)).sum(-1).mean())
+                kept.append(
+                    (now.exp() * (now - old)).sum(-1).mean()
+                )  # theirs: of the edited from the original
             else:
                 places = torch.arange(r.first_scored, len(r.ids), device=em.device)
                 edits.append(-logp[i, places, torch.tensor(r.labels, device=em.device)].mean())

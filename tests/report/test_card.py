@@ -244,11 +244,10 @@ def test_a_change_larger_than_its_weight_is_remarked_on() -> None:
 
 
 def test_the_card_says_no_more_of_the_method_than_is_so() -> None:
-    polished = patch_card(record(config={"polish": 16}, repaired=1), report())
-    assert "in rounds of at least 16 steps" in polished and "1 fact that still failed was" in polished
-    plain = patch_card(record(config={"polish": 0}, repaired=0, method="memit", alpha={}), report())
+    joint = patch_card(record(), report())
+    assert "closed form" in joint and "Alpha is the share" in joint
+    plain = patch_card(record(method="memit", alpha={}), report())
     assert "closed form" in plain and "Alpha is" not in plain
-    assert "factor of each change" not in plain and "still failed" not in plain
     tuned = patch_card(record(config={}, method="lora", alpha={}), report())
     assert "trained by gradient descent" in tuned and "closed form" not in tuned
     assert "closed form" not in patch_card({**BARE, "method": "unheard of"})

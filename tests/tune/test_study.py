@@ -40,7 +40,7 @@ BASE = EditConfig(
     collapse="tell",
     stats=StatsConfig(CORPUS, 2000),
     trace=TraceConfig(samples=2, max_facts=4),
-    targets=TargetConfig(steps=12, contexts=1),
+    targets=TargetConfig(steps=12, contexts=1, clamp=1.8),
 )
 
 
@@ -85,7 +85,7 @@ def test_a_run_its_preset_and_going_on(
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
     assert len(calls) == 1, "the default is not measured again"
-    assert calls[0].layers != "auto" and calls[0].targets.clamp == 0.96, "the default's, 1.6 times"
+    assert calls[0].layers != "auto" and calls[0].targets.clamp == 2.88, "the default's, 1.6 times"
 
     def two(em: EditableModel, facts: Any, before: Any, config: EditConfig, cache: Cache) -> Any:
         calls.append(config)
