@@ -41,7 +41,7 @@ class StatsConfig:
     """Second moments of the edited sites' inputs.
 
     `corpus`: "self" (text the model generates), a text file, or a Hub data set;
-    `tokens`: 0 means 4 x the widest site; `seed`: of the text the model generates.
+    `tokens`: 0 means 8 x the widest site; `seed`: of the text the model generates.
     """
 
     corpus: str = "self"

@@ -43,7 +43,7 @@ def compute(
             "or self: text that the model writes.",
         ),
     ] = "self",
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="0: 4 x the widest site.")] = 0,
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="0: 8 x the widest site.")] = 0,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the generated text.")
     ] = 0,

@@ -21,13 +21,25 @@ from hubedit.parallel import Share, gathered, world
 from hubedit.progress import Progress
 
 SELF = "self"
-TOKENS_PER_INPUT = 4
-"""Tokens that are read for each input of the widest site. arXiv 2506.04226 finds 10 enough; on real models 4
-serve as well (docs/experiments.md), and a model writes them in two fifths of the time."""
+TOKENS_PER_INPUT = 8
+"""Tokens that are read for each input of the widest site; arXiv 2506.04226 finds about 10 enough."""
 _ROW = 256  # tokens a row of real text
 _LENGTH = 128  # tokens a stream of generated text
 _PIECE = 100_000  # characters tokenized at once
 _HOLDOUT_ROUND = 32  # streams a round of held-out text: enough for what is checked and what is reported
+
+_KINDS = (
+    "famous people",
+    "companies and their products",
+    "cities, countries and languages",
+    "films, television and songs",
+    "sports and athletes",
+    "science and history",
+)
+OPENINGS = ("",) * len(_KINDS) + tuple(f"Facts about {kind}:\n- " for kind in _KINDS)
+"""How generated texts begin: half of them anyhow, half as lists of facts, so that names of many kinds are
+among what is preserved. On a real model neighbours' answers then change a third less often
+(docs/experiments.md)."""
 
 Part = Literal["statistics", "holdout"]
 
@@ -51,6 +63,7 @@ def corpus_key(config: StatsConfig, em: EditableModel) -> dict[str, Any]:
             "device": em.device.type,
             "seed": config.seed,
             "draw": DRAW,
+            "openings": list(OPENINGS),
             "length": _length(em, _LENGTH),
         }
     return {**fingerprint(config.corpus), "row": _length(em, _ROW)}
@@ -200,7 +213,7 @@ def _sample(em: EditableModel, streams: int, seed: int) -> list[list[int]]:
     while True:
         rows = max(1, budget.tokens // length)
         try:
-            return sample_documents(em, rows, length, seed)
+            return sample_documents(em, rows, length, seed, OPENINGS)
         except RuntimeError as error:
             budget.shrink(error, rows, length)
 
