@@ -37,7 +37,7 @@ def published(em: EditableModel, own: Sequence[Row], layer: int, config: TargetC
         return moved
 
     before: Tensor | None = None
-    for _ in range(config.steps):
+    for step in range(config.steps):
         optimizer.zero_grad()
         with replaced(em, hidden={layer: add}):
             out = em.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
@@ -49,13 +49,14 @@ def published(em: EditableModel, own: Sequence[Row], layer: int, config: TargetC
             span = slice(r.first_scored, len(r.ids))
             if r.preserve:
                 old, now = before[i, span], logp[i, span]
-                kept.append(
-                    (now.exp() * (now - old)).sum(-1).mean()
-                )  # theirs: of the edited from the original
+                # theirs is KL(edited || original)
+                kept.append((now.exp() * (now - old)).sum(-1).mean())
             else:
                 places = torch.arange(r.first_scored, len(r.ids), device=em.device)
                 edits.append(-logp[i, places, torch.tensor(r.labels, device=em.device)].mean())
         loss = torch.stack(edits).mean() + config.kl * torch.stack(kept).mean()
+        if step == config.steps - 1:
+            break  # their loop looks once more than it moves
         torch.autograd.backward(loss)
         optimizer.step()
     return delta.detach()

@@ -25,7 +25,7 @@ def test_a_run_and_its_preset_in_apply(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quick(*args: Any, base: EditConfig, **more: Any) -> Tuned:
-        few = TargetConfig(steps=12, contexts=1, clamp=3.0)  # so far the bundled model must be moved
+        few = TargetConfig(steps=12, contexts=1, clamp=3.0)  # the bundled model must be moved far
         return tune(*args, base=replace(base, targets=few), **more)
 
     default = study._default
