@@ -76,7 +76,7 @@ class TargetConfig:
     steps: int = 15
     step: float = 0.3
     clamp: float = 0.4
-    reach: float = 2.0
+    reach: float = 3.0
     growth: float = 1.5
     trial_facts: int = 8
     last: float = 1.5
