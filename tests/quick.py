@@ -31,7 +31,7 @@ QUICK = EditConfig(
     layers="1-2",
     alpha="0.3",
     stats=StatsConfig(corpus=str(Path(__file__).with_name("pico.py")), tokens=200),
-    targets=TargetConfig(steps=6, contexts=2),
+    targets=TargetConfig(steps=6, contexts=2, entries=0),
 )
 
 

@@ -143,7 +143,7 @@ def test_perplexity_is_measured_on_text_that_the_edit_was_not_tried_on(
     assert not used and len(rows) == len(tried) == TEXT_ROWS
     assert not {tuple(row) for row in rows} & {tuple(row) for row in tried}
     # a text that ends before has no more than what the edit was tried on
-    corpus.write_text("\n\n".join(lines[:60]))
+    corpus.write_text("\n\n".join(lines[: TEXT_ROWS + 4]))
     tried = holdout_rows(em, stats, TEXT_ROWS, cache, Silent())
     assert unseen_rows(em, stats, cache, Silent()) == (tried, True)
 

@@ -87,7 +87,7 @@ def second_moments(
     few = [site for site in wanted if found[site].count < em.d_in(site)]
     if few:
         read, inputs = min(found[s].count for s in few), max(map(em.d_in, few))
-        mend = "--tokens 0 reads enough" if read == config.tokens else "give a longer --corpus"
+        mend = "--tokens 0 reads enough" if 0 < config.tokens <= inputs else "give a longer --corpus"
         progress.message(
             f"{read} tokens say little about what the {inputs} inputs of a site carry: other answers may "
             f"change more; {mend}"

@@ -12,7 +12,7 @@ import pytest
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit import corpus as corpus_module
-from hubedit.edit.corpus import corpus_key, holdout_rows, needed_tokens, token_rows
+from hubedit.edit.corpus import TOKENS_PER_INPUT, corpus_key, holdout_rows, needed_tokens, token_rows
 from hubedit.edit.documents import DataSet, documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
@@ -205,9 +205,9 @@ def test_the_key_names_the_content(make: Make, tmp_path: Path) -> None:
     assert corpus_key(StatsConfig(tokens=5), em) == corpus_key(StatsConfig(), em)
 
 
-def test_the_default_size_is_ten_times_the_widest_site(make: Make) -> None:
+def test_the_default_size_follows_the_widest_site(make: Make) -> None:
     em = make()
-    assert needed_tokens(em, StatsConfig()) == 10 * max(em.d_in(s) for s in em.sites())
+    assert needed_tokens(em, StatsConfig()) == TOKENS_PER_INPUT * max(em.d_in(s) for s in em.sites())
     assert needed_tokens(em, StatsConfig(tokens=7)) == 7
     with pytest.raises(ConfigError):
         needed_tokens(em, StatsConfig(tokens=-1))

@@ -14,7 +14,7 @@ from torch import Tensor
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit import stats
-from hubedit.edit.corpus import corpus_key, token_rows
+from hubedit.edit.corpus import corpus_key, needed_tokens, token_rows
 from hubedit.edit.stats import cached_entries, clear_entries, second_moments, stats_key
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
@@ -47,8 +47,8 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def direct(em: EditableModel, rows: Sequence[Sequence[int]], site: Site) -> Tensor:
-    """E[k k^T] row by row, in float64, without padding."""
-    keys = [run(em, pad([row], 0), inputs=[site]).inputs[site][0].double() for row in rows]
+    """E[k k^T] row by row, in float64, without padding and without every row's first token."""
+    keys = [run(em, pad([row], 0), inputs=[site]).inputs[site][0, 1:].double() for row in rows]
     x = torch.cat(keys)
     return x.T @ x / len(x)
 
@@ -58,7 +58,7 @@ def test_moments_equal_the_dense_computation(em: EditableModel, config: StatsCon
     rows = token_rows(em, config, TOKENS, cache, Silent())
     assert list(found) == SITES
     for site, moments in found.items():
-        assert moments.count == TOKENS
+        assert moments.count == TOKENS - len(rows)
         assert moments.matrix.dtype == torch.float32
         torch.testing.assert_close(moments.matrix.double(), direct(em, rows, site), atol=1e-6, rtol=1e-5)
 
@@ -89,7 +89,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     found = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent())
     assert max(sizes) > 100
     for site in SITES:
-        assert found[site].count == TOKENS
+        assert found[site].count == expected[site].count < TOKENS
         torch.testing.assert_close(found[site].matrix, expected[site].matrix, atol=1e-6, rtol=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_an_interrupted_pass_continues(
     assert sum(seen) + sum(after) == TOKENS
     assert after
     for site in SITES:
-        assert found[site].count == TOKENS
+        assert found[site].count == expected[site].count < TOKENS
         assert torch.equal(found[site].matrix, expected[site].matrix)
     assert not list(cache.entries("stats-partial"))
 
@@ -178,7 +178,8 @@ def test_the_model_is_left_as_it_was(em: EditableModel, config: StatsConfig, cac
 
 def test_generated_text_is_the_default(em: EditableModel, cache: Cache) -> None:
     found = second_moments(em, SITES[:1], StatsConfig(), cache, Silent())
-    assert found[SITES[0]].count == 10 * max(em.d_in(s) for s in em.sites())
+    rows = token_rows(em, StatsConfig(), needed_tokens(em, StatsConfig()), cache, Silent())
+    assert found[SITES[0]].count == sum(len(row) - 1 for row in rows)
     values = torch.linalg.eigvalsh(found[SITES[0]].matrix.double())
     assert values.min() > -1e-6 * values.max()
 
@@ -195,7 +196,7 @@ def test_fewer_tokens_than_inputs_are_told(em: EditableModel, config: StatsConfi
     for _ in range(2):  # the second time from the cache
         said.clear()
         second_moments(em, SITES, replace(config, tokens=5), cache, Heard())
-        assert said[-1].startswith("5 tokens say little") and "--tokens 0" in said[-1]
+        assert said[-1].startswith("4 tokens say little") and "--tokens 0" in said[-1]
     short = Path(config.corpus).with_name("short.txt")
     short.write_text("A few words.", encoding="utf-8")
     second_moments(em, SITES, StatsConfig(str(short)), cache, Heard())

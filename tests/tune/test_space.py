@@ -50,7 +50,7 @@ def test_a_point_is_few_settings() -> None:
         "layers": "1,3",
         "alpha": "0.1",
         "lam": 30.0,
-        "targets": {"clamp": 0.612, "kl": 0.5},
+        "targets": {"clamp": 0.612, "reach": 0.0, "kl": 0.5},
     }
     assert replace(point, width=0).layers == "3"
     assert replace(point, last=0).layers == "0"
