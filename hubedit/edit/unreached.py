@@ -57,7 +57,7 @@ def endings(em: EditableModel, facts: Sequence[Fact], rows: Sequence[Row]) -> di
     for n, fact in enumerate(facts):
         old = fact.ground_truth[0] if fact.ground_truth else said[n].answer
         try:
-            answer = continuation(em.tokenizer, fact.prompt, old)
+            answer = continuation(em.tokenizer, fact.prompt, old, fact.join)
         except TokenError:  # an old answer is only told, and nobody has checked it
             continue
         prompt = bare[n].ids[: bare[n].first_scored + 1]

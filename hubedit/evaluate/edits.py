@@ -20,6 +20,7 @@ from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import clip, gives, mentions, says, unchanged
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
+from hubedit.model.join import joins
 from hubedit.model.score import Score, scores
 from hubedit.model.tokens import continuation
 
@@ -156,7 +157,7 @@ def read(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True) -> Re
         asked = (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability)))
         prompts |= dict.fromkeys((fact.prompt, *asked) if probes else (fact.prompt,))
     texts = greedy(em, list(prompts), new_tokens(em, facts, probes=probes))
-    found = scores(em, [f.prompt for f in facts], [f.target for f in facts])
+    found = scores(em, [f.prompt for f in facts], [f.target for f in facts], joins=joins(facts))
     return Reading(dict(zip(prompts, texts, strict=True)), tuple(found))
 
 
@@ -164,11 +165,11 @@ def new_tokens(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True)
     """How many tokens are generated after each prompt: the longest answer and a few more."""
     target = answer = 1
 
-    def length(prompt: str, text: str) -> int:
-        return len(continuation(em.tokenizer, prompt, text)) if text.strip() else 0
+    def length(prompt: str, text: str, join: str | None = None) -> int:
+        return len(continuation(em.tokenizer, prompt, text, join)) if text.strip() else 0
 
     for fact in facts:
-        target = max(target, length(fact.prompt, fact.target))
+        target = max(target, length(fact.prompt, fact.target, fact.join))
         for probe in (*fact.locality, *fact.portability) if probes else ():
             answer = max(answer, *(length(probe.prompt, text) for text in probe.answers), 0)
     # a target must fit whatever its length; one endless alias of a probe must not slow everything down

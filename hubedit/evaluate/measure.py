@@ -23,6 +23,7 @@ from hubedit.evaluate.knowedit import knowedit_pairs
 from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, to_record
 from hubedit.model.editable import EditableModel
+from hubedit.model.join import joins
 from hubedit.model.score import Score
 from hubedit.model.tokens import continuation, encode
 from hubedit.progress import Progress, Silent
@@ -30,7 +31,7 @@ from hubedit.progress import Progress, Silent
 CHUNK = 64
 """Facts in one part: what is lost at most when a run is interrupted."""
 
-_VERSION = 1  # of what the parts hold; a change makes the old ones void
+_VERSION = 2  # of what the parts hold; a change makes the old ones void
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[
         probes = (*fact.locality, *fact.portability)
         prompts = {fact.prompt, *fact.rephrase, *(p.prompt for p in probes)}
         try:
-            target = len(continuation(em.tokenizer, fact.prompt, fact.target))
+            target = len(continuation(em.tokenizer, fact.prompt, fact.target, fact.join))
             longest = max(len(encode(em.tokenizer, prompt).ids) for prompt in prompts)
         except TokenError as error:
             reasons.append(f"record {number} is left out: {error.message}")
@@ -131,7 +132,7 @@ class _Work:
 
         def compute(part: Sequence[Fact]) -> dict[str, Any]:
             with self._side.active() as em:
-                own = forced(em, [*knowedit_pairs(part), *counterfact_pairs(part)])
+                own = forced(em, [*knowedit_pairs(part), *counterfact_pairs(part)], joins=joins(part))
             return {"pairs": [[*pair, value.to_json()] for pair, value in own.items()]}
 
         for data in self._parts("forced", "teacher forcing", facts, compute):

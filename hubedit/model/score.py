@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -27,11 +27,17 @@ class Score:
 
 @torch.no_grad()
 def scores(
-    em: EditableModel, prompts: Sequence[str], answers: Sequence[str], tokens: int = 8192
+    em: EditableModel,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    tokens: int = 8192,
+    joins: Mapping[str, str] | None = None,
 ) -> list[Score]:
-    """Scores of `answers[i]` after `prompts[i]`; `tokens` padded tokens go through the model at once."""
+    """Scores of `answers[i]` after `prompts[i]`; `tokens` padded tokens go through the model at once.
+    `joins`: by prompt, what stands between the two, where the text does not decide it."""
+    own = joins or {}
     pairs = [
-        (encode(em.tokenizer, p).ids, continuation(em.tokenizer, p, a))
+        (encode(em.tokenizer, p).ids, continuation(em.tokenizer, p, a, own.get(p)))
         for p, a in zip(prompts, answers, strict=True)
     ]
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
@@ -42,9 +48,9 @@ def scores(
         logp, ranks = _answers(em, rows, places)
         at = 0
         for i in part:
-            own = logp[at : at + len(pairs[i][1])]
-            result[i] = Score(sum(own) / len(own), exp(own[0]), ranks[at])
-            at += len(own)
+            each = logp[at : at + len(pairs[i][1])]
+            result[i] = Score(sum(each) / len(each), exp(each[0]), ranks[at])
+            at += len(each)
     return [result[i] for i in range(len(pairs))]
 
 

@@ -82,3 +82,12 @@ def test_accuracy_and_probability() -> None:
     assert found.accuracy == 0.75
     assert found.probability == pytest.approx(0.60653, abs=1e-5)
     assert Forced.from_json(found.to_json()) == found
+
+
+def test_a_join_decides_which_tokens_are_forced(editable: Editable) -> None:
+    em = editable()
+    prompt, answer = PAIRS[0]
+    found = forced(em, PAIRS, joins={prompt: ""})
+    assert found[prompt, answer].labels == continuation(em.tokenizer, prompt, answer, "")
+    assert found[prompt, answer].labels != forced(em, PAIRS)[prompt, answer].labels
+    assert found[PAIRS[2]].labels == continuation(em.tokenizer, *PAIRS[2])

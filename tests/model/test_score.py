@@ -108,3 +108,11 @@ def test_perplexity_is_the_exponential_of_the_mean_loss(editable: Editable) -> N
 def test_perplexity_of_nothing_is_an_error(editable: Editable) -> None:
     with pytest.raises(ValueError, match="two tokens"):
         perplexity(editable(), [(5,)])
+
+
+def test_a_join_decides_which_tokens_are_scored(editable: Editable) -> None:
+    em = editable()
+    glued, usual = scores(em, PROMPTS[:1] * 2, ["ly", "ly"]), scores(em, PROMPTS[2:3], ["ly"])
+    own = scores(em, PROMPTS[:1], ["ly"], joins={PROMPTS[0]: ""})
+    assert glued[0] == glued[1] != own[0]
+    assert scores(em, PROMPTS[2:3], ["ly"], joins={PROMPTS[0]: ""}) == usual
