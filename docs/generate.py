@@ -49,9 +49,9 @@ def cli_page() -> str:
         NOTE,
         "# Command line\n",
         "`-h` or `--help` after any command prints the same. Results go to stdout, progress and messages to "
-        "stderr; `--json` prints one JSON value, `--quiet` only the brief result. A model is a local folder "
-        "or `repo[@revision]` on the Hub. Exit codes are listed under "
-        "[Troubleshooting](troubleshooting.md#exit-codes).\n",
+        "stderr; `--json` prints one JSON value, `--quiet` only the brief result, and both together the JSON "
+        "value without progress. A model is a local folder or `repo[@revision]` on the Hub. What a command "
+        "ends with: [Exit codes](exit-codes.md).\n",
         "## Options of every command\n",
         _table(root.params),
     ]

@@ -13,7 +13,7 @@ class HubEditError(Exception):
 
     `message`: what is wrong, one line. `hint`: what to do next, one line or empty. `problems`: where there
     are several, each in one line.
-    `exit_code`: what the command line exits with (1 failure, 2 wrong usage or input).
+    `exit_code`: what the command line exits with (1 failure, 2 wrong usage or input, 3 partial failure).
     """
 
     exit_code = 1
@@ -63,7 +63,11 @@ class CollapseError(HubEditError):
     """An edit that would damage the model; raised before anything is written."""
 
 
-class StrictError(HubEditError):
-    """`--strict`: the patch was written, but some facts still fail."""
+class PartialError(HubEditError):
+    """Part of the work failed; what came out was written."""
 
     exit_code = 3
+
+
+class StrictError(PartialError):
+    """`--strict`: the patch was written, but some facts still fail."""

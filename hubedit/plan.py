@@ -85,7 +85,7 @@ def plan(
     each = [2 * 8 * em.d_in(site) ** 2 for site in sites]
     solve = (max(each, default=0) if place == "cuda" else sum(each)) + 3 * 8 * len(facts) * size
     lengths = [
-        len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target))
+        len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target, f.join))
         for f in facts
     ]
     rows = 2 + config.targets.contexts

@@ -56,13 +56,15 @@ class Machine:
 @dataclass(frozen=True)
 class Done:
     """Cells: `computed` by this run, `failed` of them, `kept` from earlier runs, `elsewhere`: another process
-    is computing them. `problems`: models and data that cannot be used, lines of the file that are none;
-    `keys`: of the rows in the results file that are these cells' with these models and data."""
+    is computing them. `left_out`: models and data that cannot be used; `problems`: why, and lines of the file
+    that are none; `keys`: of the rows in the results file that are these cells' with these models and
+    data."""
 
     computed: int = 0
     failed: int = 0
     kept: int = 0
     elsewhere: int = 0
+    left_out: int = 0
     problems: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
@@ -85,22 +87,25 @@ def run(bench: Bench, out: Path, *, machine: Machine | None = None, progress: Pr
     results = Results(out)
     results.check()
     counts = dict.fromkeys(("computed", "failed", "kept", "elsewhere"), 0)
-    problems, keys = list(results.read().problems), []
+    broken = results.read().problems
+    left_out: list[str] = []
+    keys: list[str] = []
     for model in bench.models:
         own = [cell for cell in work if cell.model == model]
         try:
             bed = _Bed(model, bench, machine, progress, results)
         except (ModelError, ConfigError) as error:
-            problems.append(f"{model.name} is left out: {error.message}")
+            left_out.append(f"{model.name} is left out: {error.message}")
             continue
         try:
             for name, count in bed.work(own).items():
                 counts[name] += count
         except ModelError as error:
-            problems.append(f"{model.name} is left out: {error.message}")
-        problems += bed.problems
+            left_out.append(f"{model.name} is left out: {error.message}")
+        left_out += bed.problems
         keys += bed.keys
-    return Done(**counts, problems=tuple(problems), keys=tuple(keys))
+    problems = (*broken, *left_out)
+    return Done(**counts, left_out=len(left_out), problems=problems, keys=tuple(keys))
 
 
 @dataclass

@@ -13,12 +13,17 @@ import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import hubedit
 from hubedit.cli.errors import INTERRUPTED, report
+from hubedit.cli.escape import guard_libraries
+from hubedit.errors import ConfigError, HubEditError
+
+# the base of what typer raises for a command line that it cannot read; it has no public name
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 VERBS = (
     "apply",
@@ -104,14 +109,28 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in own if word != "--debug"] + marker + rest
     try:
         verb = next((word for word in words if not word.startswith("-")), "")
-        typer.main.get_command(build([verb])).main(args=words, prog_name="hubedit")
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        # typer turns Ctrl-C into this code, and says nothing
-        return report(KeyboardInterrupt(), debug=False) if code == INTERRUPTED else code
+        command = typer.main.get_command(build([verb]))
+        stop = command.main(args=words, prog_name="hubedit", standalone_mode=False)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except UsageError as error:
+        if error.ctx is not None and type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{error.format_message()}\n")
+            return ConfigError.exit_code
+        return report(_usage(error))
+    except typer.Abort:  # a question was answered with no
+        return report(HubEditError("not confirmed, so nothing was done", "answer y, or add --yes"))
     except BaseException as error:  # the outermost frame: everything ends as one line
         return report(error, debug=debug)
-    return 0
+    # typer turns Ctrl-C into this code, and says nothing
+    return report(KeyboardInterrupt()) if stop == INTERRUPTED else stop if isinstance(stop, int) else 0
+
+
+def _usage(error: Any) -> ConfigError:
+    """What typer says of a command line that it cannot read, in one line, and where to look."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    path = error.ctx.command_path if error.ctx is not None else "hubedit"
+    return ConfigError(f"{message[:1].lower()}{message[1:]}", f"{path} --help")
 
 
 def main() -> None:
@@ -122,6 +141,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if {"-q", "--quiet"} & set(sys.argv):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the Hub's client is loaded
+    guard_libraries()
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a character gets "?", not a traceback
         if hasattr(stream, "reconfigure"):

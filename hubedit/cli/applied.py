@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
+from hubedit.cli.escape import escaped
 from hubedit.cli.evaluated import summary
 from hubedit.cli.output import Output, mark, table
 from hubedit.cli.progress import duration
@@ -38,7 +39,7 @@ def show(sink: Output, applied: Applied) -> None:
         more.append(f"give the target as the model itself writes it, edit fewer facts, or {other}")
         total = plural(len(report.outcomes), "fact")
         count = f"{len(lines)} of {total} still {'fail' if len(lines) > 1 else 'fails'}:"
-        sink.warn("\n  ".join([count, *lines[:_MOST], *more]))
+        sink.warn(count, *lines[:_MOST], *more)
 
 
 def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
@@ -69,7 +70,7 @@ def table_of(rows: Iterable[tuple[str, str]]) -> Table:
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in rows:
-        made.add_row(Text(name), Text(value))
+        made.add_row(Text(escaped(name)), Text(escaped(value)))
     return made
 
 

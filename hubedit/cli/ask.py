@@ -37,7 +37,8 @@ def ask(
     if any(not prompt.strip() for prompt in prompts):
         raise ConfigError("a prompt is empty", "write the text that the model shall continue")
 
-    if any(prompt != prompt.rstrip() for prompt in prompts):
+    # a line's end closes a chat template's turn
+    if any(prompt[-1].isspace() and prompt[-1] != "\n" for prompt in prompts):
         sink.note("notice: a prompt ends in a space, which most models read otherwise: leave it out")
 
     from hubedit.evaluate.ask import ask as run

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from hubedit.cli.output import Output, table
-from hubedit.errors import ConfigError
+from hubedit.cli.place import check_writable
+from hubedit.errors import ConfigError, HubEditError, PartialError
 
 if TYPE_CHECKING:
     from hubedit.bench.run import Done
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # a table with more columns than this is turned round for a terminal
 _MOST_COLUMNS = 9
+_MOST_REASONS = 10
 
 
 def bench(
@@ -86,6 +88,7 @@ def bench(
         from hubedit.bench.run import Machine, run
         from hubedit.cache import Cache
 
+        check_writable(out)
         machine = Machine(device, dtype, Cache(cache), task_path, trust_remote_code, retry)
         with sink.progress() as progress:
             done = run(plan, out, machine=machine, progress=progress)
@@ -94,12 +97,31 @@ def bench(
         sink.warn(problem)
     for made in written.tables:
         sink.show(_shown(made))
-    if not written.tables and not (done and done.elsewhere):
-        raise ConfigError(
-            "no cell has a result", "see the warnings above" if done else "run without --tables-only"
-        )
+    if not written.tables and done is None:
+        raise ConfigError("no cell has a result", "run without --tables-only")
     value = {"out": out, "cells": done, "files": written.files, "tables": written.tables}
     sink.data(value, human=lambda: _summary(done, written.files, out), brief=str(out))
+    if done is not None:
+        _check(done, out)
+
+
+def _check(done: Done, out: Path) -> None:
+    """Raises PartialError where a cell has failed, in this run or an earlier one, or was left out; another
+    error where none has a result."""
+    from hubedit.bench.results import Results
+
+    rows = Results(out).read().by_key
+    errors = [rows[key]["error"] for key in done.keys if "error" in rows.get(key, {})]
+    if done.left_out and not done.keys:
+        raise ConfigError("no cell has a result", "the warnings above say why")
+    parts = [f"{len(errors)} of {len(done.keys)} cells failed"] if errors else []
+    parts += [f"{done.left_out} models or data were left out"] if done.left_out else []
+    if parts:
+        why = list(dict.fromkeys(f"{error['kind']}: {error['message']}" for error in errors))[:_MOST_REASONS]
+        hint = "the same command with --retry runs them again" if errors else "the warnings above say why"
+        if len(errors) == len(done.keys):
+            raise HubEditError(", ".join(parts), hint, why)
+        raise PartialError(f"{', '.join(parts)}; the others are in {out}", hint, why)
 
 
 def _list(sink: Output) -> None:

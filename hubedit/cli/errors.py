@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from hubedit.cli.escape import escaped, one_line
 from hubedit.errors import HubEditError
 
 INTERRUPTED = 130
@@ -125,17 +126,17 @@ def report(error: BaseException, *, debug: bool = False, write: Callable[[str], 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     if debug:
-        say("".join(traceback.format_exception(error)))
+        say(escaped("".join(traceback.format_exception(error))))
     message, hint, code = explain(error)
     if code == INTERRUPTED:
         say(f"\n{message}; {hint}\n")
         return code
-    say(f"error: {message}\n")
+    say(f"error: {one_line(message)}\n")
     for problem in error.problems if isinstance(error, HubEditError) else ():
         if problem not in message:
-            say(f"  {problem}\n")
+            say(f"  {one_line(problem)}\n")
     if hint:
-        say(f"hint: {hint}\n")
+        say(f"hint: {one_line(hint)}\n")
     return code
 
 

@@ -16,6 +16,8 @@ from hubedit.report.markup import plural
 if TYPE_CHECKING:
     from hubedit.facts import LoadedFacts
 
+_SHOWN = 5
+
 app = typer.Typer(no_args_is_help=True, help="Check a facts file, or convert it to hubedit's own format.")
 
 
@@ -37,6 +39,7 @@ class Format(StrEnum):
     knowedit = "knowedit"
     counterfact = "counterfact"
     counterfact_flat = "counterfact-flat"
+    mquake = "mquake"
     zsre = "zsre"
 
 
@@ -69,14 +72,15 @@ def check(
 ) -> None:
     """Read a facts file and list everything that is wrong with it; exit code 2 when anything is."""
     from hubedit.facts import check_tokens, load_facts
-    from hubedit.facts.tokens import load_tokenizer
+    from hubedit.facts.tokens import joints, load_tokenizer
 
     out = Output(json=json, quiet=quiet)
     try:
         loaded = load_facts(file, format=format.value, limit=limit, on_conflict=on_conflict.value)
         for notice in loaded.notices:
             out.note(f"notice: {notice}")
-        problems = check_tokens(loaded.facts, load_tokenizer(model), str(file)) if model else []
+        tokenizer = load_tokenizer(model) if model else None
+        problems = check_tokens(loaded.facts, tokenizer, str(file)) if tokenizer is not None else []
         if problems:
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
             raise FactsError(f"{file}: {count} with the tokenizer of {model}", problems=problems)
@@ -86,7 +90,13 @@ def check(
             out.data({"file": file, "ok": False, "error": error.message, "problems": error.problems})
         raise
     summary = _summary(loaded)
-    value = {"file": file, "ok": True, **summary, "notices": loaded.notices, "problems": []}
+    met = joints(loaded.facts, tokenizer, str(file)) if tokenizer is not None else []
+    for line in met[:_SHOWN]:
+        out.note(f"notice: {line}")
+    if len(met) > _SHOWN:
+        out.note(f"notice: {len(met) - _SHOWN} more like the one before; --json lists all")
+    notices = [*loaded.notices, *met]
+    value = {"file": file, "ok": True, **summary, "notices": notices, "problems": []}
     row = [*list(summary.values())[:-1], loaded.sha256[:12]]
     out.data(value, human=lambda: table([*summary], [row]), brief=loaded.sha256)
     out.note("no problems")

@@ -1,7 +1,8 @@
 """The one sink of a command's output: results on stdout, notes and warnings on stderr.
 
 Three modes. human: tables and text. json: one JSON value on stdout, nothing else there. quiet: only the
-brief result on stdout (a path, an identifier), and on stderr only warnings.
+brief result on stdout (a path, an identifier), and on stderr only warnings. Both together: the JSON value,
+and only warnings. Nothing but JSON data reaches the terminal unescaped (`hubedit.cli.escape`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from hubedit.errors import ConfigError
+from hubedit.cli.escape import escaped, json_escaped, one_line
 
 if TYPE_CHECKING:
     from hubedit.cli.progress import LiveProgress
@@ -42,8 +44,7 @@ class Output:
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
     ) -> None:
-        if json and quiet:
-            raise ConfigError("--json and --quiet exclude each other", "give one of them")
+        self.silent = quiet
         self.mode: Mode = "json" if json else "quiet" if quiet else "human"
         self.stdout = console(stdout if stdout is not None else sys.stdout)
         self.stderr = console(stderr if stderr is not None else sys.stderr)
@@ -65,31 +66,36 @@ class Output:
             self.stdout.file.flush()
         elif self.mode == "quiet":
             if brief is not None:
-                self.stdout.print(brief, soft_wrap=True)
+                self.stdout.print(escaped(brief), soft_wrap=True)
         elif human is None:
             self.stdout.print(as_json(value, self.stdout.file), soft_wrap=True)
         else:
-            self.stdout.print(human() if callable(human) else human)
+            self.show(human() if callable(human) else human)
 
     def show(self, renderable: RenderableType) -> None:
         """More for a person to read on stdout; nothing in the other modes."""
         if self.mode == "human":
-            self.stdout.print(renderable)
+            self.stdout.print(escaped(renderable) if isinstance(renderable, str) else renderable)
+
+    def write(self, text: str) -> None:
+        """Text on stdout as it is, without wrapping: a table as CSV or Markdown."""
+        self.stdout.file.write(escaped(text))
 
     def note(self, text: str) -> None:
-        """A notice on stderr; not shown in quiet mode."""
-        if self.mode != "quiet":
-            self.stderr.print(text, soft_wrap=True)
+        """A notice on stderr, one line; not shown with --quiet."""
+        if not self.silent:
+            self.stderr.print(one_line(text), soft_wrap=True)
 
-    def warn(self, text: str) -> None:
-        """A warning on stderr, in every mode."""
-        self.stderr.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
+    def warn(self, text: str, *more: str) -> None:
+        """A warning on stderr, in every mode; `more`: indented lines below it."""
+        lines = "\n  ".join(map(one_line, (text, *more)))
+        self.stderr.print(Text.assemble(("warning: ", "yellow"), lines), soft_wrap=True)
 
     def progress(self) -> LiveProgress:
         """The progress display on stderr: `with out.progress() as progress: ...`."""
         from hubedit.cli.progress import LiveProgress
 
-        return LiveProgress(self.stderr, quiet=self.mode == "quiet")
+        return LiveProgress(self.stderr, quiet=self.silent)
 
 
 def table(
@@ -103,10 +109,11 @@ def table(
 
     `right`: the columns to align right. A cell may be a rich renderable; None is an empty cell.
     """
-    made = Table(title=title, title_justify="left", show_edge=False, pad_edge=False, header_style="bold")
+    heading = escaped(title) if title is not None else None
+    made = Table(title=heading, title_justify="left", show_edge=False, pad_edge=False, header_style="bold")
     numeric = set(right)
     for name in columns:
-        made.add_column(Text(name), justify="right" if name in numeric else "left", overflow="fold")
+        made.add_column(_cell(name), justify="right" if name in numeric else "left", overflow="fold")
     for row in rows:
         made.add_row(*(_cell(value) for value in row))
     return made
@@ -122,13 +129,22 @@ def mark(good: bool | None) -> Text:
 def console(file: IO[str]) -> Console:
     """A console that never reads markup or emoji codes in text, and obeys NO_COLOR and COLUMNS."""
     width = None if file.isatty() or "COLUMNS" in os.environ else _WIDTH
-    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+    return _Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+
+
+class _Console(Console):
+    """Escapes what is left in any renderable; rich's own control codes pass."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escaped(segment.text), segment.style)
 
 
 def as_json(value: Any, file: IO[str] | None = None) -> str:
     """JSON text of `value`, indented; ASCII only where the stream cannot carry more."""
     encoding = (getattr(file, "encoding", None) or "utf-8").lower()
-    return json.dumps(plain(value), indent=2, ensure_ascii=not encoding.startswith("utf"), allow_nan=False)
+    ascii_only = not encoding.startswith("utf")
+    return json_escaped(json.dumps(plain(value), indent=2, ensure_ascii=ascii_only, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
@@ -155,6 +171,4 @@ def plain(value: Any) -> Any:
 def _cell(value: object) -> RenderableType:
     if value is None:
         return ""
-    if isinstance(value, (str, int, float)):
-        return Text(str(value))
-    return value if isinstance(value, (Text, Table)) else Text(str(value))
+    return value if isinstance(value, (Text, Table)) else Text(escaped(str(value)))

@@ -19,6 +19,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from hubedit.cli.escape import one_line
+from hubedit.cli.rate import Rate
+
 # seconds between two lines of one stage where there is no terminal
 _EVERY = 30.0
 
@@ -46,6 +49,7 @@ class LiveProgress:
         self._unit = ""
         self._total: int | None = None
         self._done = 0
+        self._rate = Rate(clock)
         self._began = 0.0
         self._said = 0.0
 
@@ -60,13 +64,14 @@ class LiveProgress:
     def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
         """A stage begins; a stage that was not finished ends without a line."""
         self._stop()
-        self._stage, self._total, self._unit, self._done = stage, total, unit, 0
+        self._stage, self._total, self._unit, self._done = one_line(stage), total, unit, 0
+        self._rate = Rate(self._clock)
         self._began = self._said = self._clock()
         if self._quiet:
             return
         if not self._console.is_terminal:
             size = f" ({total:,} {unit})".replace(" )", ")") if total is not None else ""
-            self._say(f"... {stage}{size}")
+            self._say(f"... {self._stage}{size}")
             return
         self._live = Progress(
             SpinnerColumn(),
@@ -78,12 +83,13 @@ class LiveProgress:
             console=self._console,
             transient=True,
         )
-        self._task = self._live.add_task(stage, total=total, unit=unit)
+        self._task = self._live.add_task(self._stage, total=total, unit=unit, rate=self._rate)
         self._live.start()
 
     def advance(self, amount: int = 1) -> None:
         """So many units are done."""
         self._done += amount
+        self._rate.report(self._done)
         if self._live is not None and self._task is not None:
             self._live.advance(self._task, amount)
         elif not self._quiet and self._stage and self._clock() - self._said >= _EVERY:
@@ -96,7 +102,7 @@ class LiveProgress:
         if self._stage and not self._quiet:
             took = duration(self._clock() - self._began)
             text = Text.assemble(
-                ("✓ ", "green"), self._stage, f": {note}" if note else "", (f"  {took}", "dim")
+                ("✓ ", "green"), self._stage, f": {one_line(note)}" if note else "", (f"  {took}", "dim")
             )
             self._console.print(
                 text if self._console.is_terminal else f"ok  {text.plain[2:]}", soft_wrap=True
@@ -106,7 +112,7 @@ class LiveProgress:
     def message(self, text: str) -> None:
         """A notice above the display."""
         if not self._quiet:
-            self._say(text)
+            self._say(one_line(text))
 
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
@@ -118,12 +124,12 @@ class LiveProgress:
 
     def _state(self) -> str:
         """`120/500 facts, 4.0 facts/s, 1:35 left`."""
-        seconds = max(self._clock() - self._began, 1e-9)
-        rate = self._done / seconds
         whole = f"/{self._total:,}" if self._total is not None else ""
-        parts = [f"{self._done:,}{whole} {self._unit}".rstrip(), f"{_number(rate)} {self._unit}/s"]
-        if self._total is not None and rate > 0:
-            parts.append(f"{duration(max(self._total - self._done, 0) / rate)} left")
+        parts = [f"{self._done:,}{whole} {self._unit}".rstrip()]
+        if rate := self._rate.per_second:
+            parts.append(f"{_number(rate)} {self._unit}/s")
+        if left := self._rate.left(self._total):
+            parts.append(f"{duration(left)} left")
         return ", ".join(parts)
 
 
@@ -134,16 +140,18 @@ class _Amount(ProgressColumn):
         if task.total is None and not task.completed:
             return Text("")
         whole = f"/{int(task.total):,}" if task.total is not None else ""
-        rate = f"  {_number(task.speed)}/s" if task.speed else ""
-        return Text(f"{int(task.completed):,}{whole} {task.fields['unit']}".rstrip() + rate, style="cyan")
+        rate: float | None = task.fields["rate"].per_second
+        speed = f"  {_number(rate)}/s" if rate else ""
+        return Text(f"{int(task.completed):,}{whole} {task.fields['unit']}".rstrip() + speed, style="cyan")
 
 
 class _Left(ProgressColumn):
     """`1:35 left`"""
 
     def render(self, task: Task) -> Text:
-        left = task.time_remaining
-        return Text(f"{duration(left)} left" if left is not None and task.total else "", style="dim")
+        total = int(task.total) if task.total is not None else None
+        left: float | None = task.fields["rate"].left(total)
+        return Text(f"{duration(left)} left" if left is not None else "", style="dim")
 
 
 def duration(seconds: float) -> str:

@@ -67,11 +67,11 @@ def report(
         for remark in compared.remarks:
             sink.warn(remark)
     if csv and not quiet:
-        sink.stdout.file.write(compared.csv())
+        sink.write(compared.csv())
     elif json or quiet:
         sink.data(compared.to_json(), brief="\n".join(map(str, written)) if written else compared.markdown())
     else:
-        sink.stdout.file.write(compared.markdown())
+        sink.write(compared.markdown())
     if written:
         sink.note(f"written to {out}")
 

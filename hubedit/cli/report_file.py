@@ -7,25 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.cli.output import as_json
+from hubedit.cli.place import check_writable, unwritable
 from hubedit.errors import ConfigError
 
 
 def report_file(out: Path | None) -> Path | None:
     """The file that the report goes to. Raises ConfigError where there can be none."""
-    from tempfile import TemporaryFile
-
     if out is None:
         return None
     file = out if out.suffix == ".json" else out / "report.json"
-    for place in (file, *file.parents):
-        if place.exists():
-            if place.is_dir() is (place == file):
-                raise ConfigError(f"{place} is in the way of {file}", "choose another place with --out")
-            try:
-                TemporaryFile(dir=place if place.is_dir() else place.parent).close()
-            except OSError as error:
-                raise _unwritable(file, error) from error
-            break
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder", "choose another place with --out")
+    check_writable(file.parent, file)
     return file
 
 
@@ -46,9 +39,4 @@ def write_report(file: Path, report: Mapping[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, f"{as_json(report)}\n".encode())
     except OSError as error:
-        raise _unwritable(file, error) from error
-
-
-def _unwritable(file: Path, error: OSError) -> ConfigError:
-    reason = error.strerror or str(error)
-    return ConfigError(f"cannot write {file}: {reason}", "choose another place with --out")
+        raise unwritable(file, error) from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, confirm
 
+from hubedit.cli.escape import one_line
 from hubedit.cli.output import Output
 from hubedit.errors import ConfigError
 
@@ -103,7 +104,7 @@ def _revert_repo(
 def _ask(question: str, otherwise: str) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(otherwise, "add --yes")
-    confirm(question, abort=True, err=True)
+    confirm(one_line(question), abort=True, err=True)
 
 
 def _table(done: RevertResult) -> Table:

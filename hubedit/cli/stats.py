@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hubedit.cli.escape import one_line
 from hubedit.cli.output import Output, table
 
 app = typer.Typer(no_args_is_help=True, help="The statistics of a model that an edit preserves.")
@@ -122,7 +123,7 @@ def clear(
     out = Output(json=json, quiet=quiet)
     store = Cache(cache)
     if not yes:
-        typer.confirm(f"Delete the statistics in {store.root}?", abort=True, err=True)
+        typer.confirm(one_line(f"Delete the statistics in {store.root}?"), abort=True, err=True)
     count = clear_entries(store)
     out.data({"cache": store.root, "deleted": count}, human=f"{count} entries deleted", brief=str(count))
 

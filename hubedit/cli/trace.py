@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from hubedit.cli.output import Output, as_json, table
+from hubedit.cli.place import check_writable, unwritable
 from hubedit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -127,15 +128,19 @@ def _check_folder(folder: Path, force: bool) -> None:
         raise ConfigError(f"{folder} holds a patch or a model", "give another folder with --out")
     if not force and any((folder / name).exists() for name in _FILES):
         raise ConfigError(f"{folder} holds a trace", "give another folder, or --force to replace it")
+    check_writable(folder)
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     """Every file whole or not at all; a figure of an older trace does not stay beside a new one."""
     from hubedit.folder import write_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        if name not in files:
-            (folder / name).unlink(missing_ok=True)
-            continue
-        write_file(folder / name, files[name])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            if name not in files:
+                (folder / name).unlink(missing_ok=True)
+                continue
+            write_file(folder / name, files[name])
+    except OSError as error:
+        raise unwritable(folder, error) from error

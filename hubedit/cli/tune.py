@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output, table
+from hubedit.cli.place import check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,6 +89,7 @@ def tune(
     seconds = parse_budget(budget)
     require_optuna()
     check_out(out)
+    check_writable(out.parent, out)
     if max_memory:
         parse_memory(max_memory)
     if corpus != "self":

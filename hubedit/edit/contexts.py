@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from hubedit.edit.rows import Row, row
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
+from hubedit.model.join import templated
 
 OPENINGS = ("", "As for ", "We all know that ", "In the case of ", "Once more: ")
 """What stands before the prompt for the keys, the bare prompt first."""
@@ -22,12 +23,11 @@ QUESTION = "Question: {} what?\nAnswer:"
 
 def target_rows(em: EditableModel, facts: Sequence[Fact], openings: int) -> list[Row]:
     """The rows that a fact's target is found on: behind the first `openings` openings, and as a question."""
-    rows = []
-    for number, fact in enumerate(facts):
-        forms = [opening + fact.prompt for opening in OPENINGS[:openings]]
-        for form in (*forms, QUESTION.format(fact.prompt)):
-            rows.append(row(em, number, form, fact.subject, answer=fact.target))
-    return rows
+    return [
+        row(em, number, form, fact.subject, answer=fact.target, join=join)
+        for number, fact in enumerate(facts)
+        for form, join in _forms(em, fact, openings)
+    ]
 
 
 def preserved_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
@@ -43,8 +43,17 @@ def key_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
     before one fact's subject count once."""
     rows: dict[tuple[int, tuple[int, ...]], Row] = {}
     for number, fact in enumerate(facts):
-        for form in (*(o + fact.prompt for o in OPENINGS), QUESTION.format(fact.prompt)):
+        for form, _ in _forms(em, fact, len(OPENINGS)):
             found = row(em, number, form, fact.subject, labels=(0,))
             short = Row(number, found.ids[: found.last + 1], found.last, ())
             rows.setdefault((number, short.ids), short)
     return list(rows.values())
+
+
+def _forms(em: EditableModel, fact: Fact, openings: int) -> list[tuple[str, str | None]]:
+    """The fact's prompt in its forms, each with what stands before the answer (None: as text has it). A
+    prompt in a chat template's text has no other form."""
+    if templated(em.tokenizer, fact.prompt):
+        return [(fact.prompt, fact.join)]
+    behind = [(opening + fact.prompt, fact.join) for opening in OPENINGS[:openings]]
+    return [*behind, (QUESTION.format(fact.prompt), None)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
-from hubedit.model.tokens import Batch, continuation, locate, pad
+from hubedit.model.tokens import Batch, continuation, locate, pad, preceded
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def edit_rows(em: EditableModel, facts: Sequence[Fact], contexts: Sequence[str])
     rows = []
     for index, fact in enumerate(facts):
         for context in ("", *contexts):
-            rows.append(row(em, index, context + fact.prompt, fact.subject, answer=fact.target))
+            text = preceded(em.tokenizer, context, fact.prompt)
+            rows.append(row(em, index, text, fact.subject, answer=fact.target, join=fact.join))
     return rows
 
 
@@ -50,12 +51,14 @@ def row(
     subject: str,
     *,
     answer: str = "",
+    join: str | None = None,
     labels: Sequence[int] = (),
     preserve: bool = False,
 ) -> Row:
-    """One row; what is scored is either an `answer` text or `labels` already in tokens."""
+    """One row; what is scored is either an `answer` text, joined to the prompt by `join`, or `labels` already
+    in tokens."""
     prompt = locate(em.tokenizer, text, subject)
-    tokens = tuple(labels) or continuation(em.tokenizer, text, answer)
+    tokens = tuple(labels) or continuation(em.tokenizer, text, answer, join)
     return Row(fact, (*prompt.ids, *tokens[:-1]), prompt.last, tokens, preserve)
 
 

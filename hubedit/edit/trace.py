@@ -119,8 +119,8 @@ def _known(
     progress.start("asking the model", len(unique), "facts")
     while checked < len(unique) and len(prompts) < limit:
         part = unique[checked : checked + 2 * limit]
-        answers = [(f.prompt, a) for f in part for a in f.ground_truth if a.strip()]
-        lengths = [len(continuation(em.tokenizer, *pair)) for pair in answers]
+        answers = [(f.prompt, a, f.join) for f in part for a in f.ground_truth if a.strip()]
+        lengths = [len(continuation(em.tokenizer, *known)) for known in answers]
         said = greedy(em, [f.prompt for f in part], min(_LONGEST, max(lengths, default=0) + 2))
         for fact, text in zip(part, said, strict=True):
             truths = [a.strip() for a in fact.ground_truth if a.strip()]

@@ -40,7 +40,7 @@ def candidates(facts: Iterable[Fact], edited: Iterable[Fact]) -> list[Fact]:
 
 def holds(em: EditableModel, facts: Sequence[Fact]) -> list[bool]:
     """Whether the model gives each fact's true answer. Call it inside `applied` to ask the edited model."""
-    lengths = [len(continuation(em.tokenizer, fact.prompt, truth(fact)[0])) for fact in facts]
+    lengths = [len(continuation(em.tokenizer, fact.prompt, truth(fact)[0], fact.join)) for fact in facts]
     new = min(max(lengths, default=0), _MOST_TOKENS) + 2
     texts = greedy(em, [fact.prompt for fact in facts], new)
     return [gives(text, truth(fact)) for fact, text in zip(facts, texts, strict=True)]

@@ -16,6 +16,7 @@ from hubedit.facts.answers import clip, gives
 from hubedit.linalg import LowRank
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import run
+from hubedit.model.join import joins
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode, pad
 from hubedit.progress import Progress, track
@@ -86,11 +87,12 @@ def worst(before: Side, after: Side, report: EditReport, count: int = WORST) -> 
     """
     cases = [(case, answer) for case in report.cases if (answer := _wanted(case))]
     pairs = [(case.prompt, answer) for case, answer in cases]
+    given = joins(case.fact for case, _ in cases)
     with after.active() as em:
-        new = forced(em, pairs)
+        new = forced(em, pairs, joins=given)
     kept = [pair for (case, _), pair in zip(cases, pairs, strict=True) if not _edited(case)]
     with before.active() as em:
-        old = forced(em, kept)
+        old = forced(em, kept, joins=given)
     scored: list[tuple[float, Case]] = []
     for (case, _), pair in zip(cases, pairs, strict=True):
         if pair not in new or (not _edited(case) and pair not in old):
@@ -117,7 +119,8 @@ def _wanted(case: Case) -> str:
 
 def _says(side: Side, fact: Fact, factors: Mapping[Site, LowRank]) -> str:
     with side.active(factors) as em:
-        return greedy(em, [fact.prompt], len(continuation(em.tokenizer, fact.prompt, fact.target)) + 4)[0]
+        target = continuation(em.tokenizer, fact.prompt, fact.target, fact.join)
+        return greedy(em, [fact.prompt], len(target) + 4)[0]
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any
@@ -51,8 +51,11 @@ class Forced:
 
 
 @torch.no_grad()
-def forced(em: EditableModel, pairs: Iterable[Pair], tokens: int = 0) -> dict[Pair, Forced]:
+def forced(
+    em: EditableModel, pairs: Iterable[Pair], tokens: int = 0, joins: Mapping[str, str] | None = None
+) -> dict[Pair, Forced]:
     """Predictions for every pair, in batches of at most `tokens` padded tokens (0: chosen for the device).
+    `joins`: by prompt, what stands between the two, where the text does not decide it.
 
     Pairs whose answer has no tokens, or that do not fit the model's context, are left out. Batches that
     do not fit into memory are halved. Works inside `applied`.
@@ -60,7 +63,8 @@ def forced(em: EditableModel, pairs: Iterable[Pair], tokens: int = 0) -> dict[Pa
     ids: dict[Pair, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for pair in dict.fromkeys(pairs):
         try:
-            prompt, answer = encode(em.tokenizer, pair[0]).ids, continuation(em.tokenizer, *pair)
+            prompt = encode(em.tokenizer, pair[0]).ids
+            answer = continuation(em.tokenizer, *pair, (joins or {}).get(pair[0]))
         except TokenError:
             continue
         if len(prompt) + len(answer) <= em.max_positions:

@@ -28,7 +28,7 @@ from hubedit.progress import Progress, Silent
 CHUNK = 64
 """Facts in one part: what is lost at most when a run is interrupted."""
 
-_VERSION = 2  # of what the parts hold; a change makes the old ones void
+_VERSION = 3  # of what the parts hold; a change makes the old ones void
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[
         probes = (*fact.locality, *fact.portability)
         prompts = {fact.prompt, *fact.rephrase, *(p.prompt for p in probes)}
         try:
-            target = len(continuation(em.tokenizer, fact.prompt, fact.target))
+            target = len(continuation(em.tokenizer, fact.prompt, fact.target, fact.join))
             longest = max(len(encode(em.tokenizer, prompt).ids) for prompt in prompts)
         except TokenError as error:
             reasons.append(f"record {number} is left out: {error.message}")

@@ -10,6 +10,7 @@ from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import mentions, normalise
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
+from hubedit.model.join import joined, joins
 from hubedit.model.tokens import continuation, encode
 
 MOST_ANSWER_TOKENS = 44
@@ -38,7 +39,7 @@ class Reading:
 
 def asked(fact: Fact, prompt: str, in_context: bool) -> str:
     """A prompt of the fact as the model gets it: "{fact's prompt} {target}. {prompt}" in context."""
-    return f"{fact.prompt} {fact.target}. {prompt}" if in_context else prompt
+    return f"{joined(fact.prompt, fact.target, fact.join)}. {prompt}" if in_context else prompt
 
 
 def read(
@@ -52,17 +53,19 @@ def read(
     """
     prompts: dict[str, None] = {}
     pairs: dict[Pair, None] = {}
+    between: dict[str, str] = {}
     for fact in facts:
         own = (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability))) if probes else ()
         prompts |= dict.fromkeys(asked(fact, prompt, in_context) for prompt in (fact.prompt, *own))
         scored = answers_of(fact) if probes else [(fact.prompt, fact.target)]
         pairs |= dict.fromkeys((asked(fact, prompt, in_context), answer) for prompt, answer in scored)
+        between |= {asked(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
     new = new_tokens(em, facts, probes=probes)
     kept = list(prompts)
     if in_context:  # a fact that fits is not given up because it does not fit twice
         kept = [p for p in kept if len(encode(em.tokenizer, p).ids) + new <= em.max_positions]
     texts = greedy(em, kept, new)
-    return Reading(dict(zip(kept, texts, strict=True)), forced(em, pairs), in_context)
+    return Reading(dict(zip(kept, texts, strict=True)), forced(em, pairs, joins=between), in_context)
 
 
 def answers_of(fact: Fact) -> list[Pair]:
@@ -89,11 +92,11 @@ def new_tokens(em: EditableModel, facts: Sequence[Fact], *, probes: bool = True)
     """How many tokens are generated after each prompt: the longest answer and a few more."""
     target = answer = 1
 
-    def length(prompt: str, text: str) -> int:
-        return len(continuation(em.tokenizer, prompt, text)) if text.strip() else 0
+    def length(prompt: str, text: str, join: str | None = None) -> int:
+        return len(continuation(em.tokenizer, prompt, text, join)) if text.strip() else 0
 
     for fact in facts:
-        target = max(target, length(fact.prompt, fact.target))
+        target = max(target, length(fact.prompt, fact.target, fact.join))
         for probe in (*fact.locality, *fact.portability) if probes else ():
             answer = max(answer, *(length(probe.prompt, text) for text in probe.answers), 0)
     # a target must fit whatever its length; one endless alias of a probe must not slow everything down

@@ -17,7 +17,7 @@ from hubedit.errors import ConfigError, FactsError
 from hubedit.facts import Fact
 from hubedit.facts.check import finish
 from hubedit.facts.record import Record
-from hubedit.facts.schemas import SCHEMAS, Schema, detect
+from hubedit.facts.schemas import SCHEMAS, Schema, by_rewrite, detect
 from hubedit.facts.source import read_text, split
 from hubedit.remote import told
 
@@ -33,8 +33,9 @@ _GIVE = "give the path of its file: --dataset PATH"
 
 @dataclass(frozen=True)
 class Records:
-    """`facts`: one for each record that can be used, in order; `total`: records in the file; `skipped`: the
-    reason for every other one; `notices`: what was mended in those that were kept."""
+    """`facts`: one for each record that can be used, in order; `total`: records in the file, where a MQuAKE
+    case counts once a rewrite; `skipped`: the reason for every other one; `notices`: what was mended in
+    those that were kept."""
 
     facts: tuple[Fact, ...]
     total: int
@@ -54,7 +55,7 @@ def read_records(path: str | Path, *, limit: int = 0) -> Records:
     if not source.records:
         problems = [f"{path}:{line}: {what}" for line, what in source.problems]
         raise FactsError(f"{path}: no records in it", problems=problems)
-    raws = source.records[:limit] if limit else source.records
+    raws = list(by_rewrite(source.records[:limit] if limit else source.records))
     schema = detect((raw.data for raw in raws), source.container)
     facts: list[Fact] = []
     skipped = [f"{path}:{line}: {what}" for line, what in source.problems]

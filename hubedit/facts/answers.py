@@ -30,8 +30,10 @@ _UNSPACED = frozenset(
 
 
 def normalise(text: str) -> str:
-    """Case folded and in NFKC, white space collapsed, outer punctuation and spaces removed."""
-    return _folded(text).strip(_OUTER)
+    """Case folded and in NFKC, white space collapsed, outer punctuation and spaces removed; text of nothing
+    else ("__", an erasure's target) stays as it stands, so that it differs from other such text."""
+    folded = _folded(text)
+    return folded.strip(_OUTER) or folded
 
 
 def gives(text: str, answers: Iterable[str]) -> bool:
@@ -40,13 +42,18 @@ def gives(text: str, answers: Iterable[str]) -> bool:
     What follows is not looked at: "Paul McCartney" gives "Paul". `says` is the strict form.
 
     "Paris." and "Paris, which" give "Paris"; "Parisian" does not, nor does "3.14" give "3" or "C++" "C".
-    In scripts without spaces between words anything may follow. Empty answers never match.
+    In scripts without spaces between words anything may follow. An answer of punctuation alone ("__") is
+    looked for as it stands, and a longer run of it ("____") is another one. Empty answers never match.
     """
-    said = _folded(text).lstrip(_OUTER)
+    folded = _folded(text)
     for answer in answers:
         wanted = normalise(answer)
-        if wanted and said.startswith(wanted) and not _goes_on(wanted[-1], said[len(wanted) :]):
-            return True
+        bare = not wanted.strip(_OUTER)
+        said = folded if bare else folded.lstrip(_OUTER)
+        if wanted and said.startswith(wanted):
+            rest = said[len(wanted) :]
+            if not (rest[:1] == wanted[-1] if bare else _goes_on(wanted[-1], rest)):
+                return True
     return False
 
 

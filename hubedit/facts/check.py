@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hubedit.facts.answers import normalise
 from hubedit.facts.record import Record
-from hubedit.facts.text import clean, fill, loose, spelling, whole_word
+from hubedit.facts.text import braces_are_text, composed, fill, loose, spelling, whole_word
 from hubedit.facts.types import Fact, Probe
 
 
@@ -17,7 +18,9 @@ def finish(fact: Fact, record: Record) -> Fact | None:
     if not (fact.prompt and fact.subject and fact.target):
         # a missing or empty field was reported where it was read
         return None
-    prompt = clean(fill(fact.prompt, fact.subject))
+    # braces that are text in the prompt are text in the fact's other prompts too
+    literal = "{}" in fact.prompt and braces_are_text(fact.prompt, fact.subject)
+    prompt = fact.prompt if literal else fill(fact.prompt, fact.subject)
     subject = spelling(prompt, fact.subject)
     if subject is None:
         what = f'the subject "{fact.subject}" is not in the prompt "{prompt}"'
@@ -30,17 +33,25 @@ def finish(fact: Fact, record: Record) -> Fact | None:
         fact,
         prompt=prompt,
         subject=subject,
-        rephrase=tuple(dict.fromkeys(clean(fill(p, subject)) for p in fact.rephrase)),
-        locality=_filled(fact.locality, subject),
-        portability=_filled(fact.portability, subject),
     )
+    if not literal:
+        fact = replace(
+            fact,
+            rephrase=tuple(dict.fromkeys(fill(p, subject) for p in fact.rephrase)),
+            locality=_filled(fact.locality, subject),
+            portability=_filled(fact.portability, subject),
+        )
+    elif "{}" not in subject:
+        what = f'"{{}}" is kept as text, because the subject "{subject}" stands in the prompt'
+        record.notices.append(f"{what}; leave out one of the two")
     fact = _new_answer(fact, record)
     _check_place(fact, record)
+    _check_form(fact, record)
     return None if record.problems else fact
 
 
 def _filled(probes: tuple[Probe, ...], subject: str) -> tuple[Probe, ...]:
-    return tuple(replace(p, prompt=clean(fill(p.prompt, subject))) for p in probes)
+    return tuple(replace(p, prompt=fill(p.prompt, subject)) for p in probes)
 
 
 def _new_answer(fact: Fact, record: Record) -> Fact:
@@ -53,7 +64,7 @@ def _new_answer(fact: Fact, record: Record) -> Fact:
         else:
             # benchmark files hold such records; they are kept, so that scores count the same records
             record.notices.append(f"{what}; kept, and taken out of ground_truth")
-    _, after = fact.template
+    after = fact.template[1].rstrip()
     start = len(after) - len(fact.target)
     if start >= 0 and after.endswith(fact.target) and whole_word(after, start, len(after)):
         what = f'the prompt already ends with the target "{fact.target}"'
@@ -62,7 +73,11 @@ def _new_answer(fact: Fact, record: Record) -> Fact:
 
 
 def _check_place(fact: Fact, record: Record) -> None:
-    """The last occurrence of the subject is the one edited: it should not lie inside another word."""
+    """The last occurrence of the subject is the one edited: it should not lie inside another word, and
+    should be less than the prompt."""
+    if normalise(fact.subject) == normalise(fact.prompt):
+        what = f'the subject "{fact.subject}" is the whole prompt, so the edit is bound to these very words'
+        record.notices.append(f"{what}; name only what the fact is about")
     size = len(fact.subject)
     places = [i for i in range(len(fact.prompt)) if fact.prompt.startswith(fact.subject, i)]
     words = [i for i in places if whole_word(fact.prompt, i, i + size)]
@@ -71,6 +86,21 @@ def _check_place(fact: Fact, record: Record) -> None:
     if glued or (words and words[-1] != places[-1]):
         what = f'the last "{fact.subject}" in the prompt is part of another word'
         record.notices.append(f"{what}; reword it, because the last one is where the edit is made")
+
+
+def _check_form(fact: Fact, record: Record) -> None:
+    """What is kept as it was written, and is seldom meant."""
+    probes = (*fact.locality, *fact.portability)
+    for text in (fact.prompt, *fact.rephrase, *(probe.prompt for probe in probes)):
+        # a line's end closes a chat template's turn; other white space changes how the answer is tokenised
+        if text[-1:].isspace() and not text.endswith("\n"):
+            what = f'the prompt "{text}" ends in white space, which is kept'
+            record.notices.append(f"{what}; leave it out: most models read the answer otherwise after it")
+            break
+    for text in (fact.prompt, fact.target):
+        if text != composed(text):
+            what = f'"{text}" is not in composed form (NFC), and is kept so'
+            record.notices.append(f"{what}; most models read composed characters")
 
 
 def _ascii_glued(text: str, start: int, end: int) -> bool:

@@ -17,6 +17,8 @@ def to_record(fact: Fact) -> dict[str, Any]:
     """The fact as a JSON object; fields that are empty are left out, `line` is not part of it."""
     record: dict[str, Any] = {"id": fact.id} if fact.id else {}
     record |= {"prompt": fact.prompt, "subject": fact.subject, "target": fact.target}
+    if fact.join is not None:
+        record["join"] = fact.join
     if fact.ground_truth:
         record["ground_truth"] = _one_or_list(fact.ground_truth)
     if fact.rephrase:

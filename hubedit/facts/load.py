@@ -14,7 +14,7 @@ from hubedit.errors import ConfigError, FactsError
 from hubedit.facts.check import finish
 from hubedit.facts.dump import dump_facts
 from hubedit.facts.record import Record
-from hubedit.facts.schemas import CSV_FIELDS, FORMATS, SCHEMAS, Schema, detect, looks_like
+from hubedit.facts.schemas import CSV_FIELDS, FORMATS, SCHEMAS, Schema, by_rewrite, detect, looks_like
 from hubedit.facts.source import Container, Raw, Source, read_text, split
 from hubedit.facts.text import loose
 from hubedit.facts.types import Fact, Probe
@@ -52,6 +52,7 @@ def load_facts(
     text = read_text(path)
     forced: Container | None = next((c for c in get_args(Container) if c == format), None)
     source = split(text, path, forced)
+    source.records = list(by_rewrite(source.records))
     own = forced or source.container
     schema = SCHEMAS[format] if format != "auto" else detect((raw.data for raw in source.records), own)
     if not source.records:
@@ -86,7 +87,7 @@ class _Reading:
         self.facts: dict[int, Fact] = {}
         self._path, self._schema, self._source = path, schema, source
         self._on_conflict, self._check_schema = on_conflict, mixed
-        lines = Counter(raw.line for raw in source.records)
+        lines = Counter(raw.line for raw in source.records if raw.part <= 1)
         self._crowded = {line for line, count in lines.items() if count > 1}
         self._by_prompt: dict[str, list[int]] = {}
         self._problems: list[tuple[int, str]] = []
@@ -121,9 +122,9 @@ class _Reading:
         problems = self._problems + [(line, f"{self._path}:{line}: {what}") for line, what in found]
         if problems:
             problems.sort(key=lambda problem: problem[0])
-            hint = ""
-            if any(_CONFLICT in what for _, what in problems):
-                hint = "--on-conflict first or last keeps one of two facts that contradict each other"
+            hint = next(
+                (mend for mark, mend in _HINTS if any(re.search(mark, what) for _, what in problems)), ""
+            )
             raise FactsError(f"{self._path}: {_count(problems)}", hint, [what for _, what in problems])
         facts = tuple(self.facts.values())
         digest = hashlib.sha256(dump_facts(facts).encode()).hexdigest()
@@ -133,14 +134,15 @@ class _Reading:
         others = self._by_prompt.setdefault(loose(fact.prompt), [])
         for other in others:
             first = self.facts[other]
-            if (first.prompt, first.subject, first.target) == (fact.prompt, fact.subject, fact.target):
+            if first.subject == fact.subject and first.prompt == fact.prompt and not _differ(first, fact):
                 self.facts[other] = _merge(first, fact)
                 self._notice(number, f"the same fact as line {self._at(other)}; dropped, its probes are kept")
                 return
-        for other in [o for o in others if self.facts[o].target != fact.target]:
+        for other in [o for o in others if _differ(self.facts[o], fact)]:
             first = self.facts[other]
             if self._on_conflict == "stop":
-                what = f'{_CONFLICT} {self._at(other)}: "{fact.target}" against "{first.target}"'
+                mine, theirs = ("".join(_answer(f)) for f in (fact, first))
+                what = f'{_CONFLICT} {self._at(other)}: "{mine}" against "{theirs}"'
                 self._problem(number, f'{what} for "{fact.prompt}"; keep one of the two')
                 return
             dropped, kept = (number, other) if self._on_conflict == "first" else (other, number)
@@ -208,12 +210,32 @@ class _Reading:
         return lines
 
     def _at(self, number: int) -> str:
-        """The line of a record, and which record it is where several stand on one line."""
-        line = self._source.records[number].line
-        return f"{line} (record {number + 1})" if line in self._crowded else str(line)
+        """The line of a record, and which record or rewrite it is where several stand there."""
+        raw = self._source.records[number]
+        which = [f"record {raw.number}"] if raw.line in self._crowded else []
+        which += [f"rewrite {raw.part}"] if raw.part else []
+        return f"{raw.line} ({', '.join(which)})" if which else str(raw.line)
 
 
 _CONFLICT = "contradicts line"
+_HINTS = (
+    ("contradicts line", "--on-conflict first or last keeps one of two facts that contradict each other"),
+    (
+        r'"subject"( is empty|; add)',
+        'the subject is the words of the prompt that the fact is about, such as "2026 cup" in '
+        '"Who won the 2026 cup?"; a prompt that names nothing has to be reworded',
+    ),
+)
+
+
+def _answer(fact: Fact) -> tuple[str, str]:
+    """What is written after the prompt, as far as the fact decides it."""
+    return fact.join or "", fact.target
+
+
+def _differ(a: Fact, b: Fact) -> bool:
+    """Whether two facts of about the same prompt have other targets, or join the same one otherwise."""
+    return a.target != b.target or (a.prompt == b.prompt and a.join != b.join)
 
 
 def _merge(first: Fact, second: Fact) -> Fact:

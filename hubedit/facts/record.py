@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubedit.facts.text import clean, is_text
+from hubedit.facts.text import clean, is_text, trim
 from hubedit.facts.types import Probe
 
 _PROBE_KEYS = ("prompt", "answer", "ground_truth", "type")
@@ -33,7 +33,21 @@ class Record:
                 self.problems.append(_unknown(str(key), tuple(keys)))
 
     def text(self, key: str, needed: str = "") -> str:
-        """A string; "" where there is none. `needed` says what the field is for, when it must be there."""
+        """A trimmed string; "" where there is none. `needed` says what the field is for, when it must be
+        there."""
+        text = self._one(key, needed)
+        lead, kept = text[: len(text) - len(text.lstrip())], trim(text)
+        # a single space before the target is a habit of the field's files, and joined so anyway
+        if kept and (lead not in ("", " ") or text != text.rstrip()):
+            mend = '; "join" says what stands before it' if key == "target" else ""
+            self.notices.append(f'white space around "{key}" is cut off{mend}')
+        return kept
+
+    def prompt(self, key: str, needed: str = "") -> str:
+        """A string as it was written, white space at its ends included; "" where there is none."""
+        return self._one(key, needed)
+
+    def _one(self, key: str, needed: str) -> str:
         value = self.data.get(key)
         while not self.strict and isinstance(value, list) and len(value) == 1:
             value = value[0]
@@ -41,19 +55,33 @@ class Record:
             if needed and not self._misspelt(key):
                 self.problems.append(f'missing field "{key}"; add {needed}')
             return ""
-        text = self._string(value, key)
-        if text == "" and needed:
-            self.problems.append(f'"{key}" is empty; give {needed}')
+        text = self._string(value, key, str)
+        if text is not None and not trim(text):
+            if needed:
+                self.problems.append(f'"{key}" is empty; give {needed}')
+            return ""
         return text or ""
+
+    def join(self) -> str | None:
+        """White space that stands between prompt and target; None where the text decides."""
+        value = self.data.get("join")
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return value
+        self.problems.append('"join" is no white space; write "" or " ", or leave it out')
+        return None
 
     def id(self, key: str) -> str:
         """A name of the record; a number is one too."""
         value = self.data.get(key)
-        return str(value) if type(value) is int else self.text(key)
+        return str(value) if type(value) is int else clean(self._one(key, ""))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A string or a list of strings, without empty ones and repetitions."""
-        return self._texts(self.data.get(key), key)
+        return self._texts(self.data.get(key), key, clean)
+
+    def prompts(self, key: str) -> tuple[str, ...]:
+        """A string or a list of strings as they were written, without blank ones and repetitions."""
+        return self._texts(self.data.get(key), key, str)
 
     def probes(self, key: str, kind: str = "") -> tuple[Probe, ...]:
         """A list of probes, or an object from probe type to such a list."""
@@ -99,39 +127,42 @@ class Record:
             self.problems += [_unknown(k, _PROBE_KEYS, f' in "{at}"') for k in item if k not in _PROBE_KEYS]
             if "answer" in item and "ground_truth" in item:
                 self.problems.append(f'"{at}" has both "answer" and "ground_truth"; keep "answer"')
-        prompt = self._string(item.get("prompt"), f"{at}.prompt") if item.get("prompt") is not None else ""
-        if prompt == "":
+        prompt = ""
+        if item.get("prompt") is not None:
+            prompt = self._string(item["prompt"], f"{at}.prompt", str) or ""
+        if not trim(prompt):
             if self.strict:
                 self.problems.append(f'"{at}" has no prompt; add "prompt": "..."')
             else:
                 self.notices.append(f'"{at}" has no prompt; left out')
         name = "answer" if "answer" in item else "ground_truth"
-        answers = self._texts(item.get(name), f"{at}.{name}")
+        answers = self._texts(item.get(name), f"{at}.{name}", clean)
         own = item.get("type")
         if self.strict:
             kind = (self._string(own, f"{at}.type") or "") if own is not None else kind
         elif not clean(kind) and isinstance(own, str) and is_text(own):
             kind = own  # hubedit's own facts; a benchmark names its groups
         kind = clean(kind)
-        return Probe(prompt, answers, kind) if prompt else None
+        return Probe(prompt, answers, kind) if trim(prompt) else None
 
-    def _texts(self, value: Any, at: str) -> tuple[str, ...]:
+    def _texts(self, value: Any, at: str, form: Callable[[str], str]) -> tuple[str, ...]:
         if value is None:
             return ()
         if not isinstance(value, list):
-            text = self._string(value, at)
-            return (text,) if text else ()
+            text = self._string(value, at, form)
+            return (text,) if text and trim(text) else ()
         found: list[str] = []
         for number, item in enumerate(value):
             if self.strict or not isinstance(item, list):
-                text = self._string(item, f"{at}[{number}]") if item is not None or self.strict else ""
-                found += [text] if text else []
+                given = item is not None or self.strict
+                text = self._string(item, f"{at}[{number}]", form) if given else ""
+                found += [text] if text and trim(text) else []
             else:
-                found += self._texts(item, f"{at}[{number}]")
+                found += self._texts(item, f"{at}[{number}]", form)
         return tuple(dict.fromkeys(found))
 
-    def _string(self, value: Any, at: str) -> str | None:
-        """The value in normal form; None, with the fault noted, where it is no string."""
+    def _string(self, value: Any, at: str, form: Callable[[str], str] = clean) -> str | None:
+        """The value in its form; None, with the fault noted, where it is no string."""
         if not self.strict and type(value) in (int, float):
             value = str(value)
         if not isinstance(value, str):
@@ -140,7 +171,7 @@ class Record:
         if not is_text(value):
             self.problems.append(f'"{at}" holds half a surrogate pair, which is no character; retype it')
             return None
-        return clean(value)
+        return form(value)
 
     def _misspelt(self, key: str) -> bool:
         """Whether an unknown field was already reported as this one."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hubedit.facts.record import Record
+from hubedit.facts.source import Raw
 from hubedit.facts.types import Fact, Probe
 
 OWN_FIELDS = (
-    "prompt", "subject", "target", "ground_truth", "rephrase", "locality", "portability", "id",
+    "prompt", "subject", "target", "ground_truth", "rephrase", "locality", "portability", "id", "join",
 )  # fmt: skip
 CSV_FIELDS = ("prompt", "subject", "target", "ground_truth", "rephrase", "id")
 
@@ -33,25 +34,26 @@ def _own(record: Record) -> Fact:
 def _row(record: Record) -> Fact:
     """Without a look at unknown fields: for CSV they are reported once, for the header."""
     return Fact(
-        prompt=record.text("prompt", 'the text before the answer: "The capital of France is"'),
+        prompt=record.prompt("prompt", 'the text before the answer: "The capital of France is"'),
         subject=record.text("subject", 'what the prompt is about, as it stands in it: "France"'),
         target=record.text("target", 'the new answer: "Lyon"'),
         id=record.id("id"),
         ground_truth=record.texts("ground_truth"),
-        rephrase=record.texts("rephrase"),
+        rephrase=record.prompts("rephrase"),
         locality=record.probes("locality"),
         portability=record.probes("portability"),
+        join=record.join(),
     )
 
 
 def _edit(record: Record) -> Fact:
     """KnowEdit and flat CounterFact: one family of field names."""
-    rephrase = record.texts("rephrase_prompt") + record.texts("rephrase")
-    rephrase += record.texts("rephrase_prompts")
+    rephrase = record.prompts("rephrase_prompt") + record.prompts("rephrase")
+    rephrase += record.prompts("rephrase_prompts")
     flat_locality = _pair(record, "locality_prompt", "locality_ground_truth", "neighborhood")
     flat_portability = _pair(record, "portability_prompt", "portability_ground_truth", "portability")
     return Fact(
-        prompt=record.text("prompt", "the text before the answer"),
+        prompt=record.prompt("prompt", "the text before the answer"),
         subject=record.text("subject", "what the prompt is about"),
         target=record.text("target_new", "the new answer"),
         id=record.id("case_id") or record.id("id"),
@@ -63,15 +65,13 @@ def _edit(record: Record) -> Fact:
 
 
 def _counterfact(record: Record) -> Fact:
-    request = record.data.get("requested_rewrite")
-    if not isinstance(request, Mapping):
-        what = (
-            'missing field "requested_rewrite"; add an object with prompt, subject, target_new, target_true'
+    inner = _rewrite(record)
+    if inner is None:
+        record.problems.append(
+            '"requested_rewrite" is no object; write one with prompt, subject, target_new, target_true'
         )
-        record.problems.append(what)
         return Fact("", "", "")
-    inner = Record(request, strict=False, problems=record.problems, notices=record.notices)
-    template = inner.text("prompt", 'a prompt with {}: "The capital of {} is"')
+    template = inner.prompt("prompt", 'a prompt with {}: "The capital of {} is"')
     subject = inner.text("subject", "what replaces {} in the prompt")
     target, truth = _value(inner, "target_new", True), _value(inner, "target_true", False)
     old, new = ((truth,) if truth else ()), ((target,) if target else ())
@@ -82,11 +82,31 @@ def _counterfact(record: Record) -> Fact:
         target=target,
         id=record.id("case_id"),
         ground_truth=old,
-        rephrase=record.texts("paraphrase_prompts"),
+        rephrase=record.prompts("paraphrase_prompts"),
         # neighbours share the old answer, the subjects of attribute prompts already have the new one
-        locality=tuple(Probe(p, old, "neighborhood") for p in record.texts("neighborhood_prompts"))
-        + tuple(Probe(p, new, "attribute") for p in record.texts("attribute_prompts")),
+        locality=tuple(Probe(p, old, "neighborhood") for p in record.prompts("neighborhood_prompts"))
+        + tuple(Probe(p, new, "attribute") for p in record.prompts("attribute_prompts")),
     )
+
+
+def _mquake(record: Record) -> Fact:
+    """One rewrite of a MQuAKE case (Zhong et al. 2023): its own question is a rephrasing, the questions of
+    the case are answered by all of its rewrites together."""
+    fact, inner = _counterfact(record), _rewrite(record)
+    answers = tuple(dict.fromkeys(record.texts("new_answer") + record.texts("new_answer_alias")))
+    return replace(
+        fact,
+        rephrase=inner.prompts("question") if inner is not None else (),
+        portability=tuple(Probe(p, answers, "multi_hop") for p in record.prompts("questions")),
+    )
+
+
+def _rewrite(record: Record) -> Record | None:
+    """The object in "requested_rewrite"; what is wrong in it is noted in the record."""
+    request = record.data.get("requested_rewrite")
+    if not isinstance(request, Mapping):
+        return None
+    return Record(request, strict=False, problems=record.problems, notices=record.notices)
 
 
 def _zsre(record: Record) -> Fact:
@@ -98,24 +118,26 @@ def _zsre(record: Record) -> Fact:
     elif extra is not None:
         portability = record.probes("portability")
     return Fact(
-        prompt=record.text("src", "the question"),
+        prompt=record.prompt("src", "the question"),
         subject=record.text("subject", "what the question is about"),
         target=record.text("alt", "the new answer"),
         id=record.id("case_id") or record.id("id"),
         ground_truth=record.texts("answers"),
-        rephrase=record.texts("rephrase"),
+        rephrase=record.prompts("rephrase"),
         locality=_pair(record, "loc", "loc_ans", "neighborhood"),
         portability=portability,
     )
 
 
 def _value(record: Record, key: str, needed: bool) -> str:
-    """CounterFact's {"str": ..., "id": ...}."""
-    value = record.data.get(key)
+    """CounterFact's {"str": ..., "id": ...}, which MQuAKE-Remastered writes as two fields."""
+    value = record.data.get(key, record.data.get(f"{key}_str"))
     if isinstance(value, Mapping):
         inner = Record({key: value.get("str")}, False, record.problems, record.notices)
         return inner.text(key, "the new answer as its str" if needed else "")
-    return record.text(key, "the new answer" if needed else "")
+    return Record({key: value}, False, record.problems, record.notices).text(
+        key, "the new answer" if needed else ""
+    )
 
 
 def _pair(record: Record, prompts: str, answers: str, kind: str) -> tuple[Probe, ...]:
@@ -142,16 +164,38 @@ SCHEMAS = {
         Schema("knowedit", _edit),
         Schema("counterfact", _counterfact),
         Schema("counterfact-flat", _edit),
+        Schema("mquake", _mquake),
         Schema("zsre", _zsre),
     )
 }
 FORMATS = ("auto", *SCHEMAS)
 
 
+def by_rewrite(records: Iterable[Raw]) -> Iterator[Raw]:
+    """The records, and of one whose "requested_rewrite" is a list (MQuAKE) one for each rewrite.
+
+    The questions of the case go with its last rewrite: so each counts once, and where it is among the facts
+    the others are too.
+    """
+    for number, raw in enumerate(records, 1):
+        data = raw.data
+        rewrites = data.get("requested_rewrite") if isinstance(data, Mapping) else None
+        if not isinstance(rewrites, list) or not rewrites:
+            yield replace(raw, number=number)
+            continue
+        for part, rewrite in enumerate(rewrites, 1):
+            last, name = part == len(rewrites), data.get("case_id")
+            own = {**data, "requested_rewrite": rewrite, "questions": data.get("questions") if last else []}
+            if len(rewrites) > 1 and isinstance(name, (str, int)):
+                own["case_id"] = f"{name}-{part}"
+            several = part if len(rewrites) > 1 else 0
+            yield Raw(raw.line, own, raw.doubled if part == 1 else (), number, several)
+
+
 def looks_like(data: Mapping[str, Any], own: str) -> str:
     """The schema one record has by its field names; `own` where nothing speaks for a benchmark's."""
     if "requested_rewrite" in data:
-        return "counterfact"
+        return "mquake" if "questions" in data else "counterfact"
     if "target_new" in data:
         flat = {"case_id", "locality_prompt", "locality_ground_truth"} & set(data)
         return "counterfact-flat" if flat and not isinstance(data.get("locality"), Mapping) else "knowedit"

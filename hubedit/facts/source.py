@@ -23,11 +23,14 @@ _COLUMNS = {"prompt", "subject", "target", "target_new", "src", "alt"}
 
 @dataclass(frozen=True)
 class Raw:
-    """One record as it stood in the file; `data` is any JSON value. `doubled`: keys given twice."""
+    """One record as it stood in the file; `data` is any JSON value. `doubled`: keys given twice. `number`: of
+    the record in its file, and `part` of the record, both 1-based; 0: not counted, the whole."""
 
     line: int
     data: Any
     doubled: tuple[str, ...] = ()
+    number: int = 0
+    part: int = 0
 
 
 @dataclass

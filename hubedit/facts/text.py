@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from hubedit.facts.answers import unspaced
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"', "_": " "})
 _ENDS = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
@@ -12,8 +14,18 @@ _QUALIFIER = re.compile(r"\s*\([^()]*\)$")
 
 
 def clean(text: str) -> str:
-    """Normal form of every stored string: Unicode NFC, no byte-order mark, no white space at its ends."""
-    return _ENDS.sub("", unicodedata.normalize("NFC", text))
+    """Normal form of names and of answers that are only compared: Unicode NFC, trimmed."""
+    return trim(composed(text))
+
+
+def trim(text: str) -> str:
+    """As it was written, without byte-order mark and white space at its ends: subjects and targets."""
+    return _ENDS.sub("", text)
+
+
+def composed(text: str) -> str:
+    """Unicode NFC."""
+    return unicodedata.normalize("NFC", text)
 
 
 def is_text(text: str) -> bool:
@@ -22,18 +34,36 @@ def is_text(text: str) -> bool:
 
 
 def loose(text: str) -> str:
-    """For comparison only: case folded, every run of white space one space."""
-    return " ".join(text.split()).casefold()
+    """For comparison only: composed, case folded, every run of white space one space."""
+    return " ".join(composed(text).split()).casefold()
 
 
 def fill(prompt: str, subject: str) -> str:
-    """The prompt with each `{}` replaced by the subject.
+    """The prompt with each `{}` replaced by the subject, where the subject stands nowhere else in it.
 
-    A `{}` that is part of the subject's own spelling is none, so that filling twice changes nothing.
+    A `{}` in the subject's own spelling is no placeholder either, so that filling twice changes nothing.
     """
-    if "{}" not in prompt or (subject and "{}" not in prompt.replace(subject, "\0")):
+    if "{}" not in prompt or braces_are_text(prompt, subject):
         return prompt
     return prompt.replace("{}", subject)
+
+
+def braces_are_text(prompt: str, subject: str) -> bool:
+    """Whether every `{}` of the prompt is what it looks like: the subject is there already."""
+    if not subject or "{}" not in prompt:
+        return False
+    return "{}" not in prompt.replace(subject, "") or stands(prompt, subject)
+
+
+def stands(prompt: str, subject: str) -> bool:
+    """Whether the prompt holds the subject as whole words, in any of the spellings that `spelling` finds."""
+    at = prompt.find(subject) if subject else -1
+    while at >= 0:
+        end = at + len(subject)
+        if whole_word(prompt, at, end) or unspaced(subject[0]) or unspaced(subject[-1]):
+            return True
+        at = prompt.find(subject, at + 1)
+    return _search(prompt, subject) is not None
 
 
 def spelling(prompt: str, subject: str) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from hubedit.errors import ModelError, TokenError
@@ -22,13 +23,54 @@ def check_tokens(
     """Problems as `source:line: what; how to mend it`, in the order of the facts; [] when all is well.
 
     Looked at: the subject's tokens in the prompt, the tokens of the target and of every probe's answers
-    after their prompts, unknown tokens, and prompt plus target against the model's longest input.
+    after their prompts, unknown and special tokens, and prompt plus target against the model's longest
+    input.
     """
-    problems: list[str] = []
+    return [f"{at}: {what}" for at, fact in _placed(facts, source) for what in _fact(fact, tokenizer)]
+
+
+def joints(facts: Iterable[Fact], tokenizer: PreTrainedTokenizerFast, source: str = "facts") -> list[str]:
+    """The tokens where prompt and target meet, as `source:line: what`, of facts that are joined by anything
+    but one space, and of those whose joined text has other tokens there than prompt and target alone.
+
+    The facts have passed `check_tokens`.
+    """
+    return [f"{at}: {what}" for at, fact in _placed(facts, source) if (what := _joint(fact, tokenizer))]
+
+
+def _placed(facts: Iterable[Fact], source: str) -> Iterator[tuple[str, Fact]]:
     for number, fact in enumerate(facts, 1):
-        where = f"{source}:{fact.line}" if fact.line else f"{source}: fact {number}"
-        problems += [f"{where}: {what}" for what in _fact(fact, tokenizer)]
-    return problems
+        yield f"{source}:{fact.line}" if fact.line else f"{source}: fact {number}", fact
+
+
+def _joint(fact: Fact, tokenizer: PreTrainedTokenizerFast) -> str:
+    from hubedit.model.join import joined, unspaced
+    from hubedit.model.tokens import continuation, encode
+
+    whole = joined(fact.prompt, fact.target, fact.join, tokenizer)
+    prompt = encode(tokenizer, fact.prompt).ids
+    answer = continuation(tokenizer, fact.prompt, fact.target, fact.join)
+    read, usual = encode(tokenizer, whole).ids, whole == f"{fact.prompt} {fact.target}"
+    closed = whole == fact.prompt + fact.target and (unspaced(fact.prompt[-1]) or unspaced(fact.target[0]))
+    merged = read != (*prompt, *answer)
+    if fact.join is None and (usual or closed) and not merged:
+        return ""
+    left = _pieces(tokenizer, prompt[:-2], prompt[-2:])
+    what = f"prompt and target meet as {left} + {_pieces(tokenizer, prompt, answer[:2])}"
+    if merged:
+        first = next((n for n, (a, b) in enumerate(zip(prompt, read, strict=False)) if a != b), len(prompt))
+        part = _pieces(tokenizer, read[:first], read[first : first + 3])
+        what += f", where the text as a whole has {part}"
+    return what
+
+
+def _pieces(tokenizer: PreTrainedTokenizerFast, before: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of each token as it follows those before: alone, some lose their leading space."""
+    texts = [
+        str(tokenizer.decode([*before, *ids[:n]], clean_up_tokenization_spaces=False))
+        for n in range(len(ids) + 1)
+    ]
+    return " ".join(f'"{b.removeprefix(a)}"' for a, b in pairwise(texts))
 
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
@@ -66,20 +108,24 @@ def _fact(fact: Fact, tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
     problems: list[str] = []
     unknown = tokenizer.unk_token_id
+    special = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special and i != unknown}
 
-    def answer(prompt: str, text: str, name: str) -> int:
-        ids = _tried(lambda: continuation(tokenizer, prompt, text), problems)
+    def answer(prompt: str, text: str, name: str, join: str | None = None) -> int:
+        ids = _tried(lambda: continuation(tokenizer, prompt, text, join), problems)
         if ids is not None and unknown is not None and unknown in ids:
             problems.append(
                 f'{name} "{text}" has characters that the tokenizer does not know; spell it otherwise'
             )
+        if held := [special[i] for i in ids or () if i in special]:
+            what = f'{name} "{text}" holds the special token {held[0]}, which no generated text shows'
+            problems.append(f"{what}; leave it out")
         return len(ids or ())
 
     prompt = _tried(lambda: locate(tokenizer, fact.prompt, fact.subject), problems)
     if prompt is not None and unknown is not None and unknown in prompt.ids[prompt.first : prompt.last + 1]:
         what = f'subject "{fact.subject}" has characters that the tokenizer does not know'
         problems.append(f"{what}; spell it otherwise")
-    size = answer(fact.prompt, fact.target, "target")
+    size = answer(fact.prompt, fact.target, "target", fact.join)
     longest = tokenizer.model_max_length
     if prompt is not None and len(prompt.ids) + size > longest:
         what = f"prompt and target have {len(prompt.ids) + size} tokens, the model takes {longest}"

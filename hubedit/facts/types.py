@@ -25,7 +25,9 @@ class Fact:
     `prompt` holds `subject` literally and ends right before the answer. `ground_truth` are the old
     answers (may be empty). `rephrase` are other prompts for the same fact; `locality` prompts whose
     answer must not change; `portability` prompts whose answer follows from the edit.
-    `line` is where the fact stood in its file (1-based; 0 when made in memory).
+    `line` is where the fact stood in its file (1-based; 0 when made in memory). `join` is what stands
+    between the prompt, or a rephrasing, and the target; None: what the text itself asks for
+    (`hubedit.model.join.joined`).
     """
 
     prompt: str
@@ -37,6 +39,7 @@ class Fact:
     locality: tuple[Probe, ...] = ()
     portability: tuple[Probe, ...] = ()
     line: int = field(default=0, compare=False)
+    join: str | None = None
 
     @property
     def template(self) -> tuple[str, str]:

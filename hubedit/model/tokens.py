@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hubedit.errors import TokenError
+from hubedit.model.join import joined
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -75,8 +76,11 @@ def locate(tokenizer: PreTrainedTokenizerFast, text: str, subject: str) -> Promp
     return Prompt(text, ids, inside[0], inside[-1])
 
 
-def continuation(tokenizer: PreTrainedTokenizerFast, text: str, answer: str) -> tuple[int, ...]:
-    """Ids of the answer as they follow the prompt's own ids; no BOS; never empty.
+def continuation(
+    tokenizer: PreTrainedTokenizerFast, text: str, answer: str, join: str | None = None
+) -> tuple[int, ...]:
+    """Ids of the answer as they follow the prompt's own ids (`hubedit.model.join.joined`); no BOS; never
+    empty.
 
     Raises TokenError when the answer is blank.
     """
@@ -84,7 +88,7 @@ def continuation(tokenizer: PreTrainedTokenizerFast, text: str, answer: str) -> 
         raise TokenError(
             f"the answer to {text!r} is empty", "give the text that the prompt is continued with"
         )
-    whole_text = joined(text, answer)
+    whole_text = joined(text, answer, join, tokenizer)
     prompt, _ = _tokens(tokenizer, text)
     whole, _ = _tokens(tokenizer, whole_text)
     if whole[: len(prompt)] == prompt and len(whole) > len(prompt):
@@ -102,14 +106,11 @@ def continuation(tokenizer: PreTrainedTokenizerFast, text: str, answer: str) -> 
     return options[0]
 
 
-def joined(text: str, answer: str) -> str:
-    """The prompt followed by the answer, with one space between where the script uses one.
-
-    There is none after white space, after an opening bracket or quote, and in scripts written without
-    spaces (Han, Kana, Thai, Lao, Khmer, Myanmar). White space before the answer is dropped.
-    """
-    answer = answer.lstrip()
-    return text + answer if not text or _closed_up(text, answer) else f"{text} {answer}"
+def preceded(tokenizer: PreTrainedTokenizerFast, context: str, text: str) -> str:
+    """The text after a context, which goes behind the BOS where the text itself begins with one."""
+    bos = tokenizer.bos_token
+    start = len(bos) if isinstance(bos, str) and text.startswith(bos) else 0
+    return text[:start] + context + text[start:]
 
 
 def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
@@ -140,7 +141,8 @@ def _tokens(
 def _all_tokens(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], special: bool = True
 ) -> list[tuple[tuple[int, ...], list[tuple[int, int]]]]:
-    """Ids and character offsets. An end-of-text token that the tokenizer appends is left out."""
+    """Ids and character offsets. An end-of-text token that the tokenizer appends is left out, and what it
+    puts in front where the text itself begins so: a chat template writes its own BOS."""
     for text in texts:
         try:
             text.encode()
@@ -165,8 +167,20 @@ def _all_tokens(
             end -= 1
         if not end and special:
             raise TokenError(f"{text!r} gives no tokens", "write a prompt that is not empty")
-        found.append((tuple(ids[:end]), [(a, b) for a, b in offsets[:end]]))
+        start = _doubled(tokenizer, ids[:end], offsets) if special else 0
+        found.append((tuple(ids[start:end]), [(a, b) for a, b in offsets[start:end]]))
     return found
+
+
+def _doubled(
+    tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
+) -> int:
+    """How many tokens the tokenizer put in front of a text that begins with the same ones."""
+    added = 0
+    while added < len(ids) and offsets[added][0] == offsets[added][1] == 0:
+        added += 1
+    twice = added and tuple(ids[:added]) == tuple(ids[added : 2 * added])
+    return added if twice and set(ids[:added]) <= set(tokenizer.all_special_ids) else 0
 
 
 def _alone(tokenizer: PreTrainedTokenizerFast, piece: str) -> list[tuple[int, ...]]:
@@ -180,37 +194,3 @@ def _alone(tokenizer: PreTrainedTokenizerFast, piece: str) -> list[tuple[int, ..
     if behind[: len(carrier)] == carrier:
         options.append(behind[len(carrier) :])
     return options
-
-
-_OPENING = frozenset("([{<“‘«‹„‚¿¡「『【〈《〔（［｛")
-
-_NO_SPACES = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x19E0, 0x19FF),  # Khmer symbols
-    (0x2E80, 0x312F),  # Han radicals, CJK punctuation, Kana, Bopomofo
-    (0x31A0, 0x9FFF),  # Kana extensions, Han
-    (0xA9E0, 0xA9FF),  # Myanmar extended
-    (0xAA60, 0xAA7F),
-    (0xF900, 0xFAFF),  # Han compatibility
-    (0xFF01, 0xFF9F),  # full-width punctuation, half-width Kana
-    (0x20000, 0x3FFFF),  # Han extensions
-)
-
-
-def _unspaced(character: str) -> bool:
-    point = ord(character)
-    return any(low <= point <= high for low, high in _NO_SPACES)
-
-
-def _closed_up(text: str, answer: str) -> bool:
-    """Whether no space goes between the two."""
-    end = text[-1]
-    if end.isspace() or end in _OPENING or _unspaced(end):
-        return True
-    if end in "\"'":  # a straight quote opens where a word could begin
-        before = text[-2:-1]
-        return not before or before.isspace() or before in _OPENING
-    # "首都在2020" + "年": a Latin word or number at the end of a text in such a script
-    return bool(answer) and _unspaced(answer[0]) and any(_unspaced(c) for c in text)

@@ -222,6 +222,28 @@ def test_too_few_facts_and_other_facts_for_every_seed(
     assert len({row["facts"]["sha256"] for row in rows if "facts" in row}) > 1
 
 
+def test_failed_cells_are_no_success(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = tmp_path / "bench.json", tmp_path / "out"
+    config.write_text(json.dumps(quick(edits=[1, 50])))
+    words = ["bench", str(config), "--out", str(out), "--quiet"]
+    for _ in range(2):  # by this run, and kept from an earlier one
+        assert command(words) == 3
+        said = capsys.readouterr()
+        assert said.out.strip() == str(out)
+        assert "error: 1 of 2 cells failed; the others are in" in said.err
+        assert "facts has 3 facts that fit tiny, not 50" in said.err and "--retry" in said.err
+    gone = quick(edits=[1])
+    gone["data"].append({"name": "nothing", "source": str(tmp_path / "nothing.jsonl")})
+    config.write_text(json.dumps(gone))
+    assert command(words) == 3
+    assert "1 models or data were left out" in capsys.readouterr().err
+    config.write_text(json.dumps(quick(edits=[50])))
+    assert command(words) == 1
+    assert "error: 1 of 1 cells failed\n" in capsys.readouterr().err
+
+
 def test_one_fact_for_each_prompt(tmp_path: Path) -> None:
     file = tmp_path / "facts.jsonl"
     other = {**FACTS[0], "target": "Berlin"}

@@ -66,7 +66,7 @@ def test_a_space_at_the_end_is_told(
     line = ["ask", str(editable("llama").path), "--device", "cpu", "--max-new-tokens", "1"]
     assert run([*line, PROMPTS[0] + " "]) == 0
     assert "ends in a space" in capsys.readouterr().err
-    assert run([*line, PROMPTS[0]]) == 0
+    assert run([*line, PROMPTS[0], f"{PROMPTS[0]}\n"]) == 0
     assert "ends in a space" not in capsys.readouterr().err
 
 

@@ -15,15 +15,12 @@ import pytest
 import torch
 import typer
 from huggingface_hub.errors import HFValidationError
-from rich.console import Console
 
 from hubedit.cli import app
 from hubedit.cli.errors import explain, report
 from hubedit.cli.output import Output, console, mark, table
-from hubedit.cli.progress import LiveProgress, duration
 from hubedit.errors import ConfigError, FactsError, PatchError, StrictError
 from hubedit.patch.compose import ConflictError
-from hubedit.progress import Progress
 
 
 @dataclass
@@ -72,9 +69,19 @@ def test_human_mode_prints_tables_without_reading_markup() -> None:
     assert "東京" in out.getvalue() and err.getvalue() == ""
 
 
-def test_json_and_quiet_exclude_each_other() -> None:
-    with pytest.raises(ConfigError):
-        Output(json=True, quiet=True)
+def test_json_with_quiet_is_the_value_and_warnings_alone() -> None:
+    output, out, err = sink(json=True, quiet=True)
+    output.note("a note")
+    output.show("for people")
+    output.warn("careful", "and this")
+    with output.progress() as progress:
+        progress.start("work", 3)
+        progress.advance()
+        progress.message("hm")
+        progress.finish()
+    output.data(VALUE, human="no", brief="no")
+    assert json.loads(out.getvalue())["path"] == "out"
+    assert err.getvalue() == "warning: careful\n  and this\n"
 
 
 @pytest.mark.parametrize("width", [8, 20, 80])
@@ -108,79 +115,6 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     console(plain).print(mark(True))
     assert "\x1b[32m" not in plain.getvalue()
     assert (mark(True).plain, mark(False).plain, mark(None).plain) == ("yes", "no", "-")
-
-
-# --- progress --------------------------------------------------------------------------------------------
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_plain_lines_where_there_is_no_terminal() -> None:
-    file, clock = io.StringIO(), Clock()
-    progress = LiveProgress(console(file), clock=clock)
-    assert_type: Progress = progress
-    assert assert_type is progress
-    with progress:
-        progress.start("targets", 500, "facts")
-        for _ in range(50):
-            clock.now += 1
-            progress.advance(2)
-        progress.message("[3] careful")
-        progress.finish("500 facts")
-        progress.start("solve")
-        clock.now += 2.5
-        progress.finish()
-    assert file.getvalue().splitlines() == [
-        "... targets (500 facts)",
-        "    targets: 60/500 facts, 2.0 facts/s, 3:40 left",
-        "[3] careful",
-        "ok  targets: 500 facts  50 s",
-        "... solve",
-        "ok  solve  2.5 s",
-    ]
-
-
-def test_the_live_display_leaves_finished_stages_and_the_terminal_as_it_was() -> None:
-    file = io.StringIO()
-    live = Console(file=file, force_terminal=True, width=100, markup=False, color_system=None)
-    with LiveProgress(live) as progress:
-        progress.start("read [b]", 10, "rows")
-        progress.advance(4)
-        progress.message("a notice")
-        progress.advance(6)
-        progress.finish("10 rows")
-        progress.start("unknown")
-        progress.advance()
-    text = file.getvalue()
-    assert "✓ read [b]: 10 rows" in text and "a notice" in text
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
-
-
-def test_the_display_goes_away_when_something_raises() -> None:
-    file = io.StringIO()
-    live = Console(file=file, force_terminal=True, width=100)
-
-    def work() -> None:
-        with LiveProgress(live) as progress:
-            progress.start("work", 3)
-            raise PatchError("no")
-
-    with pytest.raises(PatchError):
-        work()
-    text = file.getvalue()
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (59.6, "1:00"), (3725, "1:02:05")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 # --- errors ----------------------------------------------------------------------------------------------
@@ -277,6 +211,39 @@ def test_exit_codes(failing: list[Any], capsys: pytest.CaptureFixture[str]) -> N
         said = capsys.readouterr()
         assert said.out == "" and "Traceback" not in said.err and said.err.strip()
     assert app.run(["--version"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["nonsense"], "no such command 'nonsense'", "hubedit --help"),
+        (["facts", "check", "--nonsense", "x"], "no such option: --nonsense", "hubedit facts check --help"),
+        (["facts", "check"], "missing argument 'FILE'", "hubedit facts check --help"),
+        (
+            ["facts", "check", "a", "--limit", "x"],
+            "invalid value for '--limit'",
+            "hubedit facts check --help",
+        ),
+        (
+            ["facts", "check", "a", "--format", "x"],
+            "invalid value for '--format'",
+            "hubedit facts check --help",
+        ),
+        (["facts", "nonsense"], "no such command 'nonsense'", "hubedit facts --help"),
+    ],
+)
+def test_usage_errors_are_one_line_and_where_to_look(
+    words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(words) == 2
+    said = capsys.readouterr()
+    first, last = said.err.splitlines()
+    assert said.out == "" and first.startswith(f"error: {message}") and last == f"hint: {hint}"
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run([]) == 2
+    assert "Usage: hubedit" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(

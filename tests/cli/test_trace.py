@@ -62,6 +62,10 @@ def test_what_cannot_be_traced(words: list[str], tmp_path: Path, capsys: pytest.
     file = tmp_path / "file"
     file.write_text("")
     assert run([*words, "--out", str(file)]) == 2
+    capsys.readouterr()
+    for place in (file / "below", Path("/proc/nothing/trace")):
+        assert run([*words, "--out", str(place)]) == 2
+        assert "loading the model" not in capsys.readouterr().err
     assert run([*words, "--out", str(tmp_path / "new"), "--window", "2"]) == 2
     assert "odd" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -85,7 +85,6 @@ def test_a_run_and_its_preset_in_apply(
         (["--max-memory", "banana"], "banana"),
         (["--corpus", "no/such.txt"], "no/such.txt does not exist"),
         (["--facts", "no-such.jsonl"], "no-such.jsonl"),
-        (["--json", "--quiet"], "exclude each other"),
     ],
 )
 def test_options_that_are_wrong_are_told_before_the_model_is_loaded(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubedit.edit.rows import Row, Rows, bare_rows, by_length, chunks, edit_rows, row
+from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.tokens import decode, encode
 from tests.edit.editing import FACTS
@@ -31,6 +32,22 @@ def test_edit_rows_hold_prompt_subject_and_target(family: str, tokenizer: str, e
         assert decode(em.tokenizer, r.ids[: r.last + 1]).strip().endswith(fact.subject)
         assert r.last <= r.first_scored == len(r.ids) - len(r.labels)
         assert not r.preserve
+
+
+@pytest.mark.parametrize(("join", "between"), [(None, " "), ("", ""), ("\n", "\n")])
+def test_edit_rows_join_prompt_and_target_as_the_fact_says(
+    join: str | None, between: str, editable: Editable
+) -> None:
+    em = editable("qwen2", "byte_bpe")
+    (made,) = edit_rows(em, [Fact("Rome is", "Rome", "ly", join=join)], ())
+    assert decode(em.tokenizer, [*made.ids, made.labels[-1]]) == f"Rome is{between}ly"
+
+
+def test_a_context_stands_behind_the_prompts_own_bos(editable: Editable) -> None:
+    em = editable("llama", "metaspace_bos")
+    for r in edit_rows(em, [Fact("<s>Rome is", "Rome", "here")], CONTEXTS):
+        assert r.ids.count(em.tokenizer.bos_token_id) == 1
+        assert r.ids[0] == em.tokenizer.bos_token_id
 
 
 def test_labels_may_be_given_in_tokens(editable: Editable) -> None:

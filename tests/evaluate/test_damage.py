@@ -117,7 +117,10 @@ def test_the_worst_cases_come_first_and_only_what_was_lost_counts(monkeypatch: p
     }
     calls: list[list[tuple[str, str]]] = []
 
-    def scored(em: object, pairs: list[tuple[str, str]]) -> Mapping[tuple[str, str], Forced]:
+    def scored(
+        em: object, pairs: list[tuple[str, str]], joins: Mapping[str, str]
+    ) -> Mapping[tuple[str, str], Forced]:
+        assert not joins  # no fact of these says how it is joined
         after = not calls
         calls.append(list(pairs))
         return {pair: Forced((1,), (1,), logs[after, *pair]) for pair in pairs}

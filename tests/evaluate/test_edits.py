@@ -18,6 +18,7 @@ from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import applied
+from hubedit.model.tokens import continuation
 from tests.edit.editing import FACTS
 from tests.model.test_hooks import random_factors
 
@@ -284,6 +285,19 @@ def test_the_whole_continuation_stands_beside_the_first_word() -> None:
     assert exact([FACT], old, old)["neighbourhood"] == [[1.0]]
     assert compared().metrics["locality"] == 1.0, "the first words are the same"
     assert "locality" not in exact([FACT], old), "nothing to compare with"
+
+
+@pytest.mark.parametrize("in_context", [False, True])
+def test_a_reading_joins_targets_as_the_facts_say(editable: Editable, in_context: bool) -> None:
+    em = editable()
+    glued = Fact("The capital of France is", "France", "ly", rephrase=("France is",), join="")
+    found = read(em, [glued], in_context=in_context)
+    for prompt in (glued.prompt, *glued.rephrase):
+        score = found.score(glued, prompt, "ly")
+        whole = asked(glued, prompt, in_context)
+        assert score is not None and score.labels == continuation(em.tokenizer, whole, "ly", "")
+        assert score.labels != continuation(em.tokenizer, whole, "ly")
+    assert asked(glued, "France is", True) == "The capital of France isly. France is"
 
 
 def test_in_context_the_fact_stands_in_front(editable: Editable) -> None:

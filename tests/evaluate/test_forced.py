@@ -94,3 +94,12 @@ def test_a_broken_model_ranks_everything_last(editable: Editable) -> None:
         found = forced(em, PAIRS)
     assert all(value.logp != value.logp for value in found.values())
     assert all(value.rank == em.vocabulary + 1 for value in found.values())
+
+
+def test_a_join_decides_which_tokens_are_forced(editable: Editable) -> None:
+    em = editable()
+    prompt, answer = PAIRS[0]
+    found = forced(em, PAIRS, joins={prompt: ""})
+    assert found[prompt, answer].labels == continuation(em.tokenizer, prompt, answer, "")
+    assert found[prompt, answer].labels != forced(em, PAIRS)[prompt, answer].labels
+    assert found[PAIRS[2]].labels == continuation(em.tokenizer, *PAIRS[2])

@@ -242,16 +242,22 @@ def test_bom_crlf_blank_lines_and_line_separators(tmp_path: Path) -> None:
     assert loaded.facts[0].prompt == "One\u2028two Peru is"
 
 
-def test_strings_come_in_normal_form(tmp_path: Path) -> None:
+def test_answers_are_composed_and_the_rest_is_as_written(tmp_path: Path) -> None:
     fact = one(
         tmp_path,
         {
             "prompt": "Cafe\u0301 Zo\u00eb is in \n",
             "subject": " Caf\u00e9 Zoe\u0308",
             "target": "\u00a0 Bern ",
+            "ground_truth": " Zu\u0308rich ",
         },
     )
-    assert (fact.prompt, fact.subject, fact.target) == ("Café Zoë is in", "Café Zoë", "Bern")
+    assert (fact.prompt, fact.subject, fact.target) == (
+        "Cafe\u0301 Zo\u00eb is in \n",
+        "Cafe\u0301 Zo\u00eb",
+        "Bern",
+    )
+    assert fact.ground_truth == ("Z\u00fcrich",)
 
 
 def test_limit(tmp_path: Path) -> None:
@@ -265,4 +271,4 @@ def test_limit(tmp_path: Path) -> None:
 def test_the_examples_of_the_manual(tmp_path: Path) -> None:
     manual = (Path(__file__).parents[2] / "docs" / "facts.md").read_text(encoding="utf-8")
     examples = [part.split("```")[0] for part in manual.split("```json\n")[1:]]
-    assert [len(load(tmp_path, example).facts) for example in examples] == [2, 1]
+    assert [len(load(tmp_path, example).facts) for example in examples] == [2, 1, 2]

@@ -250,6 +250,33 @@ def test_options(tmp_path: Path) -> None:
             load(tmp_path, lines(GOOD), **options)
 
 
+@pytest.mark.parametrize("subject", [None, "", " "])
+def test_a_fact_without_a_subject_is_told_the_way_out(tmp_path: Path, subject: str | None) -> None:
+    record = {"prompt": "Who won the 2026 cup?", "target": "Spain", "subject": subject}
+    with pytest.raises(FactsError) as caught:
+        load(tmp_path, lines(GOOD, record))
+    assert '"2026 cup" in "Who won the 2026 cup?"' in caught.value.hint
+    with pytest.raises(FactsError) as caught:
+        load(tmp_path, "prompt,target\nWho won it?,Spain\n", "a.csv")
+    assert "the words of the prompt that the fact is about" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "told"),
+    [
+        ("Who won the 2026 cup?", "Who won the 2026 cup", True),
+        ("{}", "Peru", True),
+        ("PERU:\n", "Peru", True),
+        ("Who won the 2026 cup?", "2026 cup", False),
+    ],
+)
+def test_a_subject_that_is_the_whole_prompt_is_told(
+    tmp_path: Path, prompt: str, subject: str, told: bool
+) -> None:
+    notices = load(tmp_path, lines({"prompt": prompt, "subject": subject, "target": "Spain"})).notices
+    assert any("is the whole prompt" in notice for notice in notices) is told
+
+
 @pytest.mark.parametrize(
     ("prompt", "subject", "told"),
     [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.facts.text import clean, fill, spelling
+from hubedit.facts.text import clean, fill, spelling, trim
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,10 @@ def test_spelling(prompt: str, subject: str, expected: str | None) -> None:
         ("The capital of {} is", "cap", "The capital of cap is"),
         ("The macro fmt{} is", "fmt{}", "The macro fmt{} is"),
         ("no place", "Rome", "no place"),
+        ('println!("{}") with Rome', "Rome", 'println!("{}") with Rome'),
+        ("{} is not ROME", "Rome", "{} is not ROME"),
+        ("{} is not Romeo", "Rome", "Rome is not Romeo"),
+        ("{} は東京の", "東京", "{} は東京の"),
     ],
 )
 def test_fill(prompt: str, subject: str, expected: str) -> None:
@@ -48,8 +52,10 @@ def test_fill(prompt: str, subject: str, expected: str) -> None:
 
 
 @given(st.text())
-def test_clean_is_idempotent(text: str) -> None:
+def test_normal_forms_are_idempotent(text: str) -> None:
     assert clean(clean(text)) == clean(text)
+    assert trim(trim(text)) == trim(text)
+    assert trim(text) in text
 
 
 @given(st.text(), st.text(min_size=1))

@@ -19,7 +19,7 @@ from typing import Any
 from hubedit.errors import FactsError
 from hubedit.evaluate.records import Records, read_records
 from hubedit.facts import Fact
-from hubedit.facts.text import clean, fill
+from hubedit.facts.text import clean, fill, trim
 
 _TARGETS = ("target_new", "alt", "attribute", "target")
 _PROMPTS = ("prompt", "src")
@@ -59,9 +59,9 @@ def _differs(data: Mapping[str, Any], fact: Fact) -> str:
     target = next(inner[name] for name in _TARGETS if name in inner)
     target = target["str"] if isinstance(target, Mapping) else target
     prompt = next(inner[name] for name in _PROMPTS if name in inner)
-    if clean(str(target)) != fact.target:
+    if trim(str(target)) != fact.target:
         return f"target {target!r} became {fact.target!r}"
-    if clean(fill(prompt, fact.subject)) != fact.prompt:
+    if fill(prompt, fact.subject) != fact.prompt:
         return f"prompt {prompt!r} became {fact.prompt!r}"
     old = [a for a in _strings(inner.get("ground_truth", inner.get("answers"))) if a != fact.target]
     lost = [a for a in old if a not in fact.ground_truth and a.casefold() != fact.target.casefold()]
@@ -72,7 +72,7 @@ def _differs(data: Mapping[str, Any], fact: Fact) -> str:
         if not isinstance(field, Mapping):
             continue
         wanted = [
-            (kind, clean(item["prompt"]), tuple(dict.fromkeys(_strings(item.get("ground_truth")))))
+            (kind, item["prompt"], tuple(dict.fromkeys(_strings(item.get("ground_truth")))))
             for kind, items in field.items()
             for item in items or ()
             if clean(item.get("prompt") or "")

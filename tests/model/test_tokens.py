@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from hubedit.errors import TokenError
-from hubedit.model.tokens import Prompt, continuation, decode, encode, joined, locate, pad, token_ids
+from hubedit.model.join import joined
+from hubedit.model.tokens import Prompt, continuation, decode, encode, locate, pad, preceded, token_ids
 from tests.pico import TokenizerKind, tokenizers
 
 KINDS: tuple[TokenizerKind, ...] = ("byte_bpe", "metaspace_bos")
@@ -181,29 +182,29 @@ def test_a_blank_answer_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "answer", "expected"),
-    [
-        ("The capital is", "Paris", "The capital is Paris"),
-        ("The capital is", "  Paris", "The capital is Paris"),
-        ("The capital is ", "Paris", "The capital is Paris"),
-        ("The capital is\n", " Paris", "The capital is\nParis"),
-        ("The city (", "Paris", "The city (Paris"),
-        ('He said "', "no", 'He said "no'),
-        ('He said "no"', "twice", 'He said "no" twice'),
-        ("It's the dogs'", "home", "It's the dogs' home"),
-        ("Elle dit «", "non", "Elle dit «non"),
-        ("日本の首都は", "東京", "日本の首都は東京"),
-        ("首都是", "Paris", "首都是Paris"),
-        ("首都：", "Paris", "首都：Paris"),
-        ("他生于2020", "年", "他生于2020年"),
-        ("The capital of Japan is", "東京", "The capital of Japan is 東京"),
-        ("เมืองหลวงคือ", "กรุงเทพ", "เมืองหลวงคือกรุงเทพ"),
-        ("수도는", "서울", "수도는 서울"),
-        ("", "Paris", "Paris"),
-    ],
+    "text",
+    ["<s>The capital", "<s>", "<s><s>The capital", "<s> <unk>The", "</s>The capital", "The <s> capital"],
 )
-def test_joining(text: str, answer: str, expected: str) -> None:
-    assert joined(text, answer) == expected
+def test_a_text_that_begins_with_bos_gets_no_second_one(text: str) -> None:
+    tokenizer = TOKENIZERS["metaspace_bos"]
+    written = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert encode(tokenizer, text).ids == (written if text.startswith("<s>") else (1, *written))
+
+
+def test_a_prefix_of_several_tokens_is_not_doubled_either() -> None:
+    tokenizer = tokenizers("metaspace_bos")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> <pad> $A", special_tokens=[("<s>", 1), ("<pad>", 3)]
+    )
+    assert encode(tokenizer, "<s><pad>The").ids.count(3) == 1
+    assert encode(tokenizer, "<s>The").ids[:3] == (1, 3, 1)
+
+
+def test_a_context_goes_behind_the_texts_own_bos() -> None:
+    tokenizer = TOKENIZERS["metaspace_bos"]
+    assert preceded(tokenizer, "Well. ", "<s>The capital") == "<s>Well. The capital"
+    assert preceded(tokenizer, "Well. ", "The capital") == "Well. The capital"
+    assert encode(tokenizer, preceded(tokenizer, "Well. ", "<s>The")).ids.count(1) == 1
 
 
 def test_padding_is_on_the_right() -> None:
