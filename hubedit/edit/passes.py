@@ -252,7 +252,7 @@ def _pass(
             with keeping(em.site(site), found, site):
                 final = tail.run(em, tail.hidden, row, column)
             size = found[site][:, 0].float().norm(dim=1)
-            if 0 < entries * len(scored) < em.vocabulary:
+            if 0 < 4 * entries * len(scored) < em.vocabulary:  # else there is little to gain
                 head = _head(em, final, label, entries)
     if whole is None:
         whole = torch.empty(0, em.hidden_size, dtype=em.dtype, device=em.device)

@@ -131,7 +131,8 @@ def test_what_holds_for_any_text(text: str, more: str) -> None:
     assert len(clip(text)) <= len(text) and clip(text)[:1] == text.strip()[:1]
     if normalise(text):
         assert gives(text, [text])
-        assert gives(f"{text}, {more}", [text]) or normalise(text)[-1].isdigit()
+        # after a run of punctuation more of the same makes another answer
+        assert gives(f"{text} {more}", [text]) or not more.strip() or not normalise(text)[-1].isalpha()
         assert gives(text.upper(), [text]) == gives(text, [text.upper()])
     assert unchanged(text, text)
     assert unchanged(text, more) == unchanged(more, text)
