@@ -85,7 +85,7 @@ def test_a_run_its_preset_and_going_on(
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
     assert len(calls) == 1, "the default is not measured again"
-    assert calls[0].layers != "auto" and calls[0].targets.clamp == 2.88, "the default's, 1.6 times"
+    assert calls[0].layers != "auto" and calls[0].targets.clamp == 1.12, "the default's, divided by 1.6"
 
     def two(em: EditableModel, facts: Any, before: Any, config: EditConfig, cache: Cache) -> Any:
         calls.append(config)
