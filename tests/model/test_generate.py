@@ -204,6 +204,7 @@ def test_the_head_gets_whole_rows_and_keeps_no_hook(editable: Editable) -> None:
     spy.remove()
     assert seen and all(seen)
     em.model(input_ids=torch.tensor([[1, 2, 3]]))[0]
-    head.register_forward_hook(lambda _, args, out: seen.append(args[0].is_contiguous()))
+    spy = head.register_forward_hook(lambda _, args, out: seen.append(args[0].is_contiguous()))
     em.model(input_ids=torch.tensor([[1, 2, 3], [4, 5, 6]]), logits_to_keep=1)
+    spy.remove()
     assert not seen[-1]
