@@ -13,12 +13,10 @@ from hubedit.evaluate import EditReport, Reading, answered, compare, read
 from hubedit.evaluate import reading as module
 from hubedit.evaluate.edits import exact
 from hubedit.evaluate.forced import Forced, Pair, forced
-from hubedit.evaluate.reading import asked
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import applied
-from hubedit.model.tokens import continuation
 from tests.edit.editing import FACTS
 from tests.model.test_hooks import random_factors
 
@@ -285,33 +283,3 @@ def test_the_whole_continuation_stands_beside_the_first_word() -> None:
     assert exact([FACT], old, old)["neighbourhood"] == [[1.0]]
     assert compared().metrics["locality"] == 1.0, "the first words are the same"
     assert "locality" not in exact([FACT], old), "nothing to compare with"
-
-
-@pytest.mark.parametrize("in_context", [False, True])
-def test_a_reading_joins_targets_as_the_facts_say(editable: Editable, in_context: bool) -> None:
-    em = editable()
-    glued = Fact("The capital of France is", "France", "ly", rephrase=("France is",), join="")
-    found = read(em, [glued], in_context=in_context)
-    for prompt in (glued.prompt, *glued.rephrase):
-        score = found.score(glued, prompt, "ly")
-        whole = asked(glued, prompt, in_context)
-        assert score is not None and score.labels == continuation(em.tokenizer, whole, "ly", "")
-        assert score.labels != continuation(em.tokenizer, whole, "ly")
-    assert asked(glued, "France is", True) == "The capital of France isly. France is"
-
-
-def test_in_context_the_fact_stands_in_front(editable: Editable) -> None:
-    em = editable()
-    found = read(em, [FACT], in_context=True)
-    prompt = "The capital of France is Rome. France's capital is"
-    assert asked(FACT, "France's capital is", True) == prompt
-    assert found.text(FACT, "France's capital is") == greedy(em, [prompt], 30)[0][: len(found.texts[prompt])]
-    alone = forced(em, [(asked(FACT, FACT.prompt, True), "Rome")])
-    score = found.score(FACT, FACT.prompt, "Rome")
-    assert score is not None and score.logp == pytest.approx(next(iter(alone.values())).logp, abs=1e-4)
-    # of two facts that share a probe each has its own context
-    second = replace(FACT, target="Tokyo")
-    both = read(em, [FACT, second], in_context=True)
-    assert len(both.texts) == 2 * len(found.texts)
-    told = compare([FACT], read(em, [FACT]), found)
-    assert told.counts == compared().counts
