@@ -38,7 +38,7 @@ _KINDS = (
 )
 OPENINGS = ("",) * len(_KINDS) + tuple(f"Facts about {kind}:\n- " for kind in _KINDS)
 """How generated texts begin: half of them anyhow, half as lists of facts, so that names of many kinds are
-among what is preserved. On a real model neighbours' answers then change a third less often
+among what is preserved. On a real model neighbours' answers then change a quarter less often
 (docs/experiments.md)."""
 
 Part = Literal["statistics", "holdout"]
