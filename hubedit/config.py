@@ -1,4 +1,4 @@
-"""Frozen configurations. Unknown keys are errors; docs/experiments.md has what the defaults were chosen on."""
+"""Frozen configurations. Unknown keys are errors; what defaults were chosen on is in docs/experiments.md."""
 
 from __future__ import annotations
 
