@@ -1,4 +1,4 @@
-"""Every method, batches and an edit on a patch give the factors that they gave when `golden.json` was made."""
+"""Every method, batches and an edit on a patch give the factors that they gave when they were stored."""
 
 from __future__ import annotations
 
