@@ -19,7 +19,7 @@ from hubedit.edit.solve.residual import split
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.edit.targets.optimise import optimise
 from hubedit.evaluate.forced import forced
-from hubedit.facts import Fact
+from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.sites import Site, SiteKind
@@ -186,3 +186,28 @@ def test_rounds_add_to_what_is_missing(editable: Editable, config: EditConfig, t
     assert (size["three"] > 1.5 * size["one"]).all() and (size["three"] < 3.01 * size["one"]).all()
     assert (three.targets.loss < one.targets.loss).all()
     assert list(easy.factors) == [Site(0, "mlp")] and easy.factors[Site(0, "mlp")].norm() == 0
+
+
+def test_probes_do_not_reach_the_edit(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
+    """Rephrasings, locality and portability prompts are for evaluation alone: with and without them the
+    update is the same to the last bit, and none of them is among the rows."""
+    em = editable("qwen2")
+    probed = [
+        replace(
+            fact,
+            rephrase=(f"People say of {fact.subject} that it is",),
+            locality=(Probe(f"{fact.subject} has a", ("river",)),),
+            portability=(Probe(f"The home of {fact.subject} lies in", (fact.target,)),),
+        )
+        for fact in FACTS
+    ]
+    cache = Cache(tmp_path)
+    plain, with_probes = compute(em, FACTS, config, cache=cache), compute(em, probed, config, cache=cache)
+    assert plain.factors.keys() == with_probes.factors.keys()
+    for site, factor in plain.factors.items():
+        assert factor.digest() == with_probes.factors[site].digest()
+    rows = [*target_rows(em, probed, config.prompts, 5), *key_rows(em, probed, config.prompts)]
+    texts = [em.tokenizer.decode(r.ids) for r in [*rows, *preserved_rows(em, probed)]]
+    for fact in probed:
+        for prompt in (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability))):
+            assert not any(prompt in text for text in texts)
