@@ -6,11 +6,14 @@ they are up to date. Needs no torch.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +87,8 @@ def config_page() -> str:
         "unknown key is an error. The values a patch was made with are in its `hubedit.json`.\n",
     ]
     for kind in kinds:
-        about, meanings = parse_docstring(kind)
-        parts.append(f"## {kind.__name__}\n\n{about}\n")
+        meanings = field_docstrings(kind)
+        parts.append(f"## {kind.__name__}\n\n{' '.join((kind.__doc__ or '').split())}\n")
         rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
         default = kind()
         for f in fields(kind):
@@ -100,22 +103,19 @@ def config_page() -> str:
     return "\n".join(parts)
 
 
-def parse_docstring(kind: type) -> tuple[str, dict[str, str]]:
-    """What a configuration is for, and the meaning of its fields: "`a`, `b`: what they do; `c`: ..."."""
-    text = re.sub(r"[ \t]*\n[ \t]*", "\n", (kind.__doc__ or "").strip())
-    known = {f.name for f in fields(kind)}
-    marks = [
-        (match, names)
-        for match in re.finditer(r"((?:`\w+`(?:,\s+(?:and\s+)?|\s+and\s+)?)+):\s", text)
-        if (names := re.findall(r"`(\w+)`", match[1])) and set(names) <= known
-    ]
-    about = text[: marks[0][0].start()] if marks else text
-    meanings: dict[str, str] = {}
-    for place, (match, names) in enumerate(marks):
-        end = marks[place + 1][0].start() if place + 1 < len(marks) else len(text)
-        meaning = " ".join(text[match.end() : end].split()).rstrip(" ;.")
-        meanings.update(dict.fromkeys(names, meaning))
-    return " ".join(about.split()), meanings
+def field_docstrings(kind: type) -> dict[str, str]:
+    """The meaning of a configuration's fields: the text that stands below each of them."""
+    (body,) = (
+        node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef)
+    )
+    found: dict[str, str] = {}
+    for node, below in pairwise(body):
+        text = (
+            below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
+        )
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(text, str):
+            found[node.target.id] = " ".join(text.split()).rstrip(".")
+    return found
 
 
 PAGES = {"cli.md": cli_page, "config.md": config_page}

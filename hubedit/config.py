@@ -20,120 +20,112 @@ strongest setting on real models (docs/experiments.md); these two factors themse
 
 @dataclass(frozen=True)
 class TraceConfig:
-    """Causal tracing (Meng et al. 2022, ROME, section 2; method.md section 1).
-
-    `noise`: standard deviations of the subject-token embeddings; `samples`: noise samples a fact;
-    `window`: layers restored together (odd, 1 = single layer); `tokens`: where clean states are
-    put back; `max_facts`: at most so many of the facts that the model knows are traced; `seed`: of the
-    noise.
-    """
+    """Causal tracing (ROME, Meng et al. 2022, arXiv 2202.05262, section 2)."""
 
     noise: float = 3.0
+    """Of the subject's embeddings, in their standard deviations (ROME: 3)."""
     samples: int = 10
+    """Noise samples for each fact (ROME: 10)."""
     window: int = 1
+    """Layers restored together, an odd number; 1 is a single one (ROME's figures: 10)."""
     tokens: Literal["subject_last", "all"] = "subject_last"
+    """Where clean states are put back: at the subject's last token, or at every one from its first on."""
     max_facts: int = 50
+    """Facts traced at most, of those that the model knows."""
     seed: int = 0
+    """Of the noise."""
 
 
 @dataclass(frozen=True)
 class StatsConfig:
-    """Second moments of the edited sites' inputs.
-
-    `corpus`: "self" (text the model generates), a text file, or a Hub data set;
-    `tokens`: 0 means 8 x the widest site; `seed`: of the text the model generates.
-    """
+    """Second moments E[k k^T] of the edited sites' inputs on ordinary text (MEMIT, eq. 14)."""
 
     corpus: str = "self"
+    """Text: "self" (the model writes it), a file, or a data set on the Hub."""
     tokens: int = 0
+    """Tokens to read; 0 is 8 x the widest site's input (arXiv 2506.04226 finds about 10 enough)."""
     seed: int = 0
+    """Of the text that the model writes."""
 
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """How the change that each fact needs is found: by gradient descent on delta, the model's weights fixed
-    (MEMIT, Meng et al. 2023, eq. 16). Lengths are relative to what delta is added to: a site's output
-    (joint), or h[L].
-
-    `steps`: at most so many steps (joint: for each site in each round);
-    `step`: length of the first step, relative (steepest), or the learning rate (adam);
-    `clamp`: bound on |delta|, relative. The joint edit takes a site's share of it, anew in each round;
-    `rounds`: how often the joint edit goes through all sites at most, while facts are missing;
-    `decay`: weight of |delta| in the objective;
-    `kl`: weight of the divergence on "{subject} is a", which is preserved;
-    `contexts`: how many beginnings stand before the prompt, the bare prompt not counted (joint: counted);
-    `entries`: of a joint edit's predictions the descent sees the so many likeliest entries of the vocabulary
-    at each position, and all others as one (0: all of it);
-    `loss`: a fact is done when its objective has fallen to this, nats a token;
-    `optimizer`: "steepest", steps of a given length along the gradient, or "adam", MEMIT's recipe: `steps`
-    is one more than its moves, and KL is that of the edited from the original.
-    """
+    """How the change that each fact needs is found: gradient descent on delta, the model's weights fixed
+    (MEMIT, Meng et al. 2023, arXiv 2210.07229, eq. 16). Lengths are relative to what delta is added to: a
+    site's output (joint), or h[L] (published methods)."""
 
     steps: int = 3
+    """Steps of the descent at most; joint: for each site in each round."""
     step: float = 0.12
+    """Length of the first step, relative ("steepest"), or the learning rate ("adam")."""
     clamp: float = 0.25
+    """Bound on |delta|, relative; the joint edit takes a site's share of it, anew in each round."""
     rounds: int = 3
+    """Times that the joint edit goes through all sites at most, while facts are missing."""
     decay: float = 1e-3
+    """Weight of |delta| in the objective."""
     kl: float = 0.0625
+    """Weight of the divergence on "{subject} is a", which is preserved (MEMIT: 0.0625)."""
     contexts: int = 2
+    """Texts before the prompt; the bare prompt counts in the joint edit and not in the published ones."""
     entries: int = 64
+    """Likeliest entries of the vocabulary that the joint edit's descent sees at each position, with all
+    others as one; 0 is all of it."""
     loss: float = 0.05
+    """Objective, in nats a token, at which a fact is done (MEMIT: 0.05)."""
     optimizer: Literal["steepest", "adam"] = "steepest"
+    """"steepest", steps of a given length along the gradient, or "adam", the recipe of MEMIT's authors:
+    `steps` is one more than its moves, and KL is that of the edited from the original."""
 
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """Forms in which a fact's prompt is put while the joint edit is computed. Chosen on real models
-    (docs/experiments.md).
-
-    `openings`: text before the prompt, the bare prompt first: all of them for the keys, the first
-    `targets.contexts` for the targets;
-    `question`: the prompt as a question: the answer then follows another token than the prompt's last.
-    """
+    """Forms in which a fact's prompt is put while the joint edit is computed (docs/experiments.md)."""
 
     openings: tuple[str, ...] = ("", "As for ", "We all know that ", "In the case of ", "Once more: ")
+    """Text before the prompt, the bare prompt first: all of it for the keys, the first `targets.contexts`
+    for the targets."""
     question: str = "Question: {} what?\nAnswer:"
+    """The prompt as a question: the answer then follows another token than the prompt's last."""
 
 
 @dataclass(frozen=True)
 class EditConfig:
-    """One edit run. Which of these a method reads is in `hubedit.presets.METHODS`.
-
-    `method`: "joint" (hubedit's own) or a published one, "intattn", "memit", "rome", "r-rome",
-    "intattn-rome", "alphaedit", "emmet", "lora" or "ft" (docs/method.md);
-    `batch_size`: edit at most so many facts at once, batch after batch (0 = all at once);
-    `layers`: "auto", "4-8" or "4,6,8";
-    `depths`: with "auto", the first and the last edited layer as shares of the model's depth. Early layers
-    are the best on two real models, and small changes at several of them harm other facts less than large
-    ones at two (docs/experiments.md); a published method has MEMIT's layers 4 to 8 of 32;
-    `most_layers`: so many layers at most, spread evenly between the two (0: all of them);
-    `alpha`: attention's share, "auto" (from the trace), "per-layer" or a number 0..1;
-    `lam`: weight of the preserved second moment against the facts' keys, of which a fact's rows have 1
-    together;
-    `prefer`: "success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`);
-    `rank`: truncate the patch (0 = exact);
-    `null_space`: only write into eigenvectors of the preserved moment with eigenvalues below this, "0.02"
-    absolute or "1%" of the largest ("" = anywhere);
-    `l2`: AlphaEdit's L2, EMMET's weight on the diagonal;
-    `whiten`: ROME's direction is C^-1 k and not k;
-    `collapse`: "stop" raises when the model is damaged, "tell" goes on;
-    `seed`: of what is drawn at random.
-    """
+    """One edit. Which of these a method reads is in `hubedit.presets.METHODS`."""
 
     method: str = "joint"
+    """"joint" (hubedit's own), or a published one: "intattn", "memit", "rome", "r-rome", "intattn-rome",
+    "alphaedit", "emmet", "lora" or "ft" (docs/method.md)."""
     batch_size: int = 0
+    """Facts edited at once at most, batch after batch; 0 is all at once."""
     layers: str = "auto"
+    """"auto", "4-8" or "4,6,8"."""
     depths: tuple[float, float] = (0.06, 0.23)
+    """With layers "auto" the first and the last edited one, as shares of the model's depth. Early layers are
+    the best on two real models, and small changes at several of them harm other facts less than large ones
+    at two (docs/experiments.md); the published methods have MEMIT's layers 4 to 8 of 32."""
     most_layers: int = 6
+    """Layers edited at most, spread evenly between `depths`; 0 is all of them."""
     alpha: str = "0"
+    """Attention's share (IntAttn-Edit, arXiv 2510.27400): "auto" (from the trace), "per-layer", or 0..1."""
     lam: float = 30.0
+    """Weight of the preserved second moment against the facts' keys, of which a fact's rows have 1 together
+    (MEMIT: mom2_update_weight, 15000)."""
     prefer: str = "balanced"
+    """"success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`)."""
     rank: int = 0
+    """Rank that the patch is truncated to; 0 is exact."""
     null_space: str = ""
+    """Write only into eigenvectors of the preserved moment with eigenvalues below this, "0.02" absolute or
+    "1%" of the largest; "" is anywhere (AlphaEdit: nullspace_threshold, 0.02)."""
     l2: float = 0.0
+    """AlphaEdit's L2 (10; 1 for Qwen2.5), EMMET's weight on the diagonal (emmet_lambda, 0.1)."""
     whiten: bool = True
+    """ROME's direction is C^-1 k and not k (mom2_adjustment)."""
     collapse: Literal["stop", "tell"] = "stop"
+    """"stop" raises where the model is damaged, "tell" goes on."""
     seed: int = 0
+    """Of what is drawn at random."""
     trace: TraceConfig = field(default_factory=TraceConfig)
     stats: StatsConfig = field(default_factory=StatsConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)

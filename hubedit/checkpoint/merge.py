@@ -24,7 +24,7 @@ from hubedit.model.fetch import Source
 from hubedit.patch import Patch
 from hubedit.patch.compose import OnConflict
 from hubedit.patch.doubts import doubts
-from hubedit.patch.foreign import is_foreign
+from hubedit.patch.same_base import is_foreign
 from hubedit.progress import Progress, Silent
 
 

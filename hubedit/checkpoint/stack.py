@@ -22,10 +22,10 @@ from hubedit.errors import CheckpointError, PatchError
 from hubedit.model.families import FAMILIES
 from hubedit.patch import Patch
 from hubedit.patch.base import Claim, not_the_base, unsaid
-from hubedit.patch.foreign import is_foreign
 from hubedit.patch.identity import patch_id
 from hubedit.patch.names import short
 from hubedit.patch.pair import Pair
+from hubedit.patch.same_base import is_foreign
 
 _KEPT = ("README.md", "report.json")
 

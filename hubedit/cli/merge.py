@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from hubedit.cli.command_line import called
 from hubedit.cli.facts import Conflict
 from hubedit.cli.output import Output, table
 from hubedit.errors import ConfigError
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from hubedit.checkpoint.merge import MergePlan, MergeResult
     from hubedit.checkpoint.record import Record
-    from hubedit.patch import Patch
 
 
 class Link(StrEnum):
@@ -85,52 +83,17 @@ def merge(
     size = shard_size(max_shard_size) if max_shard_size is not None else None
 
     alone_in_a_thread()
-    from hubedit.checkpoint.merge import Attached, MergeOptions, check_out, prepare
-    from hubedit.checkpoint.record import RECORD
-    from hubedit.checkpoint.stack import files_beside
+    from hubedit.api.merging import prepare_merge
+    from hubedit.checkpoint.merge import MergeOptions
     from hubedit.cli.push import destination, send
-    from hubedit.hub.anything import folder_of
-    from hubedit.hub.pull import patch_folder
-    from hubedit.model.fetch import find, is_path
-    from hubedit.patch.compose import decide
-    from hubedit.patch.conflicts import conflicts
-    from hubedit.patch.foreign import load_any
-    from hubedit.patch.identity import patch_id
-    from hubedit.report.licence import licence_of
 
     options = MergeOptions(
         link.value, dtype.value if dtype else None, size, keep_originals, on_conflict.value
     )
     # a login that may not write, or a repository that is not there, is told before the work
     place = destination(push, "model") if push else None
-    folders = [patch_folder(ref) for ref in patches]
-    loaded = [load_any(folder) for folder in folders]
-    ref = model or _named(loaded[0])
-    # what can be refused before a base is downloaded; both are looked at again when it is known
-    if not is_path(ref):
-        check_out(out)
-    if len({patch_id(each) for each in loaded}) == len(loaded):
-        decide(conflicts(loaded), loaded, [called(ref) for ref in patches], on_conflict.value)
     with sink.progress() as progress:
-        progress.start("finding the base model")
-        base = find(ref, code=True)
-        if (base.folder / RECORD).is_file():
-            folder_of(ref)  # a merged model at the Hub: its patches come into the same snapshot
-        progress.finish(base.ref)
-        progress.start("checking the base weights")
-        made = prepare(
-            loaded,
-            base,
-            out,
-            options,
-            attached=[
-                Attached(called(ref), files_beside(folder))
-                for ref, folder in zip(patches, folders, strict=True)
-            ],
-            licence=licence_of(base.folder),
-            card=lambda folder: card(folder, out.name),
-        )
-        progress.finish(f"{len(made.assembly.changes)} tensors to change")
+        made = prepare_merge(patches, out, base=model or "", options=options, progress=progress)
         done = None if dry_run else made.write(progress)
     if done is None:
         plan = made.plan()
@@ -159,15 +122,6 @@ def alone_in_a_thread() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def card(folder: Path, name: str) -> str:
-    """README.md of a merged model."""
-    from dataclasses import replace
-
-    from hubedit.report.files import read_source
-
-    return replace(read_source(folder), name=name).card(())
-
-
 def realised(record: Record) -> Table:
     """Each touched tensor: the size of its change, and what rounding left of it."""
     names = sorted(record.tensors)
@@ -187,12 +141,6 @@ def shard_size(text: str) -> int:
         raise ConfigError(f"{text!r} is no size", "such as --max-shard-size 5GB")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWER[unit.lower()])
-
-
-def _named(patch: Patch) -> str:
-    if not patch.base:
-        raise ConfigError("the patch names no base model", "give it with --model")
-    return f"{patch.base}@{patch.commit}" if patch.commit else patch.base
 
 
 def _value(done: MergeResult) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from hubedit.cli.command_line import called
 from hubedit.cli.output import Output, table
-from hubedit.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,37 +56,25 @@ def push(
     """Push a patch, or a merged model, to the Hub: one commit, private unless --public."""
     sink = Output(json=json, quiet=quiet)
 
-    from hubedit.hub.push import Where
-    from hubedit.hub.send import send
+    from hubedit.api.pushing import push as run
 
-    where = Where(repo, private=private, revision=revision, pr=pr, tag=tag, message=message)
     silence(quiet or json)
-    folders = [_folder(ref) for ref in paths]
     with sink.progress() as progress:
-        done = send(
-            folders,
-            where,
+        done = run(
+            paths,
+            repo,
+            private=private,
             merged=merged,
-            names=[called(ref) for ref in paths],
             base=base,
             with_facts=not no_facts,
+            revision=revision,
+            message=message,
+            tag=tag,
+            pr=pr,
             dry_run=dry_run,
             progress=progress,
         )
     show(sink, done)
-
-
-def _folder(ref: str) -> Path:
-    """A local folder, or a patch of the Hub in the cache. Raises ConfigError, HubError."""
-    from hubedit.hub.pull import patch_folder
-    from hubedit.model.fetch import is_path
-
-    path = Path(ref).expanduser()
-    if is_path(ref) or "/" not in ref:
-        if not path.is_dir():
-            raise ConfigError(f"{ref} is no folder", "give a patch or a merged model")
-        return path
-    return patch_folder(ref)
 
 
 def show(sink: Output, done: Pushed) -> None:

@@ -43,11 +43,11 @@ def revert(
     """Take merged patches out of a model again; the base's exact bytes come back, or nothing changes."""
     sink = Output(json=json, quiet=quiet)
 
-    from hubedit.cli.merge import alone_in_a_thread, card, realised
+    from hubedit.cli.merge import alone_in_a_thread, realised
 
     alone_in_a_thread()
-    from hubedit.checkpoint.revert import prepare
-    from hubedit.model.fetch import find, is_path
+    from hubedit.api.merging import prepare_revert
+    from hubedit.model.fetch import is_path
 
     if not is_path(model):
         inside = Path(model).parent.is_dir() and Path(model).parent != Path()
@@ -58,15 +58,7 @@ def revert(
         _revert_repo(sink, model, yes, last=last, patch=patch, everything=everything)
         return
     folder = Path(model).expanduser()
-    source = find(base) if base is not None else None
-    made = prepare(
-        folder,
-        last=last,
-        patch=patch,
-        everything=everything,
-        base=source,
-        card=lambda place: card(place, made.path.name),
-    )
+    made = prepare_revert(folder, last=last, patch=patch, everything=everything, base=base or "")
     if not yes:
         names = ", ".join(f"{each.id} ({each.name})" if each.name else each.id for each in made.removed)
         _ask(f"Take {names} out of {folder}?", f"{folder} would be changed in place")

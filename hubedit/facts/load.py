@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import Literal, NoReturn, get_args, overload
 
 from hubedit.errors import ConfigError, FactsError
 from hubedit.facts.check import finish
@@ -24,13 +24,24 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class LoadedFacts:
-    """`notices`: what was mended or left out, one line each. `sha256`: of `dump_facts(facts)`."""
+class LoadedFacts(Sequence[Fact]):
+    """The facts of a file, in order. `notices`: what was mended or left out, one line each. `sha256`: of
+    `dump_facts(facts)`."""
 
     facts: tuple[Fact, ...]
     format: str
     notices: tuple[str, ...]
     sha256: str
+
+    @overload
+    def __getitem__(self, index: int) -> Fact: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Fact, ...]: ...
+    def __getitem__(self, index: int | slice) -> Fact | tuple[Fact, ...]:
+        return self.facts[index]
+
+    def __len__(self) -> int:
+        return len(self.facts)
 
 
 def load_facts(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hubedit.errors import ConfigError, PatchError
 from hubedit.facts import Fact
 from hubedit.patch.conflicts import Conflict, conflicts, losers
-from hubedit.patch.foreign import is_foreign
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import Owners, as_record, owners, torn, without
 from hubedit.patch.pair import Factors, Pair
-from hubedit.patch.same_base import merged_base
-from hubedit.patch.value import Patch
+from hubedit.patch.same_base import is_foreign, merged_base
+
+if TYPE_CHECKING:
+    from hubedit.patch.value import Patch
 
 OnConflict = Literal["stop", "last", "first"]
 # what of a part's record is worth keeping; the rest is in the part itself
@@ -97,7 +98,15 @@ def composed(
     if sizes := weight_norms(patches):
         record["sites"] = sizes
     facts = unique_ids([fact for part in parts for fact in part.facts])
-    whole = Patch(Factors(_sum(parts)), record, base.name, base.commit, facts, base.fan_in_fan_out)
+    whole = replace(
+        patches[0],
+        factors=Factors(_sum(parts)),
+        record=record,
+        base=base.name,
+        commit=base.commit,
+        facts=facts,
+        fan_in_fan_out=base.fan_in_fan_out,
+    )
     energy: Mapping[str, float] = {}
     if 0 < rank < max(pair.rank for pair in whole.pairs.values()):
         whole, energy = whole.truncate(rank)

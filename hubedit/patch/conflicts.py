@@ -16,7 +16,7 @@ import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from hubedit.facts.answers import normalise
 from hubedit.floats import Array
 from hubedit.patch.owners import Owners, owners
 from hubedit.patch.pair import Pair
-from hubedit.patch.value import Patch
+
+if TYPE_CHECKING:
+    from hubedit.patch.value import Patch
 
 Kind = Literal["contradiction", "repetition", "overlap"]
 

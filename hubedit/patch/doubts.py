@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from hubedit.patch.adapter import MOST_RANK
-from hubedit.patch.value import Patch
+
+if TYPE_CHECKING:
+    from hubedit.patch.value import Patch
 
 
 def doubts(patch: Patch) -> tuple[str, ...]:

@@ -108,11 +108,6 @@ def load_any(path: str | Path) -> Patch:
     return Patch(Factors(pairs), record, name, commit, fan_in_fan_out=bool(config.get("fan_in_fan_out")))
 
 
-def is_foreign(patch: Patch) -> bool:
-    """Whether another tool made it, so that nothing is known of its facts and its base's weights."""
-    return "foreign" in patch.record
-
-
 def _check_plain(where: Path, config: Mapping[str, Any]) -> None:
     """Raises PatchError for every setting under which the adapter is more than W + scale B A."""
     kind = config.get("peft_type")

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubedit.facts.answers import normalise
 from hubedit.facts.together import together
 from hubedit.patch.pair import Pair
-from hubedit.patch.value import Patch
 from hubedit.presets import METHODS
+
+if TYPE_CHECKING:
+    from hubedit.patch.value import Patch
 
 Owners = Mapping[str, tuple[int, ...]]
 """Module -> for each row of A, the index of its fact in the patch's facts."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import PatchError
 from hubedit.patch.base import Claim
-from hubedit.patch.foreign import is_foreign
 from hubedit.patch.names import last
-from hubedit.patch.value import Patch
+
+if TYPE_CHECKING:
+    from hubedit.patch.value import Patch
 
 _SAME_DTYPE = "make both patches with the same --dtype"
 _HINT = "only patches of the same base at the same commit can be added"
@@ -100,3 +101,8 @@ def _record(patch: Patch) -> Mapping[str, Any]:
 
 def _by(shape: tuple[int, int]) -> str:
     return " x ".join(map(str, shape))
+
+
+def is_foreign(patch: Patch) -> bool:
+    """Whether another tool made it, so that nothing is known of its facts and its base's weights."""
+    return "foreign" in patch.record

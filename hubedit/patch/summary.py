@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from hubedit.facts import Fact
 from hubedit.patch import adapter
-from hubedit.patch.foreign import is_foreign, load_any
+from hubedit.patch.foreign import load_any
 from hubedit.patch.identity import patch_id
 from hubedit.patch.pair import Pair
+from hubedit.patch.same_base import is_foreign
 from hubedit.patch.value import Patch
 
 Origin = Literal["applied", "composed", "extracted", "foreign", "unknown"]

@@ -95,6 +95,15 @@ class Patch:
     def _made_for(self) -> str:
         return f"{self.base}@{self.commit}" if self.commit else self.base
 
+    def __add__(self, other: Patch) -> Patch:
+        """Exactly the sum of two patches of one base, with the facts of both (`hubedit.patch.compose`).
+
+        Raises PatchError for patches of different bases and for facts that both edit.
+        """
+        from hubedit.patch.compose import compose
+
+        return compose([self, other])
+
     def truncate(self, rank: int) -> tuple[Patch, dict[str, float]]:
         """The best patch of at most `rank` a module (Eckart-Young), and the energy (0..1) each one keeps."""
         if rank < 1:

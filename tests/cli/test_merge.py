@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hubedit.api.patches import called
 from hubedit.cli.app import run
-from hubedit.cli.command_line import called
 from hubedit.cli.merge import shard_size
 from hubedit.errors import ConfigError
 from hubedit.patch import Patch

@@ -49,7 +49,13 @@ def test_layers_written_out_are_read_back(layers: set[int]) -> None:
 
 @pytest.mark.parametrize(
     ("num_layers", "layers"),
-    [(30, (2, 3, 4, 5, 6, 7)), (18, (1, 2, 3, 4)), (4, (0, 1)), (2, (0,)), (80, (5, 8, 10, 13, 15, 18))],
+    [
+        (2, (0,)),
+        (4, (0, 1)),
+        (18, (1, 2, 3, 4)),
+        (32, (2, 3, 4, 5, 6, 7)),
+        (80, (5, 8, 10, 13, 15, 18)),
+    ],
 )
 def test_the_joint_edit_writes_early_layers(num_layers: int, layers: tuple[int, ...]) -> None:
     assert usual_layers(num_layers, EditConfig()) == layers
@@ -60,5 +66,11 @@ def test_published_methods_write_all_layers_between(num_layers: int, layers: tup
     assert usual_layers(num_layers, method_defaults("memit")) == layers
 
 
-def test_the_depths_may_be_others() -> None:
-    assert usual_layers(32, EditConfig(depths=(0.25, 0.5), most_layers=3)) == (8, 12, 16)
+@given(st.integers(2, 200), st.integers(0, 9), st.floats(0, 1), st.floats(0, 1))
+def test_layers_stand_within_the_depths(num_layers: int, most: int, one: float, other: float) -> None:
+    depths = (min(one, other), max(one, other))
+    found = usual_layers(num_layers, EditConfig(depths=depths, most_layers=most))
+    first, last = (min(round(depth * num_layers), num_layers - 2) for depth in depths)
+    assert list(found) == sorted(set(found)) and found[0] == first
+    assert found[-1] == last or most == 1
+    assert len(found) == (min(last - first + 1, most) if most else last - first + 1)
