@@ -56,11 +56,11 @@ class TargetConfig:
 
     steps: int = 3
     """Steps of the descent at most; joint: for each site in each round."""
-    step: float = 0.12
+    step: float = 0.1
     """Length of the first step, relative ("steepest"), or the learning rate ("adam")."""
-    clamp: float = 0.25
+    clamp: float = 0.2
     """Bound on |delta|, relative; the joint edit takes a site's share of it, anew in each round."""
-    rounds: int = 3
+    rounds: int = 4
     """Times that the joint edit goes through all sites at most, while facts are missing."""
     decay: float = 1e-3
     """Weight of |delta| in the objective."""
