@@ -1,4 +1,4 @@
-"""Facts in, a verified patch out: what `hubedit apply` does, as one function."""
+"""Facts in, a patch out: in memory (`edit_facts`), or tested by generation and written (`apply_facts`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.compute import Edit, compute
 from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
-from hubedit.edit.record import edit_record, method_record, portable, statistics_record
+from hubedit.edit.record import edit_record, method_record, peak_memory, portable, statistics_record
 from hubedit.edit.result import judge_collapse
 from hubedit.edit.statistics.corpus import SELF, TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.edit.statistics.documents import source as corpus_source
@@ -41,15 +41,86 @@ _SHOWN = 3  # facts that a message names one by one
 
 
 @dataclass(frozen=True, eq=False)
+class Edited:
+    """A patch in memory. `before`, `after`: the model without it (with the older patch below it, where there
+    is one) and with it; `older`: the facts of that patch that stay."""
+
+    patch: Patch
+    edit: Edit
+    before: EditableModel
+    after: EditableModel
+    older: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Applied:
-    """A patch that was written. `report`: through the patch as it is on disk, truncated or not; `told`:
-    the content of report.json."""
+    """A patch that was written. `report`: through the patch as it is on disk, truncated or not; `content`:
+    of report.json."""
 
     path: Path
     patch: Patch
     edit: Edit
     report: EditReport
-    told: Mapping[str, Any]
+    content: Mapping[str, Any]
+
+
+def edit_facts(
+    em: EditableModel,
+    facts: Sequence[Fact],
+    config: EditConfig,
+    *,
+    on: Patch | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+    source: str = "facts",
+    command: Sequence[str] = (),
+) -> Edited:
+    """Computes a patch that edits `facts` into `em`, checked for collapse and not yet asked anything.
+
+    `source`: the facts' file, for messages; `on`: an older patch to edit on top of; the result does both;
+    `command`: the words of the command line, for the record.
+    Raises FactsError, ConfigError and PatchError before the long work, CollapseError when the edit would
+    damage the model.
+    """
+    cache, progress = cache or Cache(), progress or Silent()
+    check_facts(em, facts, source)
+    check_config(em, config)
+    cache.check()
+    statistics = statistics_record(em, config) | ({"repo": cache.repo} if cache.repo else {})
+    weights = _checksum(em)
+
+    older = protected(on, facts)
+    before = em if on is None else em.with_patch(on)
+    edit = compute(before, facts, config, kept=older, cache=cache, progress=progress)
+    patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
+    if on is not None:
+        patch = stacked(on, patch)
+    truncated = 0 < config.rank < max(factor.rank for factor in patch.factors.values())
+    if truncated:
+        patch, _ = patch.truncate(config.rank)
+    after = em.with_patch(patch.by_site(em))
+    if truncated:
+        tried = holdout_rows(before, config.stats, TEXT_ROWS, cache, progress)
+        moved = drift(before, after, tried)
+        count = max(sum(moved.tokens), 1)
+        clean, cut = sum(moved.nll_before) / count, sum(moved.nll_after) / count
+        judge_collapse(edit.reports, clean, cut, config, progress)
+        perplexity = float(torch.tensor(cut).exp())
+    if _checksum(em) != weights:
+        raise HubEditError("the model's weights changed during the edit; nothing was written", "report this")
+    made = edit_record(
+        em,
+        edit,
+        config,
+        base=patch.record["base"],
+        statistics=statistics,
+        seconds=edit.seconds,
+        command=command,
+    )
+    made["perplexity"]["after"] = perplexity
+    if on is not None:
+        made["sites"] = whole_sites(made["sites"], patch, em)
+    return Edited(replace(patch, record={**patch.record, **made}), edit, before, after, older)
 
 
 def apply_facts(
@@ -69,9 +140,8 @@ def apply_facts(
 ) -> Applied:
     """Computes a patch that edits `facts` into `em`, tests it by generation, and writes it to `out`.
 
-    `source`: the facts' file, for messages. `with_facts`: False keeps the facts themselves out of the
-    folder. `on`: an older patch to edit on top of; the result does both. `overwrite` replaces an older
-    patch at `out`. `command`: the words of the command line, for the record.
+    `source`, `on`, `command`: as for `edit_facts`. `with_facts`: False keeps the facts themselves out of the
+    folder. `overwrite` replaces an older patch at `out`.
     Everything that can be refused is refused before the long work: FactsError, ConfigError, PatchError.
     Raises CollapseError when the edit would damage the model, PatchError when the disk refuses; then
     nothing is at `out`. With `strict` raises StrictError after writing when facts still fail.
@@ -82,12 +152,7 @@ def apply_facts(
     check_config(em, config)
     check_free(path, overwrite)
     cache.check()
-    statistics = statistics_record(em, config) | ({"repo": cache.repo} if cache.repo else {})
-    weights = _checksum(em)
-    seconds: dict[str, float] = {}
-
-    kept = protected(on, facts)
-    again = replaced(on, facts)
+    older, again = protected(on, facts), replaced(on, facts)
     for fact in again[:_SHOWN]:
         progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
     if len(again) > _SHOWN:
@@ -96,67 +161,47 @@ def apply_facts(
     stood = em if on is None else em.with_patch(on)
     before = _read(stood, facts, "asking before", progress)
     context = read(stood, facts, in_context=True)
-    kept_before = read(stood, kept)
-    seconds["reading before"] = time.perf_counter() - start
-    edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
-    tried = holdout_rows(stood, config.stats, TEXT_ROWS, cache, progress)
-    text, used = unseen_rows(stood, config.stats, cache, progress)
-    seconds |= edit.seconds
+    older_before = read(stood, older)
+    seconds = {"reading before": time.perf_counter() - start}
+
+    found = edit_facts(
+        em, facts, config, on=on, cache=cache, progress=progress, source=source, command=command
+    )
 
     start = time.perf_counter()
-    patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
-    if on is not None:
-        patch = stacked(on, patch)
-    truncated = 0 < config.rank < max(factor.rank for factor in patch.factors.values())
-    if truncated:
-        patch, _ = patch.truncate(config.rank)
-    if truncated:
-        moved = drift(stood, em.with_patch(patch.by_site(em)), tried)
-        count = max(sum(moved.tokens), 1)
-        clean, cut = sum(moved.nll_before) / count, sum(moved.nll_after) / count
-        judge_collapse(edit.reports, clean, cut, config, progress)
-        perplexity = float(torch.tensor(cut).exp())
-    edited = em.with_patch(patch.by_site(em))
-    moved = drift(stood, edited, text)
-    after = _read(edited, facts, "asking after", progress)
-    kept_after = read(edited, kept)
+    text, used = unseen_rows(stood, config.stats, cache, progress)
+    moved = drift(found.before, found.after, text)
+    after = _read(found.after, facts, "asking after", progress)
+    older_after = read(found.after, older)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
-    if _checksum(em) != weights:
-        raise HubEditError("the model's weights changed during the edit; nothing was written", "report this")
-
-    made = edit_record(
-        em,
-        edit,
-        config,
-        base=patch.record["base"],
-        statistics=statistics,
-        seconds=seconds,
-        command=command,
-    )
-    made["perplexity"]["after"] = perplexity
-    if on is not None:
-        made["sites"] = whole_sites(made["sites"], patch, em)
-    record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
-    patch = replace(patch, record=record)
-    told = {
+    stages = {**found.edit.seconds, **seconds}
+    made = {
+        "seconds": sum(stages.values()),
+        "seconds_by_stage": stages,
+        "peak_memory": peak_memory(em.device),
+        "metrics": report.metrics,
+        "counts": report.counts,
+    }
+    patch = replace(found.patch, record={**found.patch.record, **made})
+    content = {
         **report_json(facts, Measured(before, context=context), Measured(after)),
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
-    told = {name: value for name, value in told.items() if value not in ({}, [], None)}
-    if kept:
-        shares = [compare(kept, r, r).metrics["success"] for r in (kept_before, kept_after)]
-        told["on"] = {"facts": len(kept), "success_before": shares[0], "success_after": shares[1]}
+    content = {name: value for name, value in content.items() if value not in ({}, [], None)}
+    if older:
+        shares = [compare(older, r, r).metrics["success"] for r in (older_before, older_after)]
+        content["on"] = {"facts": len(older), "success_before": shares[0], "success_after": shares[1]}
         progress.message(
-            f"{plural(len(kept), 'fact')} of the older patch: "
+            f"{plural(len(older), 'fact')} of the older patch: "
             f"{shares[0]:.0%} hold before, {shares[1]:.0%} after"
         )
-    files = _files(patch, told, path.name, with_facts)
+    files = _files(patch, content, path.name, with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
     if strict:
         check_strict(report)
-    return Applied(path, patch, edit, report, told)
+    return Applied(path, patch, found.edit, report, content)
 
 
 def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts") -> None:
@@ -226,8 +271,8 @@ def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) ->
     """The files beside the adapter: report.json, the card, the page and the figures."""
     if not with_facts:
         numbers = ("probability_before", "probability_after", "rank_before", "rank_after", "success")
-        told = {k: v for k, v in report.items() if k not in ("relations", "damage")}  # they quote the facts
-        report = {**told, "facts": [{k: f[k] for k in numbers} for f in report["facts"]]}
+        silent = {k: v for k, v in report.items() if k not in ("relations", "damage")}  # they quote facts
+        report = {**silent, "facts": [{k: f[k] for k in numbers} for f in report["facts"]]}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     facts = [to_record(fact) for fact in patch.facts] if with_facts else []
     shown = shown_files(Source(patch.full_record(), report, name, facts, with_facts))

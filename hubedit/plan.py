@@ -60,7 +60,7 @@ def plan(
     """The plan of an edit; `em` may be a `skeleton`. `device`, `dtype`: as for `hubedit.model.load.load`."""
     method = METHODS[config.method]
     layers = untraced_layers(config, em.num_layers)
-    shared = "alpha" in method.settings
+    shared = method.balanced
     alpha_traced = shared and config.alpha in ("auto", "per-layer")
     # a method without a share edits all of its sites
     share = 0.5 if alpha_traced or not shared else float(config.alpha)

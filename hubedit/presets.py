@@ -7,11 +7,12 @@ from the model instead, because fixed numbers carry over badly (docs/experiments
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from hubedit.config import PREFERENCES, EditConfig, TargetConfig
 from hubedit.errors import ConfigError
+from hubedit.method import Method
 from hubedit.preset_file import is_preset_file, load_preset
 
 _WHERE = ("layers", "depths", "most_layers", "rank")
@@ -20,42 +21,6 @@ _JOINT = frozenset({"alpha", "lam", "prefer", "prompts"})
 LORA_RANK = 8
 WINDOW = (1 / 8, 1 / 4)
 """Depths of the layers that the published methods edit: MEMIT's layers 4 to 8 of 32."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of `METHODS`.
-
-    `title`: for cards; `function`: "module:name" of what runs it (`hubedit.edit.methods.registry`);
-    `settings`: the fields of EditConfig that it reads; `needed`: those of them that it means nothing without;
-    `defaults`: its published settings with layers from the trace; `attention`, `mlp`: which sites it edits;
-    `one_layer`: it edits a single layer.
-
-    `published`: as in a paper, and not hubedit's own; `one_by_one`: it takes facts or batches one after
-    another by itself; `keeps_keys`: it preserves the keys of earlier batches; `trained`: its weights are
-    fine-tuned, so their rows belong to no single fact; `full_rank`: with a change of any rank; `depth`: its
-    layer, as a share of the model's depth, where none is given (0: the trace chooses); `layers`: how many it
-    edits where none are given and it is not of one layer.
-    """
-
-    title: str
-    function: str
-    settings: frozenset[str]
-    defaults: EditConfig
-    needed: tuple[str, ...] = ()
-    attention: bool = False
-    mlp: bool = True
-    one_layer: bool = False
-    published: bool = True
-    one_by_one: bool = False
-    keeps_keys: bool = False
-    trained: bool = False
-    full_rank: bool = False
-    depth: float = 0.0
-
-    def own_layer(self, num_layers: int) -> int:
-        """The layer that `depth` means in a model."""
-        return int(self.depth * num_layers)
 
 
 # MEMIT (Meng et al. 2023) as in EasyEdit, hparams/MEMIT/{qwen2.5-7b,mistral-7b}.yaml
@@ -108,6 +73,7 @@ _EMMET = {"lam": 1.0, "l2": 0.1}
 
 METHODS: dict[str, Method] = {
     "joint": Method(
+        "hubedit joint",
         "Joint edit of attention output and MLP projections, hubedit's own",
         "hubedit.edit.methods.joint:joint",
         _COMMON | _JOINT,
@@ -116,6 +82,7 @@ METHODS: dict[str, Method] = {
         published=False,
     ),
     "intattn": Method(
+        "IntAttn-Edit",
         "IntAttn-Edit: attention output and MLP projections of several layers, closed form",
         "hubedit.edit.methods.intattn:intattn",
         _COMMON | {"lam", "alpha"},
@@ -124,6 +91,7 @@ METHODS: dict[str, Method] = {
         attention=True,
     ),
     "memit": Method(
+        "MEMIT",
         "MEMIT: MLP projections of several layers, closed form",
         "hubedit.edit.methods.memit:memit",
         _COMMON | {"lam"},
@@ -131,6 +99,7 @@ METHODS: dict[str, Method] = {
         needed=("lam",),
     ),
     "rome": Method(
+        "ROME",
         "ROME: one MLP projection, a rank-one update for each fact",
         "hubedit.edit.methods.rome:rome",
         _COMMON | {"whiten"},
@@ -139,6 +108,7 @@ METHODS: dict[str, Method] = {
         one_by_one=True,
     ),
     "r-rome": Method(
+        "R-ROME",
         "R-ROME: ROME with the same key throughout",
         "hubedit.edit.methods.rome:r_rome",
         _COMMON | {"whiten"},
@@ -147,6 +117,7 @@ METHODS: dict[str, Method] = {
         one_by_one=True,
     ),
     "intattn-rome": Method(
+        "IntAttn-Edit for ROME",
         "IntAttn-Edit for ROME: attention output and MLP projection of one layer, rank-one updates",
         "hubedit.edit.methods.rome:intattn_rome",
         _COMMON | {"whiten", "alpha"},
@@ -156,6 +127,7 @@ METHODS: dict[str, Method] = {
         one_by_one=True,
     ),
     "alphaedit": Method(
+        "AlphaEdit",
         "AlphaEdit: MLP projections of several layers, in the null space of what is preserved",
         "hubedit.edit.methods.alphaedit:alphaedit",
         _COMMON | {"null_space", "l2"},
@@ -164,6 +136,7 @@ METHODS: dict[str, Method] = {
         keeps_keys=True,
     ),
     "emmet": Method(
+        "EMMET",
         "EMMET: MLP projections of several layers, equality-constrained",
         "hubedit.edit.methods.emmet:emmet",
         _COMMON | {"lam", "l2"},
@@ -171,6 +144,7 @@ METHODS: dict[str, Method] = {
         needed=("lam",),
     ),
     "lora": Method(
+        "LoRA",
         "LoRA: attention output and MLP projections, fine-tuned by gradient descent",
         "hubedit.edit.methods.lora:lora",
         _COMMON,
@@ -180,6 +154,7 @@ METHODS: dict[str, Method] = {
         trained=True,
     ),
     "ft": Method(
+        "LocFT-BF",
         "LocFT-BF: one MLP projection, fine-tuned by gradient descent",
         "hubedit.edit.methods.ft:ft",
         _COMMON,

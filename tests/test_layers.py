@@ -26,6 +26,7 @@ LAYERS = (
     ("parallel",),
     ("model", "cache", "progress", "presets"),
     ("preset_file",),
+    ("method",),
     ("linalg", "facts", "config", "demo", "folder", "floats"),
     ("remote",),
     ("errors", "verb"),

@@ -96,7 +96,7 @@ def test_the_folder_says_how_it_was_made(editable: Editable, tmp_path: Path) -> 
         "portability": 1,
     }
     report = json.loads((made.path / "report.json").read_text())
-    assert report == made.told
+    assert report == made.content
     assert report["facts"][0]["prompt"] == FACTS[0].prompt
     assert "success" in report["metrics_before"] and "locality" not in report["metrics_before"]
     patch = Patch.load(made.path)
@@ -112,7 +112,7 @@ def test_the_report_says_what_an_evaluation_says_under_the_same_names(
     made = run(em, tmp_path / "patch", cache=cache)
     text, used = unseen_rows(em, QUICK.stats, cache, Silent())
     whole = evaluate(em, FACTS, edited={"adapter": em.with_patch(made.patch)}, rows=text, cache=cache)
-    own = made.told
+    own = made.content
     assert set(own) - set(whole) == {"text"}, "which text: the command line of an evaluation says so"
     for name in ("counts", "exact_match", "in_context", "interval_method", "metrics", "metrics_before"):
         assert own[name] == whole[name], name

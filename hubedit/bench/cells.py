@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hubedit.bench.plan import BALANCED, Bench, DataEntry, ModelEntry, Run, Settings
+from hubedit.bench.plan import Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
 from hubedit.edit.locate.layers import check_values
 from hubedit.errors import ConfigError
@@ -85,7 +85,7 @@ def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: in
                 config = replace(base, batch_size=size if 0 < size < edits else 0)
                 if alpha is not None:
                     config = replace(config, alpha=alpha)
-                shown = config.alpha if run.method in BALANCED else ""
+                shown = config.alpha if METHODS[run.method].balanced else ""
                 yield Cell(model, data, run.method, run.label, shown, config.batch_size, edits, seed, config)
 
 

@@ -15,23 +15,9 @@ from typing import Any, Literal
 
 from hubedit.edit.locate.alpha import check_alpha
 from hubedit.errors import ConfigError
+from hubedit.presets import METHODS
 
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
-NAMES = {
-    "joint": "hubedit joint",
-    "intattn": "IntAttn-Edit",
-    "memit": "MEMIT",
-    "rome": "ROME",
-    "r-rome": "R-ROME",
-    "intattn-rome": "IntAttn-Edit for ROME",
-    "alphaedit": "AlphaEdit",
-    "emmet": "EMMET",
-    "lora": "LoRA",
-    "ft": "LocFT-BF",
-}
-BALANCED = ("joint", "intattn", "intattn-rome")
-"""The methods that have an alpha; the others are run once, not once for each."""
-
 Settings = Mapping[str, Any]
 Sample = Literal["first", "random"]
 
@@ -188,11 +174,14 @@ def _data(at: _Reader, folder: Path | None) -> DataEntry:
 
 
 def _run(at: _Reader, alphas: Sequence[str], batch_sizes: Sequence[int]) -> Run:
-    method = at.choice("method", tuple(NAMES))
+    method = at.choice("method", tuple(METHODS))
     own = at.texts("alphas")
-    if own and method not in BALANCED:
-        raise ConfigError(f"{at.source}: {method} has no alpha", f"only {' and '.join(BALANCED)} have one")
-    shares = (own or tuple(alphas)) if method in BALANCED else ()
+    if own and not METHODS[method].balanced:
+        raise ConfigError(
+            f"{at.source}: {method} has no alpha",
+            f"only {' and '.join(m for m in METHODS if METHODS[m].balanced)} have one",
+        )
+    shares = (own or tuple(alphas)) if METHODS[method].balanced else ()
     for share in shares:
         try:
             check_alpha(share)
@@ -200,7 +189,7 @@ def _run(at: _Reader, alphas: Sequence[str], batch_sizes: Sequence[int]) -> Run:
             raise ConfigError(f"{at.source}: {error.message}", error.hint) from error
     run = Run(
         method,
-        at.text("label", NAMES[method]),
+        at.text("label", METHODS[method].label),
         shares,
         at.numbers("batch_sizes") or tuple(batch_sizes),
         at.flag("published"),

@@ -16,6 +16,9 @@ SOURCE = "arXiv 2510.27400, supplementary material"
 JOINT = "joint"
 """The alpha of table 3's joint edit: the one that the authors' balancing found, not printed there."""
 
+AS_PRINTED = {"memit": ("intattn", "0")}
+"""Method and alpha under which table 3 prints another one: MEMIT is the edit of the MLP alone."""
+
 _MODELS = ("Qwen2.5-7B", "Mistral-7B")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from hubedit.bench.metrics import EVERY, PERPLEXITY, Metric, text
 from hubedit.bench.numbers import Line, Number
 from hubedit.bench.plan import Bench
-from hubedit.bench.published import JOINT, SOURCE, Published, beside
+from hubedit.bench.published import AS_PRINTED, JOINT, SOURCE, Published, beside
+from hubedit.presets import METHODS
 from hubedit.report.markup import cell
 
 _PRINTED = {"alpha": (1, 2), "modules": (3,), "methods": (3,), "batches": (), "rome": (4,), "abilities": (5,)}
@@ -83,7 +84,7 @@ def _alpha(kind: str, found: Sequence[Line]) -> list[Table]:
 
 def _modules(kind: str, found: Sequence[Line]) -> list[Table]:
     """Table 3: MLP only, attention only, joint."""
-    own = [line for line in found if line.method in ("intattn", "joint")]
+    own = [line for line in found if _both_sites(line)]
 
     def name(line: Line) -> str:
         share = _number(line)
@@ -98,7 +99,7 @@ def _rome(kind: str, found: Sequence[Line]) -> list[Table]:
     """Table 4: a column for each method of ROME's kind."""
     made = []
     for name, group in _by(found, lambda line: (line.model, line.data, line.edits, line.batch_size)):
-        own = [line for line in group if "rome" in line.method]
+        own = [line for line in group if METHODS[line.method].one_layer and not METHODS[line.method].trained]
         if own:
             title = f"{_TITLES[kind]}: {name[0]}, {name[1]}, {_batch(own[0])}"
             made.append(_across(kind, title, own, _names(own), EVERY))
@@ -192,8 +193,9 @@ def printed_beside(kind: str, line: Line) -> dict[str, Published]:
     """The published numbers of this run in the tables that this one has the shape of."""
     share, method = _number(line), line.method
     alpha = "" if share is None else f"{share:g}"
-    if kind in ("modules", "methods") and method in ("intattn", "memit"):
-        method, alpha = "intattn", "0" if line.method == "memit" else alpha if share in (0, 1) else JOINT
+    if kind in ("modules", "methods"):
+        own = alpha if share in (0, 1) else JOINT
+        method, alpha = AS_PRINTED.get(method, (method, own if METHODS[method].balanced else ""))
     elif kind != "alpha":
         alpha = ""
     return beside(_PRINTED[kind], line.model, line.data, method, alpha)
@@ -214,7 +216,7 @@ def _notes(
             told.append(
                 f"{line.model}, {line.data}, {head}: {many} ({'; '.join(dict.fromkeys(line.errors))})"
             )
-    shares = [line for line in own if line.method in ("intattn", "joint") and line.traced_alpha is not None]
+    shares = [line for line in own if _both_sites(line) and line.traced_alpha is not None]
     traced = {line.model: line.traced_alpha for line in shares}
     told += [f"{model}: the traced alpha is {share:.2f}." for model, share in traced.items()]
     every = [p for found in printed for p in found.values()]
@@ -223,6 +225,12 @@ def _notes(
     if any(not p.model for p in every):
         told.append("The published table does not name its model.")
     return tuple(told)
+
+
+def _both_sites(line: Line) -> bool:
+    """Whether the run edits several layers, with a share for attention."""
+    method = METHODS[line.method]
+    return method.balanced and not method.one_layer
 
 
 def _names(own: Sequence[Line]) -> list[str]:

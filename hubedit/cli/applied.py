@@ -95,7 +95,7 @@ def _tables(applied: Applied) -> list[Any]:
     parts: list[Any] = [facts_table(shown), Text()]
     if note:
         parts[1:1] = [Text(note, style="dim")]
-    return [*parts, summary(applied.told), Text(), table_of(summary_rows(applied))]
+    return [*parts, summary(applied.content), Text(), table_of(summary_rows(applied))]
 
 
 def summary_rows(applied: Applied) -> list[tuple[str, str]]:
@@ -147,7 +147,7 @@ def _value(applied: Applied) -> dict[str, Any]:
         "rank": patch.rank,
         "size": patch.size,
         "energy": record.get("truncation", {}).get("energy"),
-        **applied.told,
+        **applied.content,
         "failed": len(applied.report.failed),
     }
 

@@ -66,7 +66,7 @@ def show_plan(
             else []
         ),
         ("layers", chosen),
-        *([("alpha", share)] if "alpha" in METHODS[config.method].settings else []),
+        *([("alpha", share)] if METHODS[config.method].balanced else []),
         ("edited weights", str(made.sites)),
         ("tracing", f"{made.trace_runs:,} runs of a prompt" if made.trace_runs else "not needed"),
         ("statistics", f"{made.statistics_tokens:,} tokens of {config.stats.corpus}"),

@@ -60,7 +60,7 @@ def measure(
     sites = [Site(n, "mlp") for n in layers]
     if method.attention:
         # LoRA has no share, and trains both sites
-        sites += [Site(n, "attention") for n in layers if alpha[n] > 0 or "alpha" not in method.settings]
+        sites += [Site(n, "attention") for n in layers if alpha[n] > 0 or not method.balanced]
     moments = second_moments(em, sites, config.stats, cache, progress)
     bound = threshold(config)
     null_spaces = free_bases(em, moments, bound) if bound is not None else {}
@@ -79,7 +79,7 @@ def edited_layers(
     (`usual_layers`). Raises ConfigError for layers that the model or the method does not have.
     """
     method = METHODS[config.method]
-    setting = config.alpha if "alpha" in method.settings else "0"
+    setting = config.alpha if method.balanced else "0"
     by_trace = config.layers == "auto" and method.one_layer and not method.depth
     result = None
     if by_trace or setting in ("auto", "per-layer"):

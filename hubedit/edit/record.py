@@ -140,7 +140,7 @@ def _layers_from(config: EditConfig) -> str:
 
 def _alpha_from(config: EditConfig) -> str:
     """ "given", "trace", or "method" where it has no such setting."""
-    if "alpha" not in METHODS[config.method].settings:
+    if not METHODS[config.method].balanced:
         return "method"
     return "trace" if config.alpha in ("auto", "per-layer") else "given"
 

@@ -14,7 +14,9 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def test_a_notebook_user_can_follow_the_page(hub: Hub, tmp_path: Path) -> None:
-    program = "\n".join(BLOCK.findall(PAGE.read_text(encoding="utf-8"))).replace("me/my-patch", "ada/my-patch")
+    program = "\n".join(BLOCK.findall(PAGE.read_text(encoding="utf-8"))).replace(
+        "me/my-patch", "ada/my-patch"
+    )
     (tmp_path / "page.py").write_text(program, encoding="utf-8")
     here = tmp_path / "here"
     (here / "hubedit").mkdir(parents=True)

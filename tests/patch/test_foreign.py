@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 
 from hubedit.errors import HubEditError, PatchError
 from hubedit.patch import Patch
-from hubedit.patch.foreign import is_foreign, load_any
+from hubedit.patch.foreign import load_any
+from hubedit.patch.same_base import is_foreign
 from tests.patch.recorded import recorded
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
