@@ -38,7 +38,7 @@ test: $(VENV)/.developer
 # that pyproject.toml allows (transformers 5.0 itself needs huggingface-hub 1.3)
 OLDEST := transformers==5.0.0 peft==0.18.0 huggingface-hub==1.3.0
 NEWEST := transformers<6 peft huggingface-hub<3
-QUICK := tests/model tests/facts tests/edit/test_stats.py tests/evaluate/test_fluency.py tests/hub/test_push.py \
+QUICK := tests/model tests/facts tests/edit/statistics tests/evaluate/test_fluency.py tests/hub/test_push.py \
   tests/checkpoint/test_tokenizer.py tests/checkpoint/test_extract.py tests/cli/test_library_warnings.py
 test-oldest: LIBRARIES := $(OLDEST)
 test-newest: LIBRARIES := $(NEWEST)
