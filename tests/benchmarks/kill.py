@@ -2,8 +2,9 @@
 
 `python -m tests.benchmarks.kill [--moments 300] [--only merge push] [--seed 0] [--json]` runs each
 command in a forked process on a tiny model and kills it: `apply`, `merge`, `revert`, `push` and `stats push`,
-the last two against a Hub on this machine. After each kill the old state or the whole new one must be there, and the same
-command must then complete. Prints how often which state was found; ends with 1 where anything else was.
+the last two against a Hub on this machine. After each kill the old state or the
+whole new one must be there, and the same command must then complete. Prints how often which state was found;
+ends with 1 where anything else was.
 """
 
 from __future__ import annotations

@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 
 from hubedit.config import PREFERENCES
-from hubedit.edit.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.states import at_subject
+from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
+from hubedit.edit.prompts.same_subject import by_subject, sharing, subjects
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, edit_rows
-from hubedit.edit.same_subject import by_subject, sharing, subjects
-from hubedit.edit.site_report import SiteReport, solve_device
+from hubedit.edit.solve.keys import at_subject
+from hubedit.edit.solve.site_report import SiteReport, solve_device
 from hubedit.edit.stages import Job, cached_targets
-from hubedit.edit.targets import Targets
+from hubedit.edit.targets.optimise import Targets
 from hubedit.linalg import LowRank, right_factor
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
@@ -105,9 +105,10 @@ def _solve(job: Job, site: Site, keys: Tensor, rows: Sequence[Row], delta: Tenso
     device, count = solve_device(job.em), len(job.facts)
     owner = torch.tensor([r.fact for r in rows], device=device)
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
-    preserved = job.config.lam * job.ground.moments[site].matrix.to(device, torch.float64)
+    # a copy, which the solve may overwrite
+    preserved = job.ground.moments[site].matrix.to(device, torch.float64).mul_(job.config.lam)
     if site in job.earlier:  # what earlier facts have there now counts as much as a new fact
         earlier = job.earlier[site].to(device, torch.float64)
-        preserved += earlier.T @ earlier
+        preserved.addmm_(earlier.T, earlier)
     right = right_factor(keys.to(device), owner, weight, preserved, count)
     return LowRank(delta.T.float().cpu(), right.float().cpu()).compress()
