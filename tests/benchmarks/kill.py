@@ -175,7 +175,7 @@ def revert(work: Work, moments: int, seed: int) -> Counter[str]:
 
 
 def push(work: Work, moments: int, seed: int) -> Counter[str]:
-    names = {p.name for p in work.patch.iterdir()}
+    names = set(content(work.patch))
     return _pushed(work, ("push", work.patch), ("--base", work.base), names, moments, seed)
 
 
