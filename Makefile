@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 10000
 # what is imported is compiled then, and kept; pip would compile every module of torch, which takes a minute
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-oldest test-newest check format lint types docs smoke clean
+.PHONY: demo test test-oldest test-newest test-long check format lint types docs smoke clean
 
 # the package alone: what the demo needs
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -38,7 +38,8 @@ test: $(VENV)/.developer
 # that pyproject.toml allows (transformers 5.0 itself needs huggingface-hub 1.3)
 OLDEST := transformers==5.0.0 peft==0.18.0 huggingface-hub==1.3.0
 NEWEST := transformers<6 peft huggingface-hub<3
-QUICK := tests/model tests/evaluate/test_fluency.py tests/checkpoint/test_tokenizer.py tests/checkpoint/test_extract.py
+QUICK := tests/model tests/facts tests/edit/statistics tests/evaluate/test_fluency.py tests/hub/test_push.py \
+  tests/checkpoint/test_tokenizer.py tests/checkpoint/test_extract.py tests/cli/test_library_warnings.py
 test-oldest: LIBRARIES := $(OLDEST)
 test-newest: LIBRARIES := $(NEWEST)
 test-oldest test-newest: test-%:
@@ -46,6 +47,11 @@ test-oldest test-newest: test-%:
 	build/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --upgrade torch==2.13.0 \
 	  $(foreach library,$(LIBRARIES),'$(library)') --editable . pytest pytest-timeout hypothesis
 	build/$*/bin/python -m pytest -q $(QUICK)
+
+# damaged files and prompts of every kind, 10,000 of each: about an hour
+test-long: $(VENV)/.developer
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 0 tests/facts/test_written.py tests/cli/test_escape.py \
+	  tests/checkpoint/test_fuzz.py tests/model/test_damaged.py
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff format --check .

@@ -120,7 +120,8 @@ def family_of(config: Any) -> Family:
             "quantised weights cannot be edited",
             "edit the model's unquantised checkpoint, then quantise the result",
         )
-    if any((getattr(config, field, None) or 0) > 1 for field in _EXPERT_COUNTS):
+    experts = [getattr(config, field, None) for field in _EXPERT_COUNTS]
+    if any(isinstance(count, int) and count > 1 for count in experts):
         raise ModelError(f"{name} is a mixture of experts, which is not supported", _dense())
     if name == "gemma3":
         raise ModelError(
