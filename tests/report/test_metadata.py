@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from huggingface_hub.utils import validate_repo_id
 
 from hubedit.report.card import merged_card, patch_card
 from hubedit.report.licence import licence_metadata, licence_of
@@ -27,10 +28,11 @@ def check(data: dict[str, Any]) -> None:
     }
     if "base_model" in data:
         assert REPO.fullmatch(data["base_model"])
+        validate_repo_id(data["base_model"])
         assert data["base_model_relation"] in ("adapter", "finetune")
     if "license" in data:
         assert re.fullmatch(r"[a-z0-9.+-]+", data["license"])
-    assert all(isinstance(tag, str) and re.fullmatch(r"[\w-]+", tag) for tag in data["tags"])
+    assert all(isinstance(tag, str) and re.fullmatch(r"[\w:/.-]+", tag) for tag in data["tags"])
     assert data["pipeline_tag"] == "text-generation"
     for entry in data.get("model-index", ()):
         assert entry["name"] and isinstance(entry["name"], str)
@@ -58,7 +60,10 @@ def test_a_patch_card_is_read_back(made: dict[str, Any], tmp_path: Path) -> None
     check(data)
     assert data["base_model"] == "Qwen/Qwen2.5-7B" and data["base_model_relation"] == "adapter"
     assert (data["library_name"], data["license"]) == ("peft", "apache-2.0")
-    assert data["tags"] == ["lora", "knowledge-editing", "hubedit"]
+    assert data["tags"] == [
+        *("base_model:adapter:Qwen/Qwen2.5-7B", "lora", "transformers"),
+        *("knowledge-editing", "model-editing", "hubedit"),
+    ]
     assert (card.data.eval_results or []) == eval_results(made)
     assert ("model-index" in data) is bool(made)
 
@@ -67,6 +72,7 @@ def test_a_merged_card_is_read_back(tmp_path: Path) -> None:
     card, data = loaded(merged_card(merged_record(), full_report(), "me/merged"), tmp_path)
     check(data)
     assert data["base_model_relation"] == "finetune" and data["library_name"] == "transformers"
+    assert data["tags"] == ["knowledge-editing", "model-editing", "hubedit"]
     assert card.data.model_name == "merged"
     assert card.data.eval_results == eval_results(full_report())
 
@@ -94,6 +100,7 @@ def test_a_local_base_is_not_linked(tmp_path: Path) -> None:
     _, data = loaded(patch_card(record(base={"ref": "/home/me/gpt2", "commit": ""}), report()), tmp_path)
     check(data)
     assert "base_model" not in data
+    assert not [tag for tag in data["tags"] if tag.startswith("base_model")]
 
 
 @pytest.mark.skipif(not hasattr(huggingface_hub, "EvalResultEntry"), reason="an older huggingface_hub")
