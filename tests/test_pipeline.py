@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig
-from hubedit.edit.corpus import holdout_rows
 from hubedit.edit.stages import TEXT_ROWS, unseen_rows
+from hubedit.edit.statistics.corpus import holdout_rows
 from hubedit.errors import (
     ConfigError,
     StrictError,
@@ -206,5 +206,5 @@ def test_a_scaled_residual_stream_is_known_to_the_default_alone(editable: Editab
     check_config(em, EditConfig())
     for method in ("lora", "ft"):
         check_config(em, method_defaults(method))
-    with pytest.raises(ConfigError, match="multiplies what a layer adds by 0.5"):
+    with pytest.raises(ConfigError, match=r"multiplies what a layer adds by 0\.5"):
         check_config(em, method_defaults("memit"))
