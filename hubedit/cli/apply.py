@@ -242,6 +242,8 @@ def apply(
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
         check_preset(sink, preset, config, em)
+        if first is not None:
+            first.fits(em)
         applied = apply_facts(
             em,
             loaded.facts,

@@ -92,6 +92,10 @@ def test_facts_from_the_command_line_and_a_patch_made_again(
         two / "adapter_model.safetensors"
     ).read_bytes()
 
+    other = ["--model", str(pico("qwen2", tmp_path / "other", seed=1)), "--device", "cpu"]
+    assert run(["apply", "--from", str(one), *other, "--corpus", CORPUS, "--out", str(own)]) == 1
+    assert "is not the model this patch was made for" in capsys.readouterr().err
+
     record = json.loads((one / "hubedit.json").read_text())
     record["config"]["lam"] = 3.0
     record["packages"]["torch"] = "1.0"

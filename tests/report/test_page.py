@@ -141,6 +141,24 @@ def test_what_broke_stands_first_and_facts_are_cards() -> None:
     assert 'aria-live="polite"' in page
 
 
+def luminance(colour: str) -> float:
+    """WCAG's relative luminance of #rrggbb."""
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_stands_out_in_light_and_dark() -> None:
+    schemes = re.findall(r":root \{(.*?)\}", page_of(report(), drawn=False), re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", scheme))
+        for name in ("text", "faint", "link", "good", "fair", "poor"):
+            for ground in ("page", "panel"):
+                light, dark = sorted((luminance(colours[name]), luminance(colours[ground])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, ground)  # WCAG AA
+
+
 def test_facts_without_answers_have_nothing_to_filter() -> None:
     page = html_report(record(), {}, facts=[{"prompt": "A is", "target": "b", "subject": "A"}])
     assert 'id="search"' in page and "<legend>" not in page
