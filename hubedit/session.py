@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from hubedit.cache import Cache
@@ -16,9 +15,8 @@ from hubedit.facts.line import written
 from hubedit.folder import write_folder
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
-from hubedit.model.hooks import applied
 from hubedit.patch.value import RECORD
-from hubedit.pipeline import Applied, apply_facts, on_device
+from hubedit.pipeline import Applied, apply_facts
 from hubedit.progress import Progress
 
 _NEW_TOKENS = 16
@@ -53,11 +51,10 @@ class Session:
 
     def ask(self, prompts: Sequence[str]) -> list[str]:
         """What the model says to each prompt, with the edits so far."""
-        edited = (
-            applied(self._em, on_device(self._em, self._states[-1].patch)) if self._states else nullcontext()
-        )
-        with edited:
-            return greedy(self._em, prompts, _NEW_TOKENS)
+        em = self._em
+        if self._states:
+            em = em.with_patch(self._states[-1].patch.by_site(em))
+        return greedy(em, prompts, _NEW_TOKENS)
 
     def edit(self, fact: Fact) -> Applied:
         """Edits one fact more; another target of the same prompt takes the old one's place.

@@ -66,7 +66,7 @@ def everyday() -> Bank:
 
 
 def ask(em: EditableModel, bank: Bank) -> Said:
-    """The model's greedy answers. Call it inside `applied` to ask the edited model."""
+    """The model's greedy answers."""
     prompts = [*(f.prompt for f in bank.facts), *(p.prompt for p in bank.neighbours)]
     bare = dict(zip(prompts, greedy(em, prompts, _BARE_TOKENS), strict=True))
     texts = {p: _in_chat(em, bank.questions[p]) for p in prompts} if bank.questions else {}

@@ -52,9 +52,8 @@ def demo(
     from hubedit.cache import Cache
     from hubedit.config import EditConfig
     from hubedit.demo import everyday_path, facts_path, model_path
-    from hubedit.model.hooks import applied as with_patch
     from hubedit.model.load import load
-    from hubedit.pipeline import apply_facts, check_free, on_device
+    from hubedit.pipeline import apply_facts, check_free
     from hubedit.tour import ask, believed, bundled, circle, everyday
 
     sink = Output(json=json, quiet=quiet)
@@ -87,8 +86,8 @@ def demo(
             overwrite=force,
             command=("hubedit", "demo", *(("--model", em.ref) if model else ()), "--out", str(out)),
         )
-        with with_patch(em, on_device(em, applied.patch)):
-            after = ask(em, replace(bank, facts=bank.facts[:_SHOWN]))
+        edited = em.with_patch(applied.patch.by_site(em))
+        after = ask(edited, replace(bank, facts=bank.facts[:_SHOWN]))
         sink.show("\n3. What the model says with the patch\n")
         sink.show(_compared(bank, before, after))
         if bank.neighbours:
