@@ -93,7 +93,7 @@ class EditConfig:
     """One edit run. Which of these a method reads is in `hubedit.presets.METHODS`.
 
     `method`: "joint" (hubedit's own) or a published one, "intattn", "memit", "rome", "r-rome",
-    "intattn-rome", "alphaedit", "emmet", "lora" or "ft" (docs/method.md);
+    "intattn-rome", "alphaedit", "emmet", "lora", "ft" or "ultraedit" (docs/method.md);
     `batch_size`: edit at most so many facts at once, batch after batch (0 = all at once);
     `layers`: "auto", "4-8" or "4,6,8";
     `alpha`: attention's share, "auto" (from the trace), "per-layer" or a number 0..1;
@@ -103,7 +103,7 @@ class EditConfig:
     `rank`: truncate the patch (0 = exact);
     `null_space`: only write into eigenvectors of the preserved moment with eigenvalues below this, "0.02"
     absolute or "1%" of the largest ("" = anywhere);
-    `l2`: AlphaEdit's L2, EMMET's weight on the diagonal;
+    `l2`: AlphaEdit's L2, EMMET's weight on the diagonal, UltraEdit's ridge;
     `whiten`: ROME's direction is C^-1 k and not k;
     `collapse`: "stop" raises when the model is damaged, "tell" goes on;
     `seed`: of what is drawn at random.

@@ -34,6 +34,7 @@ from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
 from hubedit.patch.ontop import protected, replaced, stacked, standing_on, whole_sites
+from hubedit.patch.owners import as_record
 from hubedit.patch.value import RECORD
 from hubedit.presets import check_method, check_settings
 from hubedit.progress import Progress, Silent
@@ -220,6 +221,8 @@ def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditCon
         **method_record(config),
         "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
     }
+    if edit.rows is not None:
+        record["rows"] = as_record(dict.fromkeys(factors, edit.rows))
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
 
 

@@ -27,6 +27,7 @@ class Method(StrEnum):
     emmet = "emmet"
     lora = "lora"
     ft = "ft"
+    ultraedit = "ultraedit"
 
 
 class Prefer(StrEnum):

@@ -45,10 +45,10 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
-def usual_layers(num_layers: int, joint: bool) -> tuple[int, ...]:
-    """The two layers of `ENDS`, or all layers of `WINDOW`. After the last block but one no other token can
-    read a change any more."""
-    depths = ENDS if joint else WINDOW
+def usual_layers(num_layers: int, joint: bool, late: float = 0.0) -> tuple[int, ...]:
+    """The two layers of `ENDS`, or all layers of `WINDOW`, or with `late` those from this share of the depth
+    on. After the last block but one no other token can read a change any more."""
+    depths = ENDS if joint else (late, 1.0) if late else WINDOW
     first, last = (max(0, min(round(depth * num_layers), num_layers - 2)) for depth in depths)
     if joint:
         return tuple(sorted({max(0, min(first, last - 1)), last}))

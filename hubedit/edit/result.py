@@ -22,7 +22,8 @@ class Edit:
     """What one run computed. `factors`: float32 on the CPU; `seconds`: by stage.
 
     `alpha`: attention's share at each layer, empty for a method that has none; `targets`: None for a method
-    that optimises weights.
+    that optimises weights; `rows`: the fact of each row of the factors, the same at every site, None where
+    every fact has one.
     """
 
     factors: Mapping[Site, LowRank]
@@ -34,6 +35,7 @@ class Edit:
     perplexity_before: float
     perplexity_after: float
     seconds: Mapping[str, float] = field(default_factory=dict)
+    rows: tuple[int, ...] | None = None
 
 
 def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:

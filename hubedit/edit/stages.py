@@ -133,7 +133,7 @@ def locate_sites(
         # after the last layer no other token can read the change any more
         layers = (max(range(max(em.num_layers - 1, 1)), key=lambda n: mlp[n]),)
     else:
-        layers = usual_layers(em.num_layers, not method.published)
+        layers = usual_layers(em.num_layers, not method.published, method.late)
     check_one_layer(config, layers)
     return traced, layers, alphas(attention, mlp, layers, setting)
 

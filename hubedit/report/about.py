@@ -89,9 +89,8 @@ def way(record: Json) -> str:
             "Alpha is the share of each requested change that attention's output projection was asked to "
             "write; the MLP's down projection got the rest."
         )
-    if METHODS[method].trained:
-        told.append("The change was trained by gradient descent on the edited prompts.")
-        return " ".join(told)
+    if METHODS[method].way:
+        return " ".join([*told, METHODS[method].way])
     told.append(
         "What an edited weight should write for each fact was found by gradient descent on activations; the "
         "change that makes it write that, and keeps what it writes for other inputs, was solved for in "

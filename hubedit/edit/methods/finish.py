@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log
 
 from hubedit.edit.result import Edit, judge_collapse
@@ -36,8 +36,9 @@ def finished(
     reports: Mapping[Site, SiteReport],
     targets: Targets | None,
     alpha: Mapping[int, float],
+    rows: Sequence[int] | None = None,
 ) -> Edit:
-    """The edit, measured on held-out text. Raises CollapseError."""
+    """The edit, measured on held-out text; `rows`: as in `Edit`. Raises CollapseError."""
     em, ground = job.em, job.ground
     with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
         after = perplexity(em, ground.text)
@@ -53,4 +54,5 @@ def finished(
         ground.perplexity,
         after,
         job.clock.laps,
+        None if rows is None else tuple(rows),
     )
