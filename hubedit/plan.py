@@ -75,8 +75,8 @@ def plan(
     answers = [len(continuation(em.tokenizer, f.prompt, f.target, f.join)) for f in facts]
     most = sum(answers) if method.by_token else len(facts)
     if method.trained:
-        most = min(em.weight(sites[0]).shape) if method.full_rank else config.rank or LORA_RANK
-    rank = uniform_rank({"": min(most, config.rank or most)})
+        most = min(em.weight(sites[0]).shape) if method.full_rank else max(config.rank, 0) or LORA_RANK
+    rank = uniform_rank({"": min(most, max(config.rank, 0) or most)})
     place = loading.pick_device(device).type
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())

@@ -17,7 +17,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("bench", "tune"),
-    ("pipeline", "plan"),
+    ("pipeline", "plan", "standing"),
     ("hub",),
     ("report",),
     ("checkpoint",),

@@ -29,6 +29,7 @@ VERBS = (
     "apply",
     "ask",
     "eval",
+    "check",
     "bench",
     "tune",
     "report",

@@ -11,7 +11,8 @@ from typer import Argument, Context, Option
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import check_preset, settings
+from hubedit.cli.settings import check_preset, parse_rank, settings
+from hubedit.errors import ConfigError
 
 
 class Method(StrEnum):
@@ -40,8 +41,11 @@ class Prefer(StrEnum):
 
 def apply(
     context: Context,
-    facts: Annotated[Path, Argument(metavar="FACTS", help="A facts file: JSONL, JSON or CSV.")],
     model: Annotated[str, Option("--model", "-m", help="A folder or repo[@revision].")],
+    facts: Annotated[
+        Path | None,
+        Argument(metavar="FACTS", help="A facts file: JSONL, JSON or CSV.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None,
         Option("--out", "-o", help="The patch's folder (default: NAME-patch here, for NAME.jsonl)."),
@@ -50,6 +54,9 @@ def apply(
         str,
         Option("--on", metavar="PATCH", help="Edit on top of it; joint and alphaedit protect its facts."),
     ] = "",
+    again: Annotated[
+        bool, Option("--again", help="Of the facts of --on, edit those again that no longer hold.")
+    ] = False,
     method: Annotated[
         Method | None,
         Option(
@@ -81,7 +88,13 @@ def apply(
         float | None, Option("--lam", min=0, help="Weight of what is preserved.  [default: 30; the method's]")
     ] = None,
     rank: Annotated[
-        int | None, Option("--rank", min=0, help="Truncate to this rank; 0 is exact.  [default: 0]")
+        str | None,
+        Option(
+            "--rank",
+            metavar="N|auto",
+            help="Truncate to it; auto: the smallest that keeps 99 % and that readers take; 0 is exact.  "
+            "[default: 0]",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -162,7 +175,7 @@ def apply(
         alpha=alpha,
         prefer=prefer.value if prefer else None,
         lam=lam,
-        rank=rank,
+        rank=parse_rank(rank),
         batch_size=batch_size,
         null_space=null_space,
         corpus=corpus,
@@ -173,15 +186,24 @@ def apply(
         from hubedit.model.limits import parse_memory
 
         parse_memory(max_memory)
-    target = out if out is not None else Path(f"{facts.stem}-patch")
+    if facts is None and not again:
+        raise ConfigError("missing argument 'FACTS'", "give a facts file; --on PATCH --again needs none")
+    if again and (not on or dry_run):
+        what = "goes with --on PATCH" if not on else "and --dry-run exclude each other"
+        raise ConfigError(f"--again {what}", "hubedit check PATCH lists the facts that no longer hold")
+    name = f"{facts.stem}-patch" if facts is not None else f"{Path(on).name}-again"
+    target = out if out is not None else Path(name)
 
-    from hubedit.facts import load_facts
+    from hubedit.facts import LoadedFacts, load_facts
+    from hubedit.facts.together import again as edited_again
     from hubedit.hub import patch_folder
     from hubedit.patch import Patch
     from hubedit.patch.doubts import too_wide
     from hubedit.pipeline import check_free
 
-    loaded = load_facts(facts, format=format.value, on_conflict=on_conflict.value)
+    loaded = LoadedFacts((), "", (), "")
+    if facts is not None:
+        loaded = load_facts(facts, format=format.value, on_conflict=on_conflict.value)
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
     check_free(target, force)
@@ -200,6 +222,8 @@ def apply(
     from hubedit.model.load import load
     from hubedit.parallel import hold
     from hubedit.pipeline import apply_facts, check_strict
+    from hubedit.report.markup import plural
+    from hubedit.standing import standing
 
     # a login that may not write, or a repository that is not there, is told before the long work
     place = destination(push) if push else None
@@ -216,15 +240,24 @@ def apply(
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
         check_preset(sink, preset, config, em)
+        wanted = list(loaded.facts)
+        if again and older is not None:
+            failed = standing(em, older).failed
+            progress.message(f"{len(failed)} of {plural(len(older.facts), 'fact')} no longer hold")
+            changed = edited_again(failed, wanted)
+            wanted += [fact for n, fact in enumerate(failed) if n not in changed]
+        if again and not wanted:
+            sink.note(f"all facts of {on} hold: nothing is written")
+            return
         applied = apply_facts(
             em,
-            loaded.facts,
+            wanted,
             config,
             out=target,
             on=older,
             cache=store,
             progress=progress,
-            source=str(facts),
+            source=str(facts or on),
             with_facts=not no_facts,
             overwrite=force,
             command=words(context),

@@ -107,7 +107,6 @@ def _solve(job: Job, site: Site, keys: Tensor, rows: Sequence[Row], delta: Tenso
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
     preserved = job.config.lam * job.ground.moments[site].matrix.to(device, torch.float64)
     if site in job.earlier:  # what earlier facts have there now counts as much as a new fact
-        earlier = job.earlier[site].to(device, torch.float64)
-        preserved += earlier.T @ earlier
+        preserved += job.earlier[site].to(device)
     right = right_factor(keys.to(device), owner, weight, preserved, count)
     return LowRank(delta.T.float().cpu(), right.float().cpu()).compress()

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from hubedit.config import EditConfig
 from hubedit.edit.site_report import SiteReport
 from hubedit.edit.targets import Targets
@@ -23,7 +25,7 @@ class Edit:
 
     `alpha`: attention's share at each layer, empty for a method that has none; `targets`: None for a method
     that optimises weights; `rows`: the fact of each row of the factors, the same at every site, None where
-    every fact has one.
+    every fact has one; `keys` (N, d_in): of the facts with the edit in effect, for the next edit to preserve.
     """
 
     factors: Mapping[Site, LowRank]
@@ -36,6 +38,7 @@ class Edit:
     perplexity_after: float
     seconds: Mapping[str, float] = field(default_factory=dict)
     rows: tuple[int, ...] | None = None
+    keys: Mapping[Site, Tensor] = field(default_factory=dict)
 
 
 def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:

@@ -52,9 +52,9 @@ class Ground:
 class Job:
     """One batch for a method. `em` behaves as after the batches before, under an identity of its own.
 
-    `kept`: facts edited before that stay so; `earlier`: the keys (M, d_in) of facts edited before, for
-    methods that preserve keys; `contexts`: for the published methods, sentences before the prompts, from the
-    model as it was before the first batch.
+    `kept`: facts edited before that stay so; `earlier`: K^T K (d_in, d_in) of the keys of facts edited
+    before, float64, for methods that preserve keys; `contexts`: for the published methods, sentences before
+    the prompts, from the model as it was before the first batch.
     """
 
     em: EditableModel

@@ -61,6 +61,9 @@ def made(record: Json) -> list[tuple[str, str]]:
         rows["Size of the changes"] = f"{spread} times the weight's own norm (Frobenius)"
     if kept := (record.get("truncation") or {}).get("energy"):
         rows["Energy kept by truncation"] = f"at least {percent(min(kept.values()))} a weight"
+    if kept := (record.get("truncation") or {}).get("text"):
+        told = f"at least {percent(min(kept.values()))} of what each weight does to it"
+        rows["Kept on ordinary text"] = told
     statistics: Json = record.get("statistics") or {}
     if statistics.get("corpus"):
         tokens = number(statistics.get("tokens"))

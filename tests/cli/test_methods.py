@@ -124,7 +124,7 @@ def test_options_that_do_not_fit_the_method(
 @pytest.mark.parametrize(
     ("method", "sites", "rank"),
     [
-        ("ultraedit", 2, 16),
+        ("ultraedit", 2, 8),
         ("memit", 2, 8),
         ("alphaedit", 2, 8),
         ("lora", 4, 8),

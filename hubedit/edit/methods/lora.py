@@ -31,7 +31,7 @@ def lora(job: Job) -> Edit:
     """Trains one pair of factors a site; further batches go on training the same ones."""
     em, config, ground = job.em, job.config, job.ground
     sites = sorted(ground.moments)
-    rank = config.rank or LORA_RANK
+    rank = max(config.rank, 0) or LORA_RANK
     a, b = _start(em, sites, rank, config.seed)
     size = config.batch_size or len(job.facts)
     batches = [job.facts[at : at + size] for at in range(0, len(job.facts), size)]

@@ -58,11 +58,6 @@ def ultraedit(job: Job) -> Edit:
                 shape = em.weight(site).shape
                 scale = scales.setdefault(shape, RunningScale(sum(shape), device))
                 scale.update(torch.cat([inputs, gradients], 1))
-            if min(scale.count for scale in scales.values()) < 2:
-                raise ConfigError(
-                    "ultraedit normalises over the tokens of all answers, and there is one",
-                    "give more facts, or more --layers",
-                )
             for site, (inputs, gradients) in features.items():
                 scale = scales[em.weight(site).shape]
                 own = solve(inputs.to(device), gradients.to(device), scale, config.targets.step, config.l2)
@@ -70,6 +65,11 @@ def ultraedit(job: Job) -> Edit:
                 live[site] = (live[site] + update).compress() if site in live else update.compress()
             job.clock.lap("solve")
             job.progress.advance(len(job.facts[start : start + size]))
+    if min(scale.count for scale in scales.values()) < 2:
+        raise ConfigError(
+            "ultraedit normalises over the tokens of all answers, and there is one",
+            "give more facts, or more --layers",
+        )
     job.progress.finish()
     factors = {site: factor.to("cpu") for site, factor in live.items()}
     reports = {s: report(em, s, f, ground.moments, config.l2) for s, f in factors.items()}
