@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hubedit.bench.figures import figures, sequence_figure, sequences
 from hubedit.bench.numbers import Line, Number
 from hubedit.bench.row import ends
@@ -51,7 +53,7 @@ def test_all_methods_are_in_one_figure_of_what_was_measured() -> None:
     made = sequence_figure(LINES, "m, d")
     names = [axis.get_ylabel() for axis in made.axes]
     assert names == ["Newest hundred", "Oldest hundred", "PPL ratio"]
-    drawn = [list(curve.get_ydata()) for curve in made.axes[1].get_lines()]
+    drawn = [np.asarray(curve.get_ydata()).tolist() for curve in made.axes[1].get_lines()]
     assert drawn == [[100.0, 100.0], [100.0, 80.0], [50.0, 40.0]]
     (legend,) = made.legends
     assert [text.get_text() for text in legend.get_texts()] == list(sequences(LINES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -41,8 +42,8 @@ def said(line: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> 
 
 def answers(model: Path, patch: Patch) -> dict[str, bool]:
     """Whether weights plus patch, added up, write each fact's target greedily: nothing of hubedit's hooks."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    own = AutoModelForCausalLM.from_pretrained(model)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    own: Any = AutoModelForCausalLM.from_pretrained(model)
     for module, factor in patch.factors.items():
         own.get_submodule(module).weight.data += factor.dense()
     found = {}

@@ -10,7 +10,8 @@ from hubedit.patch import Patch
 from hubedit.patch.owners import owners
 from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.ranks import Kept, cut, rank_for
-from tests.patch.recorded import DOWN, OUT, edited, recorded
+from tests.patch.parts import DOWN, OUT
+from tests.patch.recorded import edited, recorded
 
 
 def moment(width: int, seed: int = 0) -> Array:
