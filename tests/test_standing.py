@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from hubedit.cache import Cache
 from hubedit.facts import Fact
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
-from hubedit.model.tokens import encode
+from hubedit.model.tokens import decode, encode
 from hubedit.patch import Patch
 from hubedit.patch.compose import ConflictError, compose
 from hubedit.patch.ledger import steps_of, without_facts, without_step
@@ -37,7 +38,7 @@ STRONG = replace(
 
 def answers(em: EditableModel, patch: Patch) -> dict[str, bool]:
     """Whether weights and patch, added up, write each target, token by token, without a cache or hooks."""
-    model = copy.deepcopy(em.model)
+    model: Any = copy.deepcopy(em.model)
     for module, factor in patch.factors.items():
         model.get_submodule(module).weight.data += factor.dense()
     found = {}
@@ -47,7 +48,7 @@ def answers(em: EditableModel, patch: Patch) -> dict[str, bool]:
         for _ in range(12):
             with torch.no_grad():
                 ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-        found[fact.prompt] = gives(em.tokenizer.decode(ids[start:]), [fact.target])
+        found[fact.prompt] = gives(decode(em.tokenizer, ids[start:]), [fact.target])
     return found
 
 

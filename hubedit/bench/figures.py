@@ -42,7 +42,8 @@ def figures(found: Sequence[Line]) -> dict[str, bytes]:
     for place, own in sizes.items():
         if len({line.edits for line in own}) > 1:
             title = f"{place[0]}, {place[1]}"
-            made[f"edits-{_name(*place)}.png"] = png(partial(edits_figure, own, GREEDY[-1], title))
+            if any(GREEDY[-1].key in line.numbers for line in own):
+                made[f"edits-{_name(*place)}.png"] = png(partial(edits_figure, own, GREEDY[-1], title))
             if any(line.batch_size for line in own):
                 made[f"sequence-{_name(*place)}.png"] = png(partial(sequence_figure, own, title))
     return made

@@ -37,7 +37,7 @@ def alphaedit(job: Job) -> Edit:
         basis = job.ground.free[site].to(device)
         kept = l2 * torch.eye(len(basis), dtype=torch.float64)
         if site in job.earlier:
-            kept += basis.T.cpu() @ job.earlier[site] @ basis.cpu()
+            kept += job.earlier[site]
         preserved = Preserved.of(kept, ridge=0.0, device=device, basis=basis)
         return KeySpace.of(keys, preserved).solve(residual, 1.0), l2
 
