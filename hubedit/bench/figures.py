@@ -44,7 +44,7 @@ def figures(found: Sequence[Line]) -> dict[str, bytes]:
             title = f"{place[0]}, {place[1]}"
             if any(GREEDY[-1].key in line.numbers for line in own):
                 made[f"edits-{_name(*place)}.png"] = png(partial(edits_figure, own, GREEDY[-1], title))
-            if any(line.batch_size for line in own):
+            if panels_of(own):
                 made[f"sequence-{_name(*place)}.png"] = png(partial(sequence_figure, own, title))
     return made
 
@@ -115,7 +115,7 @@ def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
 def sequence_figure(own: Sequence[Line], title: str) -> Figure:
     """Over the number of edits, one line a method and size of batch: what holds of the newest and the oldest
     facts, of neighbours and of bystanders, and by how much ordinary text has become less likely."""
-    panels = [m for m in _SEQUENCE if any(m.key in line.numbers for line in own)]
+    panels = panels_of(own)
     made = figure(3.4 * len(panels), 3.9)
     for axis, metric in zip(made.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place, (name, group) in enumerate(sequences(own).items()):
@@ -128,6 +128,12 @@ def sequence_figure(own: Sequence[Line], title: str) -> Figure:
         _plain(axis, "edits", metric.name, title if metric is panels[0] else "")
     made.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     return made
+
+
+def panels_of(own: Sequence[Line]) -> list[Metric]:
+    """What `sequence_figure` draws: the metrics that were measured where batches followed one another."""
+    measured = {key for line in own if line.batch_size for key in line.numbers} if sequences(own) else set()
+    return [metric for metric in _SEQUENCE if metric.key in measured]
 
 
 def sequences(own: Sequence[Line]) -> dict[str, list[Line]]:

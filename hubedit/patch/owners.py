@@ -10,12 +10,11 @@ mixed its rows, and nothing can be taken out of it again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hubedit.facts.answers import normalise
 from hubedit.facts.together import together
-from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
 from hubedit.presets import METHODS
 
@@ -75,13 +74,6 @@ def _joint(record: Mapping[str, Any]) -> bool:
 def as_record(rows: Owners) -> dict[str, list[list[int]]]:
     """For hubedit.json under `rows`: half-open ranges of facts, in the order of the rows."""
     return {module: _ranges(facts) for module, facts in rows.items()}
-
-
-def without(pair: Pair, rows: Sequence[int], facts: Iterable[int]) -> tuple[Pair, tuple[int, ...]]:
-    """The factors without the rows of some facts, and who owns what remains."""
-    gone = set(facts)
-    kept = [n for n, fact in enumerate(rows) if fact not in gone]
-    return Pair(pair.B[:, kept], pair.A[kept]), tuple(rows[n] for n in kept)
 
 
 def _ranges(facts: Sequence[int]) -> list[list[int]]:
