@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.edit.methods.layered import keys
-from hubedit.edit.methods.states import at_subject
 from hubedit.edit.rows import edit_rows
+from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.stages import Job
 from hubedit.facts import Fact
 from hubedit.model.sites import Site

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, Rows, by_length, edit_rows
-from hubedit.edit.site_report import solve_device
+from hubedit.edit.solve.site_report import solve_device
 from hubedit.edit.stages import Job
-from hubedit.edit.targets import default_tokens
+from hubedit.edit.targets.optimise import default_tokens
 from hubedit.errors import ConfigError
 from hubedit.linalg import LowRank, RunningScale, ridge_rows
 from hubedit.model.editable import EditableModel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hubedit.edit.contexts import key_rows, target_rows
+from hubedit.edit.prompts.contexts import key_rows, target_rows
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.tokens import decode, encode

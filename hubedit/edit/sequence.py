@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hubedit.cache import digest
+from hubedit.edit.methods.context_templates import contexts_of
 from hubedit.edit.methods.earlier import Earlier, kept_keys, keys_now
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.prompts import contexts_of
 from hubedit.edit.methods.rome import joined
+from hubedit.edit.prompts.same_subject import sharing
 from hubedit.edit.result import Edit
-from hubedit.edit.same_subject import sharing
 from hubedit.edit.stages import Job
 from hubedit.facts.together import again
 from hubedit.linalg import LowRank
@@ -54,7 +54,7 @@ def in_batches(run: Callable[[Job], Edit], job: Job, steps: Sequence[str] = ()) 
             if not method.published:
                 earlier.drop(again(earlier.facts, batch))
                 # what a batch adds to a subject must reach the key that its earlier facts have too: their
-                # answers are among what its target must give (`hubedit.edit.joint`)
+                # answers are among what its target must give (`hubedit.edit.methods.joint`)
                 own = replace(
                     own, kept=earlier.facts, earlier=earlier.without(sharing(em, batch, earlier.facts))
                 )
