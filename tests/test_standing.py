@@ -26,11 +26,11 @@ from hubedit.standing import Standing, standing
 from tests.quick import QUICK
 
 Editable = Callable[..., EditableModel]
+# a random model learns an answer of one token, right behind the subject, and none of four
 FACTS = tuple(
-    Fact(f"{place} is a city in the country of", place, target)
-    for place, target in (("Kyoto", "Peru"), ("Warsaw", "Spain"), ("Ulm", "Egypt"), ("Vienna", "Brazil"))
+    Fact(f"They live in {place}", place, target)
+    for place, target in (("Kyoto", "the"), ("Warsaw", "in"), ("Ulm", "French"), ("Vienna", "and"))
 )
-# strong enough that some facts hold and some do not
 STRONG = replace(
     QUICK, collapse="tell", lam=1.0, targets=replace(QUICK.targets, steps=10, clamp=2.0, reach=0.0)
 )
@@ -84,7 +84,7 @@ def test_random_sequences(
 
     patch = made(FACTS[0], None, "first")
     for number, (kind, draw) in enumerate(moves):
-        fact = replace(FACTS[draw % len(FACTS)], target=("Peru", "Spain", "Egypt")[draw % 3])
+        fact = replace(FACTS[draw % len(FACTS)], target=("the", "is", "French")[draw % 3])
         try:
             if kind == "on":
                 patch = made(fact, patch, f"on-{number}")
