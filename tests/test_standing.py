@@ -48,6 +48,8 @@ def answers(em: EditableModel, patch: Patch) -> dict[str, bool]:
         for _ in range(12):
             with torch.no_grad():
                 ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] in em.eos_ids:
+                break
         found[fact.prompt] = gives(decode(em.tokenizer, ids[start:]), [fact.target])
     return found
 
