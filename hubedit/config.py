@@ -59,14 +59,10 @@ class TargetConfig:
     (MEMIT, Meng et al. 2023, eq. 16). Lengths are relative to what delta is added to: a site's output
     (joint), or h[L].
 
-    `steps`: at most so many steps;
+    `steps`: at most so many steps (joint: for each site in each round);
     `step`: length of the first step, relative (steepest), or the learning rate (adam);
-    `clamp`: bound on |delta|, relative. The joint edit takes a site's share of it, begins with it and raises
-    it while it is too little for this model (`reach`);
-    `reach`: nats a token that the first edited layer must come down to, on a few facts, for its clamp to be
-    enough (0: the clamp is as it is given);
-    `growth`, `trial_facts`: factor from one clamp to the next that is tried, and on how many facts;
-    `last`: the last edited layer's clamp is so many times the others', since it brings what they have left;
+    `clamp`: bound on |delta|, relative. The joint edit takes a site's share of it, anew in each round;
+    `rounds`: how often the joint edit goes through all sites at most, while facts are missing;
     `decay`: weight of |delta| in the objective;
     `kl`: weight of the divergence on "{subject} is a", which is preserved;
     `contexts`: how many beginnings stand before the prompt, the bare prompt not counted (joint: counted);
@@ -77,13 +73,10 @@ class TargetConfig:
     is one more than its moves, and KL is that of the edited from the original.
     """
 
-    steps: int = 15
-    step: float = 0.3
-    clamp: float = 0.4
-    reach: float = 3.0
-    growth: float = 1.5
-    trial_facts: int = 8
-    last: float = 1.5
+    steps: int = 3
+    step: float = 0.12
+    clamp: float = 0.25
+    rounds: int = 3
     decay: float = 1e-3
     kl: float = 0.0625
     contexts: int = 2

@@ -104,7 +104,8 @@ def plan(
         rank=rank,
         statistics_tokens=needed_tokens(em, config.stats),
         trace_runs=traced * config.trace.samples * (1 + 2 * em.num_layers),
-        target_tokens=config.targets.steps * rows * sum(lengths),
+        # the joint edit looks for a step at every site, most of them in its first round
+        target_tokens=config.targets.steps * rows * sum(lengths) * (1 if method.published else len(sites)),
         memory=parameters * kind.itemsize + solve,
         patch_size=4 * rank * size,
     )

@@ -165,7 +165,7 @@ def test_a_batch_costs_what_the_first_did(method: str, editable: Editable, tmp_p
     facts = [Fact(f"{name} is in", name, " Peru") for name in names]
     more: dict[str, Any] = {"alphaedit": {"null_space": "5%"}}
     config = settings(method, "1-2", batch_size=1, **more.get(method, {}))
-    targets = replace(config.targets, steps=2, loss=0.0, reach=0.0, contexts=1)
+    targets = replace(config.targets, steps=2, loss=0.0, rounds=1, contexts=1)
     cache = Cache(tmp_path)
     counts = tokens_by_batch(
         em, lambda told: compute(em, facts, replace(config, targets=targets), cache=cache, progress=told)

@@ -1,12 +1,13 @@
-"""The joint edit, hubedit's default: every site's target at its own output, and one least-squares solve a
-site.
+"""The joint edit, hubedit's default: small changes at every site of several early layers, each found at the
+site's own output and written by one least-squares solve; again from the first layer while facts are missing.
 
-for each site in order (lower layers first, a layer's attention before its MLP), with the sites before in
-effect:
-    delta_i = argmin  mean_c -log P(target_i | form c of prompt_i; W k += delta_i) / len(target_i)
-                      + kl KL(original || edited  on "{subject} is a") + decay |delta_i| / |W k_i|,
-              |delta_i| <= clamp * share * |W k_i|
-    dW = delta^T Kbar (sum_r w_r k_r k_r^T + lam C)^-1        (hubedit.linalg.least_squares)
+for at most `rounds` times, for each site in order (lower layers first, a layer's attention before its MLP),
+with what all sites have so far in effect, for every fact i that is not there yet:
+    step_i  = argmin  mean_c -log P(target_i | form c of prompt_i; W k += step_i) / len(target_i)
+                      + kl KL(original || edited  on "{subject} is a") + decay |step_i| / |W k_i|,
+              |step_i| <= clamp * share * |W k_i|
+    delta_i = delta_i + step_i
+    dW      = delta^T Kbar (sum_r w_r k_r k_r^T + lam C)^-1       (hubedit.linalg.least_squares)
 
 k_r are the site's inputs at the subject's last token, one row for each form of a fact's prompt, C is the
 second moment of its inputs on ordinary text. The share of a layer's attention is alpha and that of its MLP 1
@@ -14,8 +15,9 @@ second moment of its inputs on ordinary text. The share of a layer's attention i
 
 It differs from MEMIT (Meng et al. 2023) and IntAttn-Edit (arXiv 2510.27400) in where the target stands: at
 the site's own output and not in the residual stream after the last edited layer. So a norm behind the site
-(Gemma, OLMo 2) is no matter, and every later site brings what the sites before it have left. docs/method.md
-says which part is whose, docs/experiments.md what each brings on real models.
+(Gemma, OLMo 2) is no matter, and every later site brings what the sites before it have left. The steps are
+short because what they do to other subjects adds up like noise over the layers, and what they do for a fact
+adds up in full (docs/experiments.md). docs/method.md says which part is whose.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hubedit.config import PREFERENCES
+from hubedit.config import PREFERENCES, TargetConfig
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.prompts.same_subject import by_subject, sharing, subjects
@@ -39,59 +41,62 @@ from hubedit.edit.targets.optimise import Targets
 from hubedit.linalg import LowRank, right_factor
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
-
-MOST_TRIALS = 5
+from hubedit.progress import Silent
 
 
 def joint(job: Job) -> Edit:
-    """Targets and solve of every site, one after another."""
+    """Steps and solve of every site, one after another, round by round."""
     em, facts, ground, config = job.em, job.facts, job.ground, job.config
     wanted, keys = target_rows(em, facts, config.targets.contexts), key_rows(em, facts)
     # what was edited before about the same subject is among what its one target must give
     older = [(number, job.kept[n]) for n, number in sharing(em, facts, job.kept).items()]
     wanted += [replace(edit_rows(em, [fact], ())[0], fact=number) for number, fact in older]
-    where = subjects(em, facts)
+    where = list(subjects(em, facts))
     rows = by_subject([*wanted, *preserved_rows(em, facts)], where)
+    sites = [found for layer in ground.layers for found in sites_of(layer, ground.alpha[layer])]
+    count, quiet = 1 + max(where), replace(job, progress=Silent())
+    delta = {site: torch.zeros(count, em.hidden_size) for site, _ in sites}
+    loss, nll, norm = torch.zeros(count), torch.zeros(count), torch.ones(count)
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
-    targets: Targets | None = None
-    clamp = PREFERENCES[config.prefer] * clamp_of(job, rows)
-    job.clock.lap("clamp")
-    for layer in ground.layers:
-        for site, share in sites_of(layer, ground.alpha[layer]):
-            bound = clamp * share * (config.targets.last if layer == ground.layers[-1] else 1)
-            part = replace(config.targets, clamp=bound)
-            targets = cached_targets(job, rows, 1 + max(where), layer, part, site, factors)
+    missing = set(range(count))
+    for number in range(config.targets.rounds):
+        job.progress.start(f"edit, round {number + 1}", len(sites), "sites")
+        # what a later change has undone counts again
+        missing = set(range(count))
+        for site, share in sites:
+            if not missing:
+                break
+            part, some = step_of(config.targets, PREFERENCES[config.prefer] * share), sorted(missing)
+            here = [r for r in rows if r.fact in missing]
+            found = cached_targets(quiet, here, count, site.layer, part, site, factors)
+            delta[site] += found.delta
+            for values, new in ((loss, found.loss), (nll, found.nll), (norm, found.norm)):
+                values[some] = new[some]
+            missing = {fact for fact in some if float(loss[fact]) > config.targets.loss}
             job.clock.lap("targets")
-            delta = targets.delta[list(where)]
-            with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
-                k = at_subject(em, keys, layer, [site]).inputs[site]
-            factors[site] = _solve(job, site, k, keys, delta)
-            met = factors[site].apply(k.float())
-            asked = delta[[r.fact for r in keys]]
-            missed = float((met - asked).norm() / asked.norm().clamp_min(1e-30))
-            reports[site] = report(em, site, factors[site], ground.moments, config.lam, 1 - missed)
-            job.clock.lap("solve")
+            if bool(found.delta.any()) or not factors:
+                with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
+                    k = at_subject(em, keys, site.layer, [site]).inputs[site]
+                factors[site] = _solve(job, site, k, keys, delta[site][where])
+                asked = delta[site][where][[r.fact for r in keys]]
+                missed = float(
+                    (factors[site].apply(k.float()) - asked).norm() / asked.norm().clamp_min(1e-30)
+                )
+                reports[site] = report(em, site, factors[site], ground.moments, config.lam, 1 - missed)
+                job.clock.lap("solve")
+            job.progress.advance()
+        job.progress.finish(f"mean loss {float(loss.mean()):.3f}")
+        if not missing:
+            break
+    last = sites[-1][0]
+    targets = Targets(last.layer, delta[last], norm, loss, nll)
     return finished(job, factors, reports, targets, ground.alpha)
 
 
-def clamp_of(job: Job, rows: Sequence[Row]) -> float:
-    """The clamp for this model: the configuration's, times `growth` until a few facts come down to `reach`
-    nats a token at the first edited layer's MLP, at most `MOST_TRIALS` times. How far a change must go
-    differs by a factor of three between models, and a longer one than needed does harm
-    (docs/experiments.md).
-    """
-    config = job.config.targets
-    several = max(r.fact for r in rows) >= 2 * config.trial_facts
-    some = [r for r in rows if r.fact < config.trial_facts] if several else list(rows)
-    clamp, site = config.clamp, Site(job.ground.layers[0], "mlp")
-    for _ in range(MOST_TRIALS if config.reach > 0 else 0):
-        part = replace(config, clamp=clamp)
-        found = cached_targets(job, some, 1 + max(r.fact for r in some), site.layer, part, site)
-        if float(found.nll.mean()) <= config.reach:
-            break
-        clamp *= config.growth
-    return clamp
+def step_of(config: TargetConfig, share: float) -> TargetConfig:
+    """The settings of one site's step: the clamp, and the moves within it, times the site's share."""
+    return replace(config, clamp=share * config.clamp, step=share * config.step)
 
 
 def sites_of(layer: int, alpha: float) -> list[tuple[Site, float]]:

@@ -240,11 +240,15 @@ def _pass(
         [1 / (len(own[i].labels) * count[own[i].fact, own[i].preserve]) for i, _, _ in scored]
     )
     edits = sum(not own[i].preserve for i, _, _ in scored)
-    tail = Tail.of(em, layer, ids, cuts)
-    whole = tail.run(em, tail.hidden, row[edits:], column[edits:]) if edits < len(scored) else None
+    # what is preserved are the predictions without `factors`
+    kept = [i for i, r in enumerate(own) if r.preserve]
+    whole: Tensor | None = None
+    if kept:
+        clean = Tail.of(em, layer, [ids[i] for i in kept], [cuts[i] for i in kept])
+        at = torch.tensor([kept.index(i) for i in row[edits:].tolist()], device=em.device)
+        whole = clean.run(em, clean.hidden, at, column[edits:])
     with applied(em, factors):
-        if factors:
-            tail = Tail.of(em, layer, ids, cuts)
+        tail = Tail.of(em, layer, ids, cuts)
         size = tail.hidden[:, 0].float().norm(dim=1)
         head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
         if site is not None:

@@ -81,7 +81,7 @@ def test_alpha_is_the_share_of_the_clamp(
     alpha: str, kinds: set[str], editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
     em = editable("qwen2")
-    targets = replace(config.targets, clamp=0.05, reach=0.0, last=1.0, steps=8)
+    targets = replace(config.targets, clamp=0.05, step=0.05, rounds=1, steps=8)
     tight = replace(config, alpha=alpha, layers="1", targets=targets)
     edit = compute(em, FACTS, tight, cache=Cache(tmp_path))
     assert {site.kind for site in edit.factors} == kinds
@@ -171,16 +171,17 @@ def test_few_entries_of_the_vocabulary_find_nearly_the_same_target(family: str, 
         assert torch.cosine_similarity(few.delta, whole.delta).min() > 0.98
 
 
-def test_the_clamp_grows_until_the_target_comes_near(
-    editable: Editable, config: EditConfig, tmp_path: Path
-) -> None:
+def test_rounds_add_to_what_is_missing(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
+    """Each round moves a fact that is not there yet by at most the clamp, and one that is there no more."""
     em = editable("qwen2")
 
-    def longest(reach: float) -> float:
-        targets = replace(config.targets, clamp=0.1, reach=reach, last=1.0, steps=8)
-        edit = compute(em, FACTS, replace(config, alpha="0", targets=targets), cache=Cache(tmp_path))
-        return float(edit.factors[Site(0, "mlp")].B.norm(dim=0).max())
+    def edited(rounds: int, loss: float) -> Edit:
+        targets = replace(config.targets, clamp=0.1, step=0.1, steps=2, rounds=rounds, loss=loss)
+        return compute(em, FACTS, replace(config, alpha="0", targets=targets), cache=Cache(tmp_path))
 
-    assert longest(0.0) == longest(100.0)
-    # out of reach, it ends after five trials, four of which have made it longer
-    assert 4 < longest(0.001) / longest(0.0) <= 1.5**5 * 1.01
+    one, three, easy = edited(1, 0.0), edited(3, 0.0), edited(3, 100.0)
+    assert one.targets is not None and three.targets is not None
+    size = {n: e.factors[Site(0, "mlp")].B.norm(dim=0) for n, e in (("one", one), ("three", three))}
+    assert (size["three"] > 1.5 * size["one"]).all() and (size["three"] < 3.01 * size["one"]).all()
+    assert (three.targets.loss < one.targets.loss).all()
+    assert list(easy.factors) == [Site(0, "mlp")] and easy.factors[Site(0, "mlp")].norm() == 0
