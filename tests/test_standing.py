@@ -32,7 +32,7 @@ FACTS = tuple(
     for place, target in (("Kyoto", "the"), ("Warsaw", "in"), ("Ulm", "French"), ("Vienna", "and"))
 )
 STRONG = replace(
-    QUICK, collapse="tell", lam=1.0, targets=replace(QUICK.targets, steps=10, clamp=2.0, rounds=1)
+    QUICK, collapse="tell", lam=1.0, targets=replace(QUICK.targets, steps=10, step=0.3, clamp=2.0, rounds=1)
 )
 
 
