@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import AUTO_RANK, EditConfig
 from hubedit.edit.compute import Edit, compute
-from hubedit.edit.locate.balance import check_values, parse_layers
+from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
 from hubedit.edit.methods.earlier import save_keys
 from hubedit.edit.record import edit_record, method_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
-from hubedit.edit.stages import TEXT_ROWS, check_one_layer, unseen_rows
-from hubedit.edit.statistics.corpus import SELF, holdout_rows
+from hubedit.edit.statistics.corpus import SELF, TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.edit.statistics.documents import source as corpus_source
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
@@ -28,16 +26,14 @@ from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
-from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
 from hubedit.folder import check_free as check_place
 from hubedit.folder import next_step
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
 from hubedit.patch.ledger import brief
-from hubedit.patch.ontop import origins, protected, replaced, stacked, standing_on, whole_sites
+from hubedit.patch.ontop import origins, protected, replaced, stacked, whole_sites
 from hubedit.patch.owners import as_record
 from hubedit.patch.ranks import cut, rank_for
 from hubedit.patch.value import RECORD
@@ -105,21 +101,14 @@ def apply_facts(
         progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
     if len(again) > _SHOWN:
         progress.message(f"and {len(again) - _SHOWN:,} more facts of the older patch are edited again")
-    with standing_on(em, on) as stood:
-        start = time.perf_counter()
-        before = _read(stood, facts, "asking before", progress)
-        context = read(stood, facts, in_context=True)
-        some_before = read(stood, some)
-        seconds["reading before"] = time.perf_counter() - start
+    start = time.perf_counter()
+    stood = em if on is None else em.with_patch(on)
+    before = _read(stood, facts, "asking before", progress)
+    context = read(stood, facts, in_context=True)
+    some_before = read(stood, some)
+    seconds["reading before"] = time.perf_counter() - start
     edit = compute(
-        em,
-        facts,
-        config,
-        kept=kept,
-        steps=origins(on, facts),
-        standing=partial(standing_on, em, on),
-        cache=cache,
-        progress=progress,
+        em, facts, config, on=on, kept=kept, steps=origins(on, facts), cache=cache, progress=progress
     )
     tried = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
     text, used = unseen_rows(em, config.stats, cache, progress)
@@ -133,15 +122,15 @@ def apply_facts(
         patch = stacked(on, patch)
     patch, truncated = _cut(em, patch, config, cache, progress)
     if truncated:
-        moved = drift(_side(em, on), _side(em, patch), tried)
+        moved = drift(stood, em.with_patch(patch.by_site(em)), tried)
         count = max(sum(moved.tokens), 1)
         clean, left = sum(moved.nll_before) / count, sum(moved.nll_after) / count
         judge_collapse(edit.reports, clean, left, config, progress)
         perplexity = float(torch.tensor(left).exp())
-    moved = drift(_side(em, on), _side(em, patch), text)
-    with applied(em, on_device(em, patch)):
-        after = _read(em, facts, "asking after", progress)
-        some_after = read(em, some)
+    edited = em.with_patch(patch.by_site(em))
+    moved = drift(stood, edited, text)
+    after = _read(edited, facts, "asking after", progress)
+    some_after = read(edited, some)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
     if _checksum(em) != weights:
@@ -228,11 +217,6 @@ def check_strict(report: EditReport) -> None:
         )
 
 
-def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:
-    """The patch's factors as `applied` takes them, where the model is."""
-    return {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
-
-
 def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditConfig) -> Patch:
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
@@ -266,10 +250,6 @@ def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progre
     progress.advance(len(facts))
     progress.finish(f"{len(reading.texts)} prompts")
     return reading
-
-
-def _side(em: EditableModel, patch: Patch | None) -> Side:
-    return Side(em) if patch is None else Side(em, patch.by_site(em), patch_id(patch))
 
 
 def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hubedit.config import EditConfig
-from hubedit.edit.locate.balance import parse_layers, usual_layers
+from hubedit.edit.locate.layers import untraced_layers
 from hubedit.edit.statistics.corpus import needed_tokens
 from hubedit.errors import ConfigError, ModelError
 from hubedit.facts import Fact
@@ -59,13 +59,7 @@ def plan(
 ) -> Plan:
     """The plan of an edit; `em` may be a `skeleton`. `device`, `dtype`: as for `hubedit.model.load.load`."""
     method = METHODS[config.method]
-    layers: tuple[int, ...] = ()
-    if config.layers != "auto":
-        layers = parse_layers(config.layers, em.num_layers)
-    elif method.depth:
-        layers = (method.own_layer(em.num_layers),)
-    elif not method.one_layer:
-        layers = usual_layers(em.num_layers, not method.published, method.late)
+    layers = untraced_layers(config, em.num_layers)
     shared = "alpha" in method.settings
     alpha_traced = shared and config.alpha in ("auto", "per-layer")
     # a method without a share edits all of its sites

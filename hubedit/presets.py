@@ -14,11 +14,12 @@ from hubedit.config import PREFERENCES, EditConfig, TargetConfig
 from hubedit.errors import ConfigError
 from hubedit.preset_file import is_preset_file, load_preset
 
-_COMMON = frozenset(
-    {"method", "batch_size", "collapse", "layers", "rank", "seed", "trace", "stats", "targets"}
-)
-_JOINT = frozenset({"alpha", "lam", "prefer"})
+_WHERE = ("layers", "depths", "most_layers", "rank")
+_COMMON = frozenset({"method", "batch_size", "collapse", "seed", "trace", "stats", "targets", *_WHERE})
+_JOINT = frozenset({"alpha", "lam", "prefer", "prompts"})
 LORA_RANK = 8
+WINDOW = (1 / 8, 1 / 4)
+"""Depths of the layers that the published methods edit: MEMIT's layers 4 to 8 of 32."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Method:
     every token of an answer has a row of its own; `way`: for cards, how the change is found, where that is
     not by targets and a solve.
 
-    Where no layers are given, `depth`: its one layer, as a share of the model's depth (0: the trace chooses);
-    `late`: from this share of the depth to the last but one (0: MEMIT's window).
+    `depth`: where no layer is given, its one layer as a share of the model's depth (0: the trace chooses).
     """
 
     title: str
@@ -55,7 +55,6 @@ class Method:
     full_rank: bool = False
     by_token: bool = False
     depth: float = 0.0
-    late: float = 0.0
     way: str = ""
 
     def own_layer(self, num_layers: int) -> int:
@@ -81,7 +80,7 @@ _ULTRAEDIT = replace(_LORA, steps=1, step=1e-6, loss=0)
 
 def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
     """Settings of a published method; what it does not read is at its neutral value."""
-    base = EditConfig(method=method, alpha="0", whiten=False, targets=targets)
+    base = EditConfig(method=method, depths=WINDOW, most_layers=0, alpha="0", whiten=False, targets=targets)
     return replace(base, **more)
 
 
@@ -180,11 +179,10 @@ METHODS: dict[str, Method] = {
         "UltraEdit: MLP projections of several late layers, one gradient and one solve",
         "hubedit.edit.methods.ultraedit:ultraedit",
         _COMMON | {"l2"},
-        _plain("ultraedit", _ULTRAEDIT, l2=1.0, batch_size=100),
+        _plain("ultraedit", _ULTRAEDIT, l2=1.0, batch_size=100, depths=(3 / 4, 1.0)),
         needed=("l2",),
         one_by_one=True,
         by_token=True,
-        late=3 / 4,
         way="The change was solved for in closed form from one gradient of the edited prompts' likelihood.",
     ),
 }

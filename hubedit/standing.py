@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from hubedit.evaluate import Outcome, compare, read
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.patch import Patch
 from hubedit.patch.ledger import steps_of
 
@@ -28,10 +27,8 @@ class Standing:
 
 def standing(em: EditableModel, patch: Patch) -> Standing:
     """Asks all facts of the patch by greedy generation. Raises PatchError where it is of other weights."""
-    patch.fits(em)
     facts = [replace(f, rephrase=(), locality=(), portability=()) for f in patch.facts]
-    with applied(em, {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}):
-        reading = read(em, facts)
+    reading = read(em.with_patch(patch), facts)
     outcomes = compare(facts, reading, reading).outcomes
     held = {id(o.fact): o for o in outcomes}
     whole, steps, at = [], [], 0

@@ -111,13 +111,11 @@ def eval(
     from hubedit.evaluate.bystanders import candidates
     from hubedit.evaluate.measure import Settings, fitting
     from hubedit.evaluate.run import evaluate
-    from hubedit.evaluate.side import Side
     from hubedit.evaluate.text import text_rows
     from hubedit.hub import patch_folder
     from hubedit.model.load import load
     from hubedit.model.memory import forget_peak
     from hubedit.patch import Patch
-    from hubedit.patch.identity import patch_id
 
     # everything that can be refused is refused before a model is loaded
     named: tuple[harness.Task, ...] = ()
@@ -145,20 +143,20 @@ def eval(
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
         forget_peak(em.device)
-        base, other, start = Side(em), None, perf_counter()
-        edited: dict[str, Side] = {}
+        other, start = None, perf_counter()
+        edited: dict[str, EditableModel] = {}
         if edit is not None:
             edit.fits(em)
-            edited["adapter"] = Side(em, edit.by_site(em), patch_id(edit))
+            edited["adapter"] = em.with_patch(edit.by_site(em))
         if merged is not None:
             progress.start("loading the merged model")
             other = load(str(merged), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             progress.finish(f"{other.num_layers} layers on {other.device}")
-            edited["merged"] = Side(other)
+            edited["merged"] = other
         usable, left_out = fitting(em, asked)
         rows, told = _rows(em, text[0], seed, store, progress)
         report = evaluate(
-            base,
+            em,
             usable,
             edited=edited,
             rows=rows,
@@ -230,7 +228,7 @@ def _rows(
 
     from hubedit.config import StatsConfig
     from hubedit.edit.record import portable
-    from hubedit.edit.stages import unseen_rows
+    from hubedit.edit.statistics.corpus import unseen_rows
 
     rows, used = unseen_rows(em, StatsConfig(corpus=text, seed=seed), cache, progress)
     told: dict[str, Any] = {"corpus": portable(text), "rows": sum(1 for row in rows if len(row) > 1)}

@@ -35,7 +35,7 @@ class Answer:
 def ask(
     em: EditableModel, prompts: Sequence[str], *, max_new_tokens: int = 16, top: int = 5
 ) -> tuple[Answer, ...]:
-    """One answer a prompt, in order. Call it inside `applied` to ask the edited model."""
+    """One answer a prompt, in order."""
     texts = greedy(em, prompts, max_new_tokens)
     ids = token_ids(em.tokenizer, prompts)
     budget = TokenBudget(em.device)

@@ -39,7 +39,7 @@ def candidates(facts: Iterable[Fact], edited: Iterable[Fact]) -> list[Fact]:
 
 
 def holds(em: EditableModel, facts: Sequence[Fact]) -> list[bool]:
-    """Whether the model gives each fact's true answer. Call it inside `applied` to ask the edited model."""
+    """Whether the model gives each fact's true answer."""
     lengths = [len(continuation(em.tokenizer, fact.prompt, truth(fact)[0], fact.join)) for fact in facts]
     new = min(max(lengths, default=0), _MOST_TOKENS) + 2
     texts = greedy(em, [fact.prompt for fact in facts], new)

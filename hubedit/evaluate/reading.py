@@ -48,7 +48,7 @@ def read(
     """Generates for every prompt of the facts (with `probes`: rephrasings, locality and portability too) and
     scores the answers that metrics look at, in one pass.
 
-    Call it inside `applied` to read the edited model. Raises TokenError for a target or prompt that does not
+    Raises TokenError for a target or prompt that does not
     fit the model; what does not fit in context alone is left out.
     """
     prompts: dict[str, None] = {}

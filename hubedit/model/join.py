@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from hubedit.facts import Fact
+from hubedit.facts.types import Fact
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from hubedit.cache import Cache
+from hubedit.edit.baseline import measure
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.compute import compute
 from hubedit.edit.methods.context_templates import contexts_of, published_rows
 from hubedit.edit.methods.earlier import kept_keys, save_keys
 from hubedit.edit.result import Clock
-from hubedit.edit.stages import Job, measure
 from hubedit.facts import Fact
 from hubedit.facts.together import again
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.progress import Progress, Silent
 from tests.edit.editing import FACTS
@@ -93,13 +93,11 @@ def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path
     rows = published_rows(em, first, ())[0]
 
     def states(factors: dict[Site, LowRank]) -> Tensor:
-        with applied(em, factors):
-            return memit_keys(em, rows, Site(2, "mlp"), 2)[1]
+        patched = em.with_patch(factors)
+        return memit_keys(patched, rows, Site(2, "mlp"), 2)[1]
 
     # the same second batch, on the same model, without knowing of the first
-    with applied(em, dict(alone.factors)):
-        stranger = replace(em, identity=em.identity + "+first")
-        unprotected = compute(stranger, second, config, cache=Cache(tmp_path / "other"))
+    unprotected = compute(em.with_patch(alone.factors), second, config, cache=Cache(tmp_path / "other"))
     blind = {s: f + unprotected.factors[s] for s, f in alone.factors.items()}
     before = states(dict(alone.factors))
     protected = float((states(dict(both.factors)) - before).norm())
@@ -182,12 +180,12 @@ def test_keys_of_older_steps_come_from_the_cache(editable: Editable, tmp_path: P
     first = compute(em, kept, config, cache=cache)
     save_keys(cache, "one", "joint", [f.prompt for f in kept], first.keys)
     site = Site(2, "mlp")
-    job = Job(
+    batch = EditBatch(
         em, new, config, measure(em, new, config, cache, Silent(), Clock()), cache, Silent(), Clock(), kept
     )
-    assert torch.equal(kept_keys(job, ["one", "one"])[site], first.keys[site])
+    assert torch.equal(kept_keys(batch, ["one", "one"])[site], first.keys[site])
     # without the patch in effect the keys are others now, as a step that left none shows
-    assert not torch.equal(kept_keys(job, ["two", "two"])[site], first.keys[site])
-    assert torch.equal(kept_keys(job, ["two", "two"])[site], kept_keys(job, [])[site])
-    mixed = kept_keys(job, ["one", "two"])[site]
+    assert not torch.equal(kept_keys(batch, ["two", "two"])[site], first.keys[site])
+    assert torch.equal(kept_keys(batch, ["two", "two"])[site], kept_keys(batch, [])[site])
+    mixed = kept_keys(batch, ["one", "two"])[site]
     assert torch.equal(mixed[0], first.keys[site][0]) and not torch.equal(mixed[1], first.keys[site][1])

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from hubedit.cache import Cache
-from hubedit.edit.methods.layered import keys
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.rows import edit_rows
-from hubedit.edit.solve.keys import at_subject
-from hubedit.edit.stages import Job
+from hubedit.edit.solve.keys import at_subject, keys
 from hubedit.facts import Fact
 from hubedit.model.sites import Site
 
@@ -61,25 +60,26 @@ def _squares(k: Tensor) -> Tensor:
     return wide.T @ wide
 
 
-def keys_now(job: Job, facts: Sequence[Fact]) -> dict[Site, Tensor]:
+def keys_now(batch: EditBatch, facts: Sequence[Fact]) -> dict[Site, Tensor]:
     """The keys (M, d_in) that facts have now, averaged over contexts, at every edited site."""
     if not facts:
         return {}
-    rows, sites = edit_rows(job.em, facts, job.contexts), sorted(job.ground.moments)
-    state = at_subject(job.em, rows, job.ground.layers[-1], sites)
+    rows, sites = edit_rows(batch.model, facts, batch.contexts), sorted(batch.baseline.moments)
+    state = at_subject(batch.model, rows, batch.baseline.layers[-1], sites)
     return {site: keys(state, rows, len(facts), site).float() for site in sites}
 
 
-def kept_keys(job: Job, steps: Sequence[str]) -> dict[Site, Tensor]:
-    """The keys of `job.kept`, from the cache where the step that edited a fact has left them, under its id.
-    Those that are not there are what they are now, and stay for the next time. Without `steps` all are."""
-    facts, sites = job.kept, sorted(job.ground.moments)
+def kept_keys(batch: EditBatch, steps: Sequence[str]) -> dict[Site, Tensor]:
+    """The keys of `earlier_facts`, from the cache where the step that edited a fact has left them, under its
+    id. Those that are not there are what they are now, and stay for the next time; without `steps` all are.
+    """
+    facts, sites = batch.earlier_facts, sorted(batch.baseline.moments)
     if not steps or not facts:
-        return keys_now(job, facts)
+        return keys_now(batch, facts)
     known: dict[tuple[Site, str], dict[str, Tensor]] = {}
     for site in sites:
         for step in dict.fromkeys(steps):
-            entry = job.cache.load(_KIND, _key(step, job.config.method, site))
+            entry = batch.cache.load(_KIND, _key(step, batch.config.method, site))
             rows = entry.tensors["keys"] if entry is not None else ()
             known[site, step] = dict(
                 zip(entry.record["prompts"] if entry is not None else (), rows, strict=True)
@@ -89,15 +89,15 @@ def kept_keys(job: Job, steps: Sequence[str]) -> dict[Site, Tensor]:
         for n, (fact, step) in enumerate(zip(facts, steps, strict=True))
         if any(fact.prompt not in known[site, step] for site in sites)
     ]
-    for site, now in keys_now(job, [facts[n] for n in missing]).items():
+    for site, now in keys_now(batch, [facts[n] for n in missing]).items():
         for n, key in zip(missing, now, strict=True):
             known[site, steps[n]][facts[n].prompt] = key
     for step in dict.fromkeys(steps[n] for n in missing):
         own = known[sites[0], step]
         save_keys(
-            job.cache,
+            batch.cache,
             step,
-            job.config.method,
+            batch.config.method,
             list(own),
             {s: torch.stack(list(known[s, step].values())) for s in sites},
         )

@@ -29,69 +29,70 @@ import torch
 from torch import Tensor
 
 from hubedit.config import PREFERENCES, TargetConfig
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.prompts.same_subject import by_subject, sharing, subjects
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.solve.keys import at_subject
+from hubedit.edit.solve.residual import share_met, split
 from hubedit.edit.solve.site_report import SiteReport, solve_device
-from hubedit.edit.stages import Job, cached_targets
 from hubedit.edit.targets.optimise import Targets
 from hubedit.linalg import LowRank, right_factor
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.progress import Silent
 
 
-def joint(job: Job) -> Edit:
+def joint(batch: EditBatch) -> Edit:
     """Steps and solve of every site, one after another, round by round."""
-    em, facts, ground, config = job.em, job.facts, job.ground, job.config
-    wanted, keys = target_rows(em, facts, config.targets.contexts), key_rows(em, facts)
+    em, facts, baseline, config = batch.model, batch.facts, batch.baseline, batch.config
+    edit = target_rows(em, facts, config.prompts, config.targets.contexts)
+    keys = key_rows(em, facts, config.prompts)
     # what was edited before about the same subject is among what its one target must give
-    older = [(number, job.kept[n]) for n, number in sharing(em, facts, job.kept).items()]
-    wanted += [replace(edit_rows(em, [fact], ())[0], fact=number) for number, fact in older]
-    where = list(subjects(em, facts))
-    rows = by_subject([*wanted, *preserved_rows(em, facts)], where)
-    sites = [found for layer in ground.layers for found in sites_of(layer, ground.alpha[layer])]
-    count, quiet = 1 + max(where), replace(job, progress=Silent())
+    shared = sharing(em, facts, batch.earlier_facts).items()
+    older = edit_rows(em, [batch.earlier_facts[n] for n, _ in shared], ())
+    edit += [replace(r, fact=number) for r, (_, number) in zip(older, shared, strict=True)]
+    subject = list(subjects(em, facts))
+    rows = by_subject([*edit, *preserved_rows(em, facts)], subject)
+    sites = [
+        (Site(n, kind), share) for n in baseline.layers for kind, share in split(baseline.alpha[n]).items()
+    ]
+    count, owner = 1 + max(subject), [r.fact for r in keys]
     delta = {site: torch.zeros(count, em.hidden_size) for site, _ in sites}
     loss, nll, norm = torch.zeros(count), torch.zeros(count), torch.ones(count)
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
-    missing = set(range(count))
-    for number in range(config.targets.rounds):
-        job.progress.start(f"edit, round {number + 1}", len(sites), "sites")
-        # what a later change has undone counts again
-        missing = set(range(count))
+    quiet = replace(batch, progress=Silent())
+    for number in range(1, config.targets.rounds + 1):
+        batch.progress.start(f"edit, round {number}", len(sites), "sites")
+        # a fact that a later change has undone counts again
+        missing = list(range(count))
         for site, share in sites:
             if not missing:
                 break
-            part, some = step_of(config.targets, PREFERENCES[config.prefer] * share), sorted(missing)
-            here = [r for r in rows if r.fact in missing]
-            found = cached_targets(quiet, here, count, site.layer, part, site, factors)
+            here = [r for r in rows if r.fact in set(missing)]
+            part = step_of(config.targets, PREFERENCES[config.prefer] * share)
+            found = quiet.targets(here, count, site.layer, part, site, factors)
             delta[site] += found.delta
             for values, new in ((loss, found.loss), (nll, found.nll), (norm, found.norm)):
-                values[some] = new[some]
-            missing = {fact for fact in some if float(loss[fact]) > config.targets.loss}
-            job.clock.lap("targets")
+                values[missing] = new[missing]
+            missing = [fact for fact in missing if float(loss[fact]) > config.targets.loss]
+            batch.clock.lap("targets")
             if bool(found.delta.any()) or not factors:
-                with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
-                    k = at_subject(em, keys, site.layer, [site]).inputs[site]
-                factors[site] = _solve(job, site, k, keys, delta[site][where])
-                asked = delta[site][where][[r.fact for r in keys]]
-                missed = float(
-                    (factors[site].apply(k.float()) - asked).norm() / asked.norm().clamp_min(1e-30)
-                )
-                reports[site] = report(em, site, factors[site], ground.moments, config.lam, 1 - missed)
-                job.clock.lap("solve")
-            job.progress.advance()
-        job.progress.finish(f"mean loss {float(loss.mean()):.3f}")
+                k = at_subject(em.with_patch(factors), keys, site.layer, [site]).inputs[site]
+                wanted = delta[site][subject]
+                factors[site] = _solve(batch, site, k, keys, wanted)
+                met = share_met(wanted[owner], factors[site].apply(k.float()))
+                reports[site] = report(em, site, factors[site], baseline.moments, config.lam, met)
+                batch.clock.lap("solve")
+            batch.progress.advance()
+        batch.progress.finish(f"mean loss {float(loss.mean()):.3f}")
         if not missing:
             break
-    last = sites[-1][0]
+    last, _ = sites[-1]
     targets = Targets(last.layer, delta[last], norm, loss, nll)
-    return finished(job, factors, reports, targets, ground.alpha)
+    return finished(batch, factors, reports, targets, baseline.alpha)
 
 
 def step_of(config: TargetConfig, share: float) -> TargetConfig:
@@ -99,19 +100,13 @@ def step_of(config: TargetConfig, share: float) -> TargetConfig:
     return replace(config, clamp=share * config.clamp, step=share * config.step)
 
 
-def sites_of(layer: int, alpha: float) -> list[tuple[Site, float]]:
-    """A layer's sites that have a share, in the order of the data."""
-    shares = ((Site(layer, "attention"), alpha), (Site(layer, "mlp"), 1 - alpha))
-    return [(site, share) for site, share in shares if share > 0]
-
-
-def _solve(job: Job, site: Site, keys: Tensor, rows: Sequence[Row], delta: Tensor) -> LowRank:
+def _solve(batch: EditBatch, site: Site, keys: Tensor, rows: Sequence[Row], delta: Tensor) -> LowRank:
     """The update that writes `delta` (N, d) at the facts' `keys` (n, d_in). float32, CPU."""
-    device, count = solve_device(job.em), len(job.facts)
+    device, count = solve_device(batch.model), len(batch.facts)
     owner = torch.tensor([r.fact for r in rows], device=device)
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
-    preserved = job.config.lam * job.ground.moments[site].matrix.to(device, torch.float64)
-    if site in job.earlier:  # what earlier facts have there now counts as much as a new fact
-        preserved += job.earlier[site].to(device)
+    preserved = batch.config.lam * batch.baseline.moments[site].matrix.to(device, torch.float64)
+    if site in batch.earlier_keys:  # what earlier facts have there now counts as much as a new fact
+        preserved += batch.earlier_keys[site].to(device)
     right = right_factor(keys.to(device), owner, weight, preserved, count)
     return LowRank(delta.T.float().cpu(), right.float().cpu()).compress()

@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, Rows, by_length, edit_rows
 from hubedit.edit.solve.site_report import solve_device
-from hubedit.edit.stages import Job
 from hubedit.edit.targets.optimise import default_tokens
 from hubedit.errors import ConfigError
 from hubedit.linalg import LowRank, RunningScale, ridge_rows
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, behind, run
+from hubedit.model.hooks import behind, run
 from hubedit.model.memory import fitting
 from hubedit.model.sites import Site
 
@@ -38,42 +38,40 @@ Features = Mapping[Site, tuple[Tensor, Tensor]]
 """Inputs (t, d_in) and gradients (t, d_out) at the tokens of the answers, in their order; float64, CPU."""
 
 
-def ultraedit(job: Job) -> Edit:
+def ultraedit(batch: EditBatch) -> Edit:
     """UltraEdit on the MLP projections of the edited layers. Raises ConfigError where there is one token in
     all, of which no deviation is known."""
-    em, config, ground = job.em, job.config, job.ground
-    sites = [Site(layer, "mlp") for layer in ground.layers]
-    size, device = config.batch_size or len(job.facts), solve_device(em)
+    em, config, facts = batch.model, batch.config, batch.facts
+    sites = [Site(layer, "mlp") for layer in batch.baseline.layers]
+    size, device = config.batch_size or len(facts), solve_device(em)
     scales: dict[torch.Size, RunningScale] = {}
     owners: list[int] = []
-    live: dict[Site, LowRank] = {}
-    job.progress.start("editing", len(job.facts), "facts")
-    with applied(em, live):
-        for start in range(0, len(job.facts), size):
-            rows = edit_rows(em, job.facts[start : start + size], ())
-            owners += [start + r.fact for r in rows for _ in r.labels]
-            features = features_of(em, rows, sites)
-            job.clock.lap("gradients")
-            for site, (inputs, gradients) in features.items():
-                shape = em.weight(site).shape
-                scale = scales.setdefault(shape, RunningScale(sum(shape), device))
-                scale.update(torch.cat([inputs, gradients], 1))
-            for site, (inputs, gradients) in features.items():
-                scale = scales[em.weight(site).shape]
-                own = solve(inputs.to(device), gradients.to(device), scale, config.targets.step, config.l2)
-                update = own.to(em.device, torch.float32)
-                live[site] = (live[site] + update).compress() if site in live else update.compress()
-            job.clock.lap("solve")
-            job.progress.advance(len(job.facts[start : start + size]))
+    total: dict[Site, LowRank] = {}
+    batch.progress.start("editing", len(facts), "facts")
+    for start in range(0, len(facts), size):
+        rows = edit_rows(em, facts[start : start + size], ())
+        owners += [start + r.fact for r in rows for _ in r.labels]
+        features = features_of(em.with_patch(total), rows, sites)
+        batch.clock.lap("gradients")
+        for site, (inputs, gradients) in features.items():
+            shape = em.weight(site).shape
+            scale = scales.setdefault(shape, RunningScale(sum(shape), device))
+            scale.update(torch.cat([inputs, gradients], 1))
+        for site, (inputs, gradients) in features.items():
+            scale = scales[em.weight(site).shape]
+            own = solve(inputs.to(device), gradients.to(device), scale, config.targets.step, config.l2)
+            update = own.to("cpu", torch.float32)
+            total[site] = (total[site] + update).compress() if site in total else update.compress()
+        batch.clock.lap("solve")
+        batch.progress.advance(len(facts[start : start + size]))
     if min(scale.count for scale in scales.values()) < 2:
         raise ConfigError(
             "ultraedit normalises over the tokens of all answers, and there is one",
             "give more facts, or more --layers",
         )
-    job.progress.finish()
-    factors = {site: factor.to("cpu") for site, factor in live.items()}
-    reports = {s: report(em, s, f, ground.moments, config.l2) for s, f in factors.items()}
-    return finished(job, factors, reports, None, {}, rows=owners)
+    batch.progress.finish()
+    reports = {s: report(em, s, f, batch.baseline.moments, config.l2) for s, f in total.items()}
+    return finished(batch, total, reports, None, {}, rows=owners)
 
 
 def solve(inputs: Tensor, gradients: Tensor, scale: RunningScale, eta: float, l2: float) -> LowRank:
@@ -90,7 +88,7 @@ def features_of(em: EditableModel, rows: Sequence[Row], sites: Sequence[Site]) -
     """One forward and one backward pass over the rows, of each row's summed -log P(labels)."""
     place, total = {}, 0
     for r in rows:
-        place[id(r)] = total
+        place[r] = total
         total += len(r.labels)
     found = {
         s: (
@@ -101,12 +99,12 @@ def features_of(em: EditableModel, rows: Sequence[Row], sites: Sequence[Site]) -
     }
 
     def work(part: list[Row]) -> None:
-        to = torch.tensor([place[id(r)] + k for r in part for k in range(len(r.labels))])
+        to = torch.tensor([place[r] + k for r in part for k in range(len(r.labels))])
         for site, (inputs, gradients) in _features(em, part, sites).items():
             found[site][0][to] = inputs.to("cpu", torch.float64)
             found[site][1][to] = gradients.to("cpu", torch.float64)
 
-    fitting(lambda budget: by_length(rows, budget), work, default_tokens(em), em.device)
+    fitting(rows, by_length, work, default_tokens(em), em.device)
     return found
 
 
