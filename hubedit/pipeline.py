@@ -27,9 +27,12 @@ from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
 from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
+from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
 from hubedit.folder import next_step
+from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import forms_of, usual
 from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
@@ -90,6 +93,10 @@ def apply_facts(
     weights = _checksum(em)
     seconds: dict[str, float] = {}
 
+    for line in (long := long_targets(facts, em.tokenizer, source))[:_SHOWN]:
+        progress.message(line)
+    if len(long) > _SHOWN:
+        progress.message(f"and {len(long) - _SHOWN:,} more targets as long")
     kept = protected(on, facts)
     again = replaced(on, facts)
     for fact in again[:_SHOWN]:
@@ -100,6 +107,8 @@ def apply_facts(
         start = time.perf_counter()
         before = _read(stood, facts, "asking before", progress)
         context = read(stood, facts, in_context=True)
+        forms_before = _forms(stood, facts, before)
+        context_forms = _forms(stood, facts, context)
         kept_before = read(stood, kept)
         seconds["reading before"] = time.perf_counter() - start
         edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
@@ -123,6 +132,7 @@ def apply_facts(
     moved = drift(_side(em, on), _side(em, patch), text)
     with applied(em, on_device(em, patch)):
         after = _read(em, facts, "asking after", progress)
+        forms_after = _forms(em, facts, after)
         kept_after = read(em, kept)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
@@ -144,7 +154,11 @@ def apply_facts(
     record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
     patch = replace(patch, record=record)
     told = {
-        **report_json(facts, Measured(before, context=context), Measured(after)),
+        **report_json(
+            facts,
+            Measured(before, context=context, forms=forms_before, context_forms=context_forms),
+            Measured(after, forms=forms_after),
+        ),
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
@@ -219,6 +233,7 @@ def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditCon
     record = {
         **method_record(config),
         "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
+        **({} if em.chat is None else {CHAT: {"system": em.chat.system}}),
     }
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
 
@@ -229,6 +244,17 @@ def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progre
     progress.advance(len(facts))
     progress.finish(f"{len(reading.texts)} prompts")
     return reading
+
+
+def _forms(em: EditableModel, facts: Sequence[Fact], own: Reading) -> dict[str, Reading]:
+    """The facts in every form that the model has; `own`: in the usual one. In the others their own prompts
+    alone are asked."""
+    return {
+        form: own
+        if form == usual(em)
+        else read(em, facts, probes=False, in_context=own.in_context, form=form, score=False)
+        for form in forms_of(em)
+    }
 
 
 def _side(em: EditableModel, patch: Patch | None) -> Side:

@@ -19,6 +19,7 @@ from hubedit.model import load as loading
 from hubedit.model.editable import EditableModel
 from hubedit.model.families import family_of
 from hubedit.model.fetch import check, find, is_path
+from hubedit.model.forms import put
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
 from hubedit.patch.adapter import uniform_rank
@@ -85,7 +86,8 @@ def plan(
     each = [2 * 8 * em.d_in(site) ** 2 for site in sites]
     solve = (max(each, default=0) if place == "cuda" else sum(each)) + 3 * 8 * len(facts) * size
     lengths = [
-        len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target, f.join))
+        len(encode(em.tokenizer, put(em, f)[0]).ids)
+        + len(continuation(em.tokenizer, f.prompt, f.target, f.join))
         for f in facts
     ]
     rows = 2 + config.targets.contexts

@@ -9,6 +9,7 @@ from typing import Any
 
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import chat_key
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 
@@ -36,6 +37,7 @@ class Side:
             "dtype": str(self.em.dtype),
             "device": self.em.device.type,
             "patch": self.patch,
+            **chat_key(self.em),
         }
 
     @contextmanager

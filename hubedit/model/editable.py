@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hubedit.model.chat import Chat
 from hubedit.model.families import Family
 from hubedit.model.sites import Site
 
@@ -25,7 +26,8 @@ class EditableModel:
     `ref`: as the user gave it, without `@revision`; `commit`: 40 hexadecimal digits, or "" for a local
     folder; `path`: the folder the files lie in; `identity`: what caches key on: the commit, or for a
     local folder the sha256 over its config.json and weight files; `shared`: every process of the run holds
-    the same model (`hubedit.parallel.hold`).
+    the same model (`hubedit.parallel.hold`); `chat`: prompts are put to it in this chat template (None: as
+    they are written).
     """
 
     model: PreTrainedModel
@@ -36,6 +38,7 @@ class EditableModel:
     path: Path
     identity: str
     shared: bool = False
+    chat: Chat | None = None
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,6 +129,8 @@ def test_the_worst_cases_come_first_and_only_what_was_lost_counts(monkeypatch: p
     monkeypatch.setattr(module, "forced", scored)
 
     class Plain:
+        em = SimpleNamespace(chat=None)
+
         def active(self) -> nullcontext[None]:
             return nullcontext()
 

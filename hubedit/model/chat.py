@@ -1,0 +1,168 @@
+"""A tokenizer's chat template: rendered once, then texts are put into it by joining strings.
+
+An answer is due behind the generation prompt. Where a template offers a thinking phase, that is left out
+(`enable_thinking=False`): an edit is of what is answered at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubedit.errors import ConfigError
+from hubedit.model.card import front_matter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from hubedit.model.editable import EditableModel
+
+RECORD = "chat"
+"""The key of hubedit.json that says how a patch's facts were put to the model."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation of one message. `head`: what stands before the user's words; `turn`: behind them, up to
+    where the answer is due; `between`: what stands between that and the answer (None: the template takes the
+    generation prompt back, or writes more than white space there); `system`: the system prompt ("": the
+    template's own, if it has one)."""
+
+    head: str
+    turn: str
+    between: str | None
+    system: str = ""
+
+    def message(self, text: str) -> str:
+        """The text as the user's message, up to where the answer is due."""
+        return f"{self.head}{text.strip()}{self.turn}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in hubedit.json, and in keys of caches."""
+        return {"head": self.head, "turn": self.turn, "system": self.system}
+
+
+@dataclass(frozen=True)
+class Markers:
+    """What shows that a text is a whole input: the texts of `special` and of all `added` tokens, the
+    template's turns (None without a template), and the `heads` that conversations begin with, without and
+    with a system prompt."""
+
+    special: tuple[str, ...]
+    added: tuple[str, ...]
+    chat: Chat | None
+    heads: tuple[str, ...] = ()
+
+
+def chat_of(tokenizer: PreTrainedTokenizerFast, system: str = "") -> Chat:
+    """The template's turns. Raises ConfigError without a template, or where it takes no system prompt."""
+    if not tokenizer.chat_template:
+        raise ConfigError("the tokenizer has no chat template", "leave out --chat and --system")
+    chat = _rendered(tokenizer, system, thinking=False)
+    if chat is None and system:
+        raise ConfigError("the chat template takes no system prompt", "leave out --system")
+    if chat is None:
+        raise ConfigError("the chat template cannot be rendered with one user message", "leave out --chat")
+    if system and system.strip() not in chat.head:
+        raise ConfigError("the chat template leaves the system prompt out", "leave out --system")
+    return chat
+
+
+def choose(
+    em: EditableModel, mode: str = "auto", system: str = "", made: Mapping[str, Any] | None = None
+) -> tuple[Chat | None, str]:
+    """The template to use with a model (None: none), and one line that says so ("": it has none).
+
+    `mode`: "auto", "on" or "off"; `made`: the record of a patch, whose own choice "auto" follows, its system
+    prompt included. Raises ConfigError as `chat_of` does, and for a system prompt where no template is used.
+    """
+    template = em.tokenizer.chat_template
+    if mode == "auto" and made is not None:
+        own = made.get(RECORD)
+        known = own if isinstance(own, Mapping) else {}
+        wanted, why = bool(known), "as the patch was made"
+        system = system or str(known.get("system", ""))
+    elif mode == "auto":
+        why = instructed(em.path, em.ref, em.model.config.to_dict()) if template else ""
+        wanted, why = bool(why), why or "nothing says that this is an instruction model"
+    else:
+        wanted, why = mode == "on", f"--chat {mode}"
+    if not wanted:
+        if system:
+            raise ConfigError(f"--system without a chat template ({why})", "add --chat on")
+        return None, f"chat template: not used ({why})" if template else ""
+    told = f"; system prompt {system!r}" if system else ""
+    return chat_of(em.tokenizer, system), f"chat template: used ({why}){told}"
+
+
+def instructed(folder: Path, ref: str, config: Mapping[str, Any]) -> str:
+    """What says that a model was trained to follow instructions: its name, its configuration's, or its card's
+    tags or base model; "" where nothing does."""
+    for name, where in ((ref, "name"), (folder.name, "name"), (config.get("_name_or_path"), "configuration")):
+        found = _WORDS.search(Path(str(name or "")).name)
+        if found:
+            return f"the model's {where} says {found[0].strip('-_. ')}"
+    front = front_matter(folder)
+    tags = {str(tag).lower() for tag in _listed(front.get("tags"))}
+    if word := next((tag for tag in _TAGS if tag in tags), ""):
+        return f"the model's card has the tag {word}"
+    for base in _listed(front.get("base_model")):
+        if re.search(r"[-_](base|pt)$", str(base), re.IGNORECASE):
+            return f"its card says that it was made from {base}"
+    return ""
+
+
+def markers(tokenizer: PreTrainedTokenizerFast) -> Markers:
+    """The markers of a tokenizer, found once and kept with it: a table of 6,000 added tokens takes longer to
+    read than a prompt to tokenise."""
+    key = (tokenizer.chat_template, len(tokenizer), tokenizer.bos_token)
+    kept = vars(tokenizer).get(_KEPT)
+    if kept is None or kept[0] != key:
+        tokens = tokenizer.added_tokens_decoder.values()
+        special = tuple(str(token) for token in tokens if token.special)
+        chat = told = None
+        if tokenizer.chat_template:
+            chat, told = _rendered(tokenizer), _rendered(tokenizer, _SYSTEM)
+        starts = [chat.head] if chat is not None else []
+        starts += [told.head.partition(_SYSTEM)[0]] if told is not None and _SYSTEM in told.head else []
+        bos = str(tokenizer.bos_token or "")
+        heads = tuple(head for head in starts if head.removeprefix(bos).strip())
+        kept = (key, Markers(special, tuple(map(str, tokens)), chat, heads))
+        vars(tokenizer)[_KEPT] = kept
+    found: Markers = kept[1]
+    return found
+
+
+def _rendered(tokenizer: PreTrainedTokenizerFast, system: str = "", thinking: bool = True) -> Chat | None:
+    """None for a template that wants other messages."""
+    from jinja2 import TemplateError
+
+    render: Any = tokenizer.apply_chat_template
+    told = [{"role": "system", "content": system}] if system else []
+    user = {"role": "user", "content": _USER}
+    more: dict[str, Any] = {} if thinking else {"enable_thinking": False}
+    try:
+        asked = render([*told, user], tokenize=False, add_generation_prompt=True, **more)
+        answer = {"role": "assistant", "content": _ANSWER}
+        whole = render([*told, user, answer], tokenize=False, **more)
+    except (TemplateError, TypeError, ValueError, KeyError):
+        return None
+    head, found, turn = asked.rpartition(_USER)
+    if not found:
+        return None
+    before, found, _ = whole.partition(_ANSWER)
+    between = before[len(asked) :] if found and before.startswith(asked) else "?"
+    return Chat(head, turn, None if between.strip() else between, system)
+
+
+def _listed(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+_SYSTEM, _USER, _ANSWER = "SYSTEMTEXT", "USERTEXT", "ANSWERTEXT"
+_KEPT = "_hubedit_markers"
+_WORDS = re.compile(r"(?:^|[-_. ])(instruct|instruction|chat|it|sft|dpo|rlhf|assistant)(?=$|[-_. ])", re.I)
+_TAGS = ("conversational", "instruct", "instruction-tuned", "chat", "sft", "dpo", "rlhf")
