@@ -13,13 +13,13 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.balance import check_values, parse_layers
 from hubedit.edit.compute import Edit, compute
-from hubedit.edit.corpus import SELF, holdout_rows
-from hubedit.edit.documents import source as corpus_source
+from hubedit.edit.locate.balance import check_values, parse_layers
 from hubedit.edit.record import edit_record, method_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
 from hubedit.edit.stages import TEXT_ROWS, check_one_layer, unseen_rows
+from hubedit.edit.statistics.corpus import SELF, holdout_rows
+from hubedit.edit.statistics.documents import source as corpus_source
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift

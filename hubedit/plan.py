@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from hubedit.config import EditConfig
-from hubedit.edit.balance import parse_layers, usual_layers
-from hubedit.edit.corpus import needed_tokens
+from hubedit.edit.locate.balance import parse_layers, usual_layers
+from hubedit.edit.statistics.corpus import needed_tokens
 from hubedit.errors import ConfigError, ModelError
 from hubedit.facts import Fact
 from hubedit.facts.tokens import load_tokenizer

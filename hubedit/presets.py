@@ -25,10 +25,10 @@ LORA_RANK = 8
 class Method:
     """One row of `METHODS`.
 
-    `title`: for cards; `function`: "module:name" of what runs it (`hubedit.edit.methods.table`); `settings`:
-    the fields of EditConfig that it reads; `needed`: those of them that it means nothing without; `defaults`:
-    its published settings with layers from the trace; `attention`, `mlp`: which sites it edits; `one_layer`:
-    it edits a single layer.
+    `title`: for cards; `function`: "module:name" of what runs it (`hubedit.edit.methods.registry`);
+    `settings`: the fields of EditConfig that it reads; `needed`: those of them that it means nothing without;
+    `defaults`: its published settings with layers from the trace; `attention`, `mlp`: which sites it edits;
+    `one_layer`: it edits a single layer.
 
     `published`: as in a paper, and not hubedit's own; `one_by_one`: it takes facts or batches one after
     another by itself; `keeps_keys`: it preserves the keys of earlier batches; `trained`: its weights are
@@ -106,7 +106,7 @@ _EMMET = {"lam": 1.0, "l2": 0.1}
 METHODS: dict[str, Method] = {
     "joint": Method(
         "Joint edit of attention output and MLP projections, hubedit's own",
-        "hubedit.edit.joint:joint",
+        "hubedit.edit.methods.joint:joint",
         _COMMON | _JOINT,
         EditConfig(),
         attention=True,

@@ -30,6 +30,19 @@ LAYERS = (
     ("errors",),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+# the same inside hubedit/edit: what finds, measures, optimises and solves knows no prompts of hubedit's own
+EDIT_LAYERS = (
+    ("compute", "record"),
+    ("sequence",),
+    ("methods",),
+    ("stages",),
+    ("result", "prompts"),
+    ("solve", "targets"),
+    ("locate", "statistics"),
+    ("rows",),
+)
+EDIT_LEVEL = {name: level for level, row in enumerate(EDIT_LAYERS) for name in row}
+OWN_METHODS = {"joint"}  # hubedit's own; the others are published ones
 # the one step up: facts are checked with a model's tokenizer, which is loaded only when that is asked for
 ALLOWED = {("facts", "model")}
 
@@ -73,6 +86,21 @@ def test_imports_point_down(path: Path) -> None:
             continue
         down = LEVEL[other] > LEVEL[own] or (own, other) in ALLOWED
         assert down, f"{path.name}:{line}: {own} must not import {other}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "edit").rglob("*.py")), ids=lambda p: p.stem)
+def test_imports_inside_edit_point_down(path: Path) -> None:
+    own = path.relative_to(PACKAGE / "edit").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert own in EDIT_LEVEL, f"{own} has no place in EDIT_LAYERS"
+    for name, line in imports(path):
+        other = name.removeprefix("hubedit.edit.").split(".")[0]
+        if not name.startswith("hubedit.edit.") or other == own:
+            continue
+        assert EDIT_LEVEL[other] > EDIT_LEVEL[own], f"{path.name}:{line}: {own} must not import {other}"
+        published = own == "methods" and path.stem not in OWN_METHODS
+        assert not (published and other == "prompts"), f"{path.name}:{line}: a published method has no {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.corpus import holdout_rows
 from hubedit.edit.stages import TEXT_ROWS, unseen_rows
+from hubedit.edit.statistics.corpus import holdout_rows
 from hubedit.errors import (
     StrictError,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from hubedit.bench.plan import BALANCED, Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
-from hubedit.edit.balance import check_values
+from hubedit.edit.locate.balance import check_values
 from hubedit.errors import ConfigError
 from hubedit.presets import METHODS, check_settings, method_defaults, preset
 

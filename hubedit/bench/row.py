@@ -11,8 +11,8 @@ from torch import Tensor
 from hubedit.bench.cells import Cell
 from hubedit.bench.numbers import settings
 from hubedit.cache import digest
-from hubedit.edit.balance import alphas
 from hubedit.edit.compute import Edit
+from hubedit.edit.locate.balance import alphas
 from hubedit.edit.record import base_name, device_name, peak_memory, versions
 from hubedit.model.editable import EditableModel
 from hubedit.patch.base import tensor_sha256

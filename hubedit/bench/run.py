@@ -19,9 +19,9 @@ from hubedit.bench.row import edit_told, flat, made, patch_identity
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.edit.compute import Edit, compute
-from hubedit.edit.documents import documents
 from hubedit.edit.record import peak_memory
 from hubedit.edit.stages import unseen_rows
+from hubedit.edit.statistics.documents import documents
 from hubedit.errors import ConfigError, HubEditError, ModelError
 from hubedit.evaluate import harness
 from hubedit.evaluate.bystanders import candidates

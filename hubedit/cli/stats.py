@@ -57,8 +57,8 @@ def compute(
     """Compute the statistics of a model's sites in one pass; what the cache holds is not computed again."""
     from hubedit.cache import Cache
     from hubedit.config import StatsConfig
-    from hubedit.edit.balance import parse_layers
-    from hubedit.edit.stats import second_moments
+    from hubedit.edit.locate.balance import parse_layers
+    from hubedit.edit.statistics.second_moments import second_moments
     from hubedit.model.load import load
     from hubedit.parallel import hold
 
@@ -90,7 +90,7 @@ def compute(
 def list_(cache: CacheOption = None, json: JsonOption = False, quiet: QuietOption = False) -> None:
     """List the statistics in the cache."""
     from hubedit.cache import Cache
-    from hubedit.edit.stats import cached_entries
+    from hubedit.edit.statistics.second_moments import cached_entries
 
     out = Output(json=json, quiet=quiet)
     store = Cache(cache)
@@ -118,7 +118,7 @@ def clear(
 ) -> None:
     """Delete all statistics, unfinished passes and generated text from the cache."""
     from hubedit.cache import Cache
-    from hubedit.edit.stats import clear_entries
+    from hubedit.edit.statistics.second_moments import clear_entries
 
     out = Output(json=json, quiet=quiet)
     store = Cache(cache)

@@ -17,7 +17,7 @@ from hubedit.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hubedit.edit.trace_result import TraceResult
+    from hubedit.edit.locate.trace_result import TraceResult
 
 _FILES = ("trace.json", "heatmap.png", "layerwise.png")
 
@@ -69,7 +69,7 @@ def trace(
 
     from hubedit.cache import Cache
     from hubedit.config import TraceConfig
-    from hubedit.edit.trace import trace as run
+    from hubedit.edit.locate.trace import trace as run
     from hubedit.facts import load_facts
     from hubedit.model.load import load
     from hubedit.parallel import hold

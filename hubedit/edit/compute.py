@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.methods.batches import in_batches
-from hubedit.edit.methods.table import function_of
+from hubedit.edit.methods.registry import function_of
 from hubedit.edit.result import Clock, Edit
+from hubedit.edit.sequence import in_batches
 from hubedit.edit.stages import Job, measure
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel

@@ -17,9 +17,9 @@ import torch
 
 import hubedit
 from hubedit.config import EditConfig, to_dict
-from hubedit.edit.corpus import corpus_key, needed_tokens
+from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.result import Edit
-from hubedit.edit.trace_result import TraceResult
+from hubedit.edit.statistics.corpus import corpus_key, needed_tokens
 from hubedit.model.editable import EditableModel
 from hubedit.presets import METHODS
 

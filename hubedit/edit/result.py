@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hubedit.config import EditConfig
-from hubedit.edit.site_report import SiteReport
-from hubedit.edit.targets import Targets
-from hubedit.edit.trace_result import TraceResult
+from hubedit.edit.locate.trace_result import TraceResult
+from hubedit.edit.solve.site_report import SiteReport
+from hubedit.edit.targets.optimise import Targets
 from hubedit.errors import CollapseError
 from hubedit.linalg import LowRank
 from hubedit.model.sites import Site

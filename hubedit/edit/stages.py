@@ -9,14 +9,14 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, to_dict
-from hubedit.edit.balance import alphas, parse_layers, usual_layers
-from hubedit.edit.corpus import holdout_rows
+from hubedit.edit.locate.balance import alphas, parse_layers, usual_layers
+from hubedit.edit.locate.trace import trace
+from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.result import Clock
 from hubedit.edit.rows import Row
-from hubedit.edit.stats import second_moments
-from hubedit.edit.targets import Targets, optimise
-from hubedit.edit.trace import trace
-from hubedit.edit.trace_result import TraceResult
+from hubedit.edit.statistics.corpus import holdout_rows
+from hubedit.edit.statistics.second_moments import second_moments
+from hubedit.edit.targets.optimise import Targets, optimise
 from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank, Moments
@@ -113,7 +113,7 @@ def locate_sites(
     """The edited layers and attention's share at each; traces only when one of them asks for it.
 
     A method of one layer takes the one of the largest MLP effect, the others those that a depth stands for
-    (`hubedit.edit.balance.usual_layers`).
+    (`hubedit.edit.locate.balance.usual_layers`).
     """
     method = METHODS[config.method]
     setting = config.alpha if "alpha" in method.settings else "0"

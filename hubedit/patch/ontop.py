@@ -1,8 +1,8 @@
 """Editing on top of a patch: what it already changed is the model that the new facts meet.
 
 The keys that the older facts have now join what the solve preserves, and an answer about a subject that is
-edited again is among what its new target must give (`hubedit.edit.joint`). The result is one patch, the exact
-sum.
+edited again is among what its new target must give (`hubedit.edit.methods.joint`). The result is one patch,
+the exact sum.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The solve gives every fact one row of A and one column of B (B = R^T, the residuals), in the facts' order.
 Without its row a fact asks for no change, and all others ask for what they did before; but facts about one
-subject share what they ask for (`hubedit.edit.same_subject`), and only go together. In patches of older
-versions so do names that were new to the model, which have further rows. A truncated or foreign patch has
-mixed its rows, and nothing can be taken out of it again.
+subject share what they ask for (`hubedit.edit.prompts.same_subject`), and only go together. In patches of
+older versions so do names that were new to the model, which have further rows. A truncated or foreign patch
+has mixed its rows, and nothing can be taken out of it again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def torn(patch: Patch, gone: Collection[int]) -> set[int]:
         return set()
     # older versions wrote new names at tokens that have much in common
     wide = {fact for rows in (owners(patch) or {}).values() for fact, n in Counter(rows).items() if n > 1}
-    # as `hubedit.edit.same_subject` has them, as far as it can be told without a tokenizer
+    # as `hubedit.edit.prompts.same_subject` has them, as far as it can be told without a tokenizer
     group = together(
         (
             ("subject", normalise(fact.subject)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hubedit.edit.trace_result import CATEGORIES, KINDS, TraceResult
+from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
 from hubedit.errors import HubEditError
 from hubedit.report.draw import BLUE, ORANGE, figure, png
 

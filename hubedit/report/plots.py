@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hubedit.edit.trace_result import TraceResult
+from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.errors import HubEditError
 from hubedit.report.about import norms
 from hubedit.report.draw import BLUE, ORANGE, figure

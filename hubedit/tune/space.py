@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hubedit.config import EditConfig
-from hubedit.edit.balance import usual_layers
+from hubedit.edit.locate.balance import usual_layers
 from hubedit.edit.result import Edit
 
 if TYPE_CHECKING:

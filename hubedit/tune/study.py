@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hubedit.cache import Cache, digest
 from hubedit.config import EditConfig, to_dict
-from hubedit.edit.stats import second_moments
+from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.evaluate import Reading, read
 from hubedit.facts import Fact, to_record

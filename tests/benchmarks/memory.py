@@ -15,8 +15,8 @@ import torch
 
 from hubedit.config import TargetConfig
 from hubedit.edit.record import peak_memory
-from hubedit.edit.stats import _sums
-from hubedit.edit.targets import optimise
+from hubedit.edit.statistics.second_moments import _sums
+from hubedit.edit.targets.optimise import optimise
 from hubedit.linalg import KeySpace, Preserved
 from hubedit.model.limits import limit_gpus, parse_memory
 from hubedit.model.memory import parked

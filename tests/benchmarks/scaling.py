@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from hubedit.config import TargetConfig
-from hubedit.edit.targets import optimise
+from hubedit.edit.targets.optimise import optimise
 from tests.benchmarks.shapes import SHAPES, model, parser, rows, tell, timed
 
 

@@ -14,7 +14,7 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.stats import _sums
+from hubedit.edit.statistics.second_moments import _sums
 from hubedit.linalg import SecondMoment
 from hubedit.model.sites import Site
 from hubedit.parallel import Share

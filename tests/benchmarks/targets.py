@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hubedit.config import TargetConfig
 from hubedit.edit.rows import Row
-from hubedit.edit.targets import optimise
+from hubedit.edit.targets.optimise import optimise
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import replaced
 from hubedit.model.tokens import pad

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubedit.config import TargetConfig
-from hubedit.edit.targets import optimise
+from hubedit.edit.targets.optimise import optimise
 from tests.benchmarks import gpu, passes, targets
 from tests.benchmarks.shapes import model, rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubedit.cli.app import run
-from hubedit.edit.trace_result import TraceResult
+from hubedit.edit.locate.trace_result import TraceResult
 from tests.pico import pico
 
 pytest.importorskip("matplotlib")

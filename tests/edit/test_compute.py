@@ -14,10 +14,10 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
 from hubedit.edit import stages
-from hubedit.edit.balance import MOST_TRACED, usual_layers
 from hubedit.edit.compute import compute
+from hubedit.edit.locate.balance import MOST_TRACED, usual_layers
 from hubedit.edit.result import check_collapse
-from hubedit.edit.site_report import SiteReport
+from hubedit.edit.solve.site_report import SiteReport
 from hubedit.errors import CollapseError, ConfigError
 from hubedit.evaluate.forced import forced
 from hubedit.model.editable import EditableModel

@@ -20,8 +20,8 @@ from math import log
 from hubedit.cache import Cache
 from hubedit.demo import facts_path, model_path
 from hubedit.edit.compute import compute
-from hubedit.edit.corpus import holdout_rows
 from hubedit.edit.stages import TEXT_ROWS
+from hubedit.edit.statistics.corpus import holdout_rows
 from hubedit.errors import CollapseError
 from hubedit.evaluate import compare, read
 from hubedit.facts import Fact, Probe, load_facts

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from hubedit.config import TargetConfig
-from hubedit.edit.targets import optimise
+from hubedit.edit.targets.optimise import optimise
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.limits import parse_memory, placement
 from hubedit.model.load import load
-from tests.edit.test_targets import rows_of
+from tests.edit.targets.test_optimise import rows_of
 
 
 def test_limits_are_read() -> None:

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
 from hubedit.edit.compute import compute
-from hubedit.edit.methods.states import at_subject
 from hubedit.edit.rows import edit_rows
+from hubedit.edit.solve.keys import at_subject
 from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel

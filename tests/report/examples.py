@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hubedit.config import TraceConfig, to_dict
-from hubedit.edit.trace_result import CATEGORIES, KINDS
+from hubedit.edit.locate.trace_result import CATEGORIES, KINDS
 
 COMMIT = "a" * 40
 NASTY = 'The | `capital` *of* <b>x</b> $y$ ~~z~~ [a](b) <script>alert(1)</script> "q" https://e.org\n# is \\'

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hubedit.config import TraceConfig
-from hubedit.edit.trace_result import CATEGORIES, KINDS, TraceResult
+from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
 from hubedit.errors import HubEditError
 from hubedit.report.figures import heat_maps, layerwise
 

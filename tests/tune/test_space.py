@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubedit.config import EditConfig, TargetConfig
-from hubedit.edit.balance import check_values, parse_layers, usual_layers
+from hubedit.edit.locate.balance import check_values, parse_layers, usual_layers
 from hubedit.errors import ConfigError
 from hubedit.presets import check_settings
 from hubedit.tune.budget import parse_budget

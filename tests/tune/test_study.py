@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
 from hubedit.demo import model_path
-from hubedit.edit.stats import second_moments
+from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.evaluate import read
 from hubedit.model.editable import EditableModel

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hubedit.edit.methods.layered import layered
 from hubedit.edit.result import Edit
-from hubedit.edit.site_report import free_basis, solve_device, threshold
+from hubedit.edit.solve.site_report import free_basis, solve_device, threshold
 from hubedit.edit.stages import Job
 from hubedit.linalg import KeySpace, LowRank, Preserved
 from hubedit.model.sites import Site

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from math import log
 
 from hubedit.edit.result import Edit, judge_collapse
-from hubedit.edit.site_report import SiteReport
+from hubedit.edit.solve.site_report import SiteReport
 from hubedit.edit.stages import Job
-from hubedit.edit.targets import Targets
+from hubedit.edit.targets.optimise import Targets
 from hubedit.linalg import LowRank, Moments, output_drift, output_power
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied

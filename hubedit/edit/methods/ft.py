@@ -23,7 +23,7 @@ from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.training import likelihood_gradient
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, edit_rows
-from hubedit.edit.site_report import solve_device
+from hubedit.edit.solve.site_report import solve_device
 from hubedit.edit.stages import Job
 from hubedit.errors import ConfigError
 from hubedit.linalg import LowRank

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from hubedit.edit.methods.context_templates import published_rows
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.prompts import published_rows
-from hubedit.edit.methods.states import States, at_subject, bare, halves
-from hubedit.edit.residual import site_residual
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
-from hubedit.edit.site_report import SiteReport, solve_device
+from hubedit.edit.solve.keys import States, at_subject, bare, halves
+from hubedit.edit.solve.post_norm import site_residual
+from hubedit.edit.solve.site_report import SiteReport, solve_device
 from hubedit.edit.stages import Job, cached_targets
 from hubedit.linalg import LowRank, Preserved
 from hubedit.model.hooks import applied

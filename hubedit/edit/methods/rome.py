@@ -14,16 +14,16 @@ from typing import Literal
 
 import torch
 
+from hubedit.edit.methods.context_templates import published_rows
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.layered import split
-from hubedit.edit.methods.prompts import published_rows
-from hubedit.edit.methods.states import States, at_subject, bare, uniform
-from hubedit.edit.residual import site_residual
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
-from hubedit.edit.site_report import solve_device
+from hubedit.edit.solve.keys import States, at_subject, bare, uniform
+from hubedit.edit.solve.post_norm import site_residual
+from hubedit.edit.solve.site_report import solve_device
 from hubedit.edit.stages import Job
-from hubedit.edit.targets import Targets, optimise
+from hubedit.edit.targets.optimise import Targets, optimise
 from hubedit.linalg import LowRank, Preserved, direction, rank_one
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site, SiteKind

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.rows import Row, Rows, by_length
-from hubedit.edit.targets import default_tokens
+from hubedit.edit.targets.optimise import default_tokens
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import fitting
 

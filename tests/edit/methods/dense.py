@@ -16,7 +16,7 @@ from hubedit.config import EditConfig, StatsConfig
 from hubedit.edit.compute import compute
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
-from hubedit.edit.stats import second_moments
+from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.facts import Fact
 from hubedit.linalg import Moments
 from hubedit.model.editable import EditableModel

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from hubedit.edit.methods.context_templates import contexts_of, published_rows
 from hubedit.edit.methods.layered import residual, split
-from hubedit.edit.methods.prompts import contexts_of, published_rows
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.presets import PRESETS, preset

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hubedit.config import EditConfig
-from hubedit.edit.methods.prompts import contexts_of, generated_contexts, published_rows
+from hubedit.edit.methods.context_templates import contexts_of, generated_contexts, published_rows
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
 from hubedit.errors import ConfigError

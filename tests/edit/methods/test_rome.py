@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubedit.edit.methods.prompts import contexts_of, published_rows
+from hubedit.edit.methods.context_templates import contexts_of, published_rows
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site

@@ -12,8 +12,8 @@ import torch
 
 from hubedit.cache import Cache, Entry, digest
 from hubedit.config import StatsConfig
-from hubedit.edit.documents import documents, fingerprint
-from hubedit.edit.sample import DRAW, sample_documents
+from hubedit.edit.statistics.documents import documents, fingerprint
+from hubedit.edit.statistics.sample import DRAW, sample_documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import TokenBudget

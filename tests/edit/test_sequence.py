@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.edit.compute import compute
-from hubedit.edit.methods.batches import still
-from hubedit.edit.methods.prompts import contexts_of, published_rows
+from hubedit.edit.methods.context_templates import contexts_of, published_rows
+from hubedit.edit.sequence import still
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel

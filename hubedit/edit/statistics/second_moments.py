@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.corpus import corpus_key, needed_tokens, token_rows
+from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
 from hubedit.linalg import Moments, SecondMoment
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run

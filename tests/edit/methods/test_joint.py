@@ -13,11 +13,11 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig
 from hubedit.edit.compute import compute
-from hubedit.edit.contexts import OPENINGS, key_rows, preserved_rows, target_rows
-from hubedit.edit.joint import sites_of
+from hubedit.edit.methods.joint import sites_of
+from hubedit.edit.prompts.contexts import OPENINGS, key_rows, preserved_rows, target_rows
 from hubedit.edit.result import Edit
-from hubedit.edit.stats import second_moments
-from hubedit.edit.targets import optimise
+from hubedit.edit.statistics.second_moments import second_moments
+from hubedit.edit.targets.optimise import optimise
 from hubedit.evaluate.forced import forced
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel

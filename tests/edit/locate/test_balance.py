@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.edit.balance import MOST_TRACED, alphas, parse_layers
+from hubedit.edit.locate.balance import MOST_TRACED, alphas, parse_layers
 from hubedit.errors import ConfigError
 
 EFFECTS = st.lists(st.floats(-1, 1), min_size=2, max_size=40)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hubedit.config import EditConfig
-from hubedit.edit.balance import parse_null_space
+from hubedit.edit.locate.balance import parse_null_space
 from hubedit.errors import ConfigError
 from hubedit.linalg import Threshold, null_space
 from hubedit.model.editable import EditableModel

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit import stats
-from hubedit.edit.corpus import corpus_key, needed_tokens, token_rows
-from hubedit.edit.stats import cached_entries, clear_entries, second_moments, stats_key
+from hubedit.edit.statistics import second_moments as stats
+from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
+from hubedit.edit.statistics.second_moments import cached_entries, clear_entries, second_moments, stats_key
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.load import load

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from hubedit.edit.contexts import OPENINGS, key_rows, target_rows
+from hubedit.edit.prompts.contexts import OPENINGS, key_rows, target_rows
 from hubedit.edit.rows import edit_rows
 from hubedit.facts import Fact
 from hubedit.model.chat import chat_of

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from hubedit.cache import digest
+from hubedit.edit.methods.context_templates import contexts_of
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.layered import keys
-from hubedit.edit.methods.prompts import contexts_of
 from hubedit.edit.methods.rome import joined
-from hubedit.edit.methods.states import at_subject
+from hubedit.edit.prompts.same_subject import sharing
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import edit_rows
-from hubedit.edit.same_subject import sharing
+from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.stages import Job
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
@@ -77,7 +77,7 @@ def _guarded(job: Job) -> Job:
     """For hubedit's own method: with the keys that the earlier facts about other subjects have now.
 
     What a batch adds to a subject must reach the key that its earlier facts have too; their answers are among
-    what its target must give (`hubedit.edit.joint`).
+    what its target must give (`hubedit.edit.methods.joint`).
     """
     if METHODS[job.config.method].published:
         return job

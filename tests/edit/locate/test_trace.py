@@ -13,10 +13,10 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import TraceConfig
-from hubedit.edit import trace as module
-from hubedit.edit.causal import clean_runs, corrupted_runs, measures, restored_logits, subject_noise
-from hubedit.edit.trace import category, trace, trace_key
-from hubedit.edit.trace_result import CATEGORIES, KINDS, TraceResult
+from hubedit.edit.locate import trace as module
+from hubedit.edit.locate.causal import clean_runs, corrupted_runs, measures, restored_logits, subject_noise
+from hubedit.edit.locate.trace import category, trace, trace_key
+from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.facts.types import Fact
 from hubedit.model.editable import EditableModel

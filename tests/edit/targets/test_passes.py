@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from hubedit.edit import targets as module
 from hubedit.edit.rows import Row
-from hubedit.edit.targets import optimise
+from hubedit.edit.targets import optimise as module
+from hubedit.edit.targets.optimise import optimise
 from hubedit.errors import HubEditError
 from hubedit.model.editable import EditableModel
 from hubedit.progress import Silent
 from tests.edit.editing import FACTS
-from tests.edit.test_targets import CONFIG, LAYER, close, rows_of
+from tests.edit.targets.test_optimise import CONFIG, LAYER, close, rows_of
 
 Editable = Callable[..., EditableModel]
 

@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 
 from hubedit.config import PREFERENCES
-from hubedit.edit.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.states import at_subject
+from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
+from hubedit.edit.prompts.same_subject import by_subject, sharing, subjects
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, edit_rows
-from hubedit.edit.same_subject import by_subject, sharing, subjects
-from hubedit.edit.site_report import SiteReport, solve_device
+from hubedit.edit.solve.keys import at_subject
+from hubedit.edit.solve.site_report import SiteReport, solve_device
 from hubedit.edit.stages import Job, cached_targets
-from hubedit.edit.targets import Targets
+from hubedit.edit.targets.optimise import Targets
 from hubedit.linalg import LowRank, right_factor
 from hubedit.model.hooks import applied
 from hubedit.model.sites import Site

@@ -11,9 +11,15 @@ import pytest
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit import corpus as corpus_module
-from hubedit.edit.corpus import TOKENS_PER_INPUT, corpus_key, holdout_rows, needed_tokens, token_rows
-from hubedit.edit.documents import DataSet, documents
+from hubedit.edit.statistics import corpus as corpus_module
+from hubedit.edit.statistics.corpus import (
+    TOKENS_PER_INPUT,
+    corpus_key,
+    holdout_rows,
+    needed_tokens,
+    token_rows,
+)
+from hubedit.edit.statistics.documents import DataSet, documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load

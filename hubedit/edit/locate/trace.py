@@ -15,14 +15,14 @@ from torch import Tensor
 
 from hubedit.cache import Cache, digest
 from hubedit.config import TraceConfig
-from hubedit.edit.causal import (
+from hubedit.edit.locate.causal import (
     clean_runs,
     corrupted_runs,
     measures,
     restored_logits,
     subject_deviation,
 )
-from hubedit.edit.trace_result import CATEGORIES, KINDS, TraceResult
+from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.facts.types import Fact
 from hubedit.model.editable import EditableModel

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from hubedit.config import TargetConfig
-from hubedit.edit import targets as module
-from hubedit.edit.passes import Pass, groups, passes_of
 from hubedit.edit.rows import Row, edit_rows, row
-from hubedit.edit.targets import Targets, optimise
+from hubedit.edit.targets import optimise as module
+from hubedit.edit.targets.optimise import Targets, optimise
+from hubedit.edit.targets.passes import Pass, groups, passes_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import applied, replaced, run
 from hubedit.model.sites import Site

@@ -6,11 +6,11 @@
                     + decay * |delta| / |h|
 
 (MEMIT, Meng et al. 2023, eq. 16.) With a site, delta is added to what it writes and not to h[L], and lengths
-are relative to that. The published recipe, with KL(edited || original), is `hubedit.edit.descent.Adam`;
-steps of a given length along the gradient are ours, and reach the same loss with a shorter delta: Adam moves
-every coordinate by the same amount (docs/experiments.md). Only the layers from there on are run, on the
-tokens from the subject's last one on, in batches of rows of about the same length; nothing of the model
-needs a gradient.
+are relative to that. The published recipe, with KL(edited || original), is that of
+`hubedit.edit.targets.optimizers.Adam`; steps of a given length along the gradient are ours, and reach the
+same loss with a shorter delta: Adam moves every coordinate by the same amount (docs/experiments.md). Only the
+layers from there on are run, on the tokens from the subject's last one on, in batches of rows of about the
+same length; nothing of the model needs a gradient.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from hubedit.config import TargetConfig
-from hubedit.edit.descent import rule_of
-from hubedit.edit.passes import Pass, pass_tokens, passes_of
 from hubedit.edit.rows import Row, bare_rows, chunks
+from hubedit.edit.targets.optimizers import rule_of
+from hubedit.edit.targets.passes import Pass, pass_tokens, passes_of
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import fitting, free_memory, out_of_memory, release

@@ -1,0 +1,1 @@
+"""Where facts are: causal tracing, attention's share, and the layers to edit."""

@@ -1,0 +1,1 @@
+"""Keys, residuals and reports of one site: what the methods' solves have in common."""

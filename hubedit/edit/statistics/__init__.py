@@ -1,0 +1,1 @@
+"""Ordinary text and the second moments of the sites' inputs on it."""

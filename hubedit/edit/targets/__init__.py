@@ -1,0 +1,1 @@
+"""What a site or a layer should write for each fact, by gradient descent."""
