@@ -106,7 +106,7 @@ def test_a_message_and_its_answer_have_the_tokens_of_the_conversation(
     served = made(whole, add_special_tokens=False)["input_ids"]
     if served[: len(ids)] == list(ids):
         assert found == served[: len(found)]
-    text = made.decode(list(found), clean_up_tokenization_spaces=False)
+    text = made.decode(found, clean_up_tokenization_spaces=False)
     assert text == made.decode(served[: len(found)], clean_up_tokenization_spaces=False)
     begins = [n for n, token in enumerate(found[:2]) if token == made.bos_token_id]
     assert begins == ([0] if key[4].startswith("{{ bos_token }}") else [])
