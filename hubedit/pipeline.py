@@ -14,18 +14,16 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.compute import Edit, compute
-from hubedit.edit.locate.balance import check_values, parse_layers
+from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
 from hubedit.edit.record import edit_record, method_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
-from hubedit.edit.stages import TEXT_ROWS, check_one_layer, unseen_rows
-from hubedit.edit.statistics.corpus import SELF, holdout_rows
+from hubedit.edit.statistics.corpus import SELF, TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.edit.statistics.documents import source as corpus_source
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
-from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
 from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
@@ -33,10 +31,8 @@ from hubedit.folder import next_step
 from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import forms_of, usual
-from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
-from hubedit.patch.identity import patch_id
-from hubedit.patch.ontop import protected, replaced, stacked, standing_on, whole_sites
+from hubedit.patch.ontop import protected, replaced, stacked, whole_sites
 from hubedit.patch.value import RECORD
 from hubedit.presets import check_method, check_settings
 from hubedit.progress import Progress, Silent
@@ -103,17 +99,16 @@ def apply_facts(
         progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
     if len(again) > _SHOWN:
         progress.message(f"and {len(again) - _SHOWN:,} more facts of the older patch are edited again")
-    with standing_on(em, on) as stood:
-        start = time.perf_counter()
-        before = _read(stood, facts, "asking before", progress)
-        context = read(stood, facts, in_context=True)
-        forms_before = _forms(stood, facts, before)
-        context_forms = _forms(stood, facts, context)
-        kept_before = read(stood, kept)
-        seconds["reading before"] = time.perf_counter() - start
-        edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
-        tried = holdout_rows(stood, config.stats, TEXT_ROWS, cache, progress)
-        text, used = unseen_rows(stood, config.stats, cache, progress)
+    start = time.perf_counter()
+    stood = em if on is None else em.with_patch(on)
+    before = _read(stood, facts, "asking before", progress)
+    context = read(stood, facts, in_context=True)
+    forms_before, context_forms = _forms(stood, facts, before), _forms(stood, facts, context)
+    kept_before = read(stood, kept)
+    seconds["reading before"] = time.perf_counter() - start
+    edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
+    tried = holdout_rows(stood, config.stats, TEXT_ROWS, cache, progress)
+    text, used = unseen_rows(stood, config.stats, cache, progress)
     seconds |= edit.seconds
 
     start = time.perf_counter()
@@ -124,16 +119,16 @@ def apply_facts(
     if truncated:
         patch, _ = patch.truncate(config.rank)
     if truncated:
-        moved = drift(_side(em, on), _side(em, patch), tried)
+        moved = drift(stood, em.with_patch(patch.by_site(em)), tried)
         count = max(sum(moved.tokens), 1)
         clean, cut = sum(moved.nll_before) / count, sum(moved.nll_after) / count
         judge_collapse(edit.reports, clean, cut, config, progress)
         perplexity = float(torch.tensor(cut).exp())
-    moved = drift(_side(em, on), _side(em, patch), text)
-    with applied(em, on_device(em, patch)):
-        after = _read(em, facts, "asking after", progress)
-        forms_after = _forms(em, facts, after)
-        kept_after = read(em, kept)
+    edited = em.with_patch(patch.by_site(em))
+    moved = drift(stood, edited, text)
+    after = _read(edited, facts, "asking after", progress)
+    forms_after = _forms(edited, facts, after)
+    kept_after = read(edited, kept)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
     if _checksum(em) != weights:
@@ -221,11 +216,6 @@ def check_strict(report: EditReport) -> None:
         )
 
 
-def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:
-    """The patch's factors as `applied` takes them, where the model is."""
-    return {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
-
-
 def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditConfig) -> Patch:
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
@@ -255,10 +245,6 @@ def _forms(em: EditableModel, facts: Sequence[Fact], own: Reading) -> dict[str, 
         else read(em, facts, probes=False, in_context=own.in_context, form=form, score=False)
         for form in forms_of(em)
     }
-
-
-def _side(em: EditableModel, patch: Patch | None) -> Side:
-    return Side(em) if patch is None else Side(em, patch.by_site(em), patch_id(patch))
 
 
 def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hubedit.config import EditConfig
-from hubedit.edit.locate.balance import parse_layers, usual_layers
+from hubedit.edit.locate.layers import untraced_layers
 from hubedit.edit.statistics.corpus import needed_tokens
 from hubedit.errors import ConfigError, ModelError
 from hubedit.facts import Fact
@@ -60,13 +60,7 @@ def plan(
 ) -> Plan:
     """The plan of an edit; `em` may be a `skeleton`. `device`, `dtype`: as for `hubedit.model.load.load`."""
     method = METHODS[config.method]
-    layers: tuple[int, ...] = ()
-    if config.layers != "auto":
-        layers = parse_layers(config.layers, em.num_layers)
-    elif method.depth:
-        layers = (method.own_layer(em.num_layers),)
-    elif not method.one_layer:
-        layers = usual_layers(em.num_layers, not method.published)
+    layers = untraced_layers(config, em.num_layers)
     shared = "alpha" in method.settings
     alpha_traced = shared and config.alpha in ("auto", "per-layer")
     # a method without a share edits all of its sites
@@ -106,7 +100,8 @@ def plan(
         rank=rank,
         statistics_tokens=needed_tokens(em, config.stats),
         trace_runs=traced * config.trace.samples * (1 + 2 * em.num_layers),
-        target_tokens=config.targets.steps * rows * sum(lengths),
+        # the joint edit looks for a step at every site, most of them in its first round
+        target_tokens=config.targets.steps * rows * sum(lengths) * (1 if method.published else len(sites)),
         memory=parameters * kind.itemsize + solve,
         patch_size=4 * rank * size,
     )

@@ -14,11 +14,12 @@ from hubedit.config import PREFERENCES, EditConfig, TargetConfig
 from hubedit.errors import ConfigError
 from hubedit.preset_file import is_preset_file, load_preset
 
-_COMMON = frozenset(
-    {"method", "batch_size", "collapse", "layers", "rank", "seed", "trace", "stats", "targets"}
-)
-_JOINT = frozenset({"alpha", "lam", "prefer"})
+_WHERE = ("layers", "depths", "most_layers", "rank")
+_COMMON = frozenset({"method", "batch_size", "collapse", "seed", "trace", "stats", "targets", *_WHERE})
+_JOINT = frozenset({"alpha", "lam", "prefer", "prompts"})
 LORA_RANK = 8
+WINDOW = (1 / 8, 1 / 4)
+"""Depths of the layers that the published methods edit: MEMIT's layers 4 to 8 of 32."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
     """Settings of a published method; what it does not read is at its neutral value."""
     base = EditConfig(
         method=method,
+        depths=WINDOW,
+        most_layers=0,
         alpha="0",
         whiten=False,
         targets=targets,

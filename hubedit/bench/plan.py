@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hubedit.edit.locate.balance import check_alpha
+from hubedit.edit.locate.alpha import check_alpha
 from hubedit.errors import ConfigError
 from hubedit.model.forms import FORMS
 

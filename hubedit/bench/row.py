@@ -10,12 +10,10 @@ from torch import Tensor
 
 from hubedit.bench.cells import Cell
 from hubedit.bench.numbers import settings
-from hubedit.cache import digest
 from hubedit.edit.compute import Edit
-from hubedit.edit.locate.balance import alphas
+from hubedit.edit.locate.alpha import alphas
 from hubedit.edit.record import base_name, device_name, peak_memory, versions
 from hubedit.model.editable import EditableModel
-from hubedit.patch.base import tensor_sha256
 from hubedit.report.measures import measures
 
 
@@ -70,12 +68,3 @@ def made(em: EditableModel, cell: Cell) -> dict[str, Any]:
         "versions": versions(),
         "peak_memory": peak_memory(em.device),
     }
-
-
-def patch_identity(edit: Edit) -> str:
-    """sha256 of the edit's factors, for the cache keys of what is measured with them."""
-    halves = {
-        f"{site.layer}.{site.kind}": [tensor_sha256(f.B), tensor_sha256(f.A)]
-        for site, f in edit.factors.items()
-    }
-    return digest(halves)

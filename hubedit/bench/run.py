@@ -15,12 +15,12 @@ from hubedit.bench.cells import Cell, cells
 from hubedit.bench.facts import Pool, chosen, pool, sha256
 from hubedit.bench.plan import Bench, ModelEntry
 from hubedit.bench.results import Results, Row
-from hubedit.bench.row import edit_told, flat, made, patch_identity
+from hubedit.bench.row import edit_told, flat, made
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.edit.compute import Edit, compute
 from hubedit.edit.record import peak_memory
-from hubedit.edit.stages import unseen_rows
+from hubedit.edit.statistics.corpus import unseen_rows
 from hubedit.edit.statistics.documents import documents
 from hubedit.errors import ConfigError, HubEditError, ModelError
 from hubedit.evaluate import harness
@@ -28,7 +28,6 @@ from hubedit.evaluate.bystanders import candidates
 from hubedit.evaluate.measure import Settings, fitting, known, measure
 from hubedit.evaluate.records import dataset
 from hubedit.evaluate.report import report
-from hubedit.evaluate.side import Side
 from hubedit.evaluate.text import text_rows
 from hubedit.facts import Fact
 from hubedit.model.chat import choose
@@ -281,14 +280,13 @@ class _Bed:
         tasks = harness.unique(wanted.tasks)
         place, limit = self.machine.task_path, wanted.task_limit
         settings = Settings(wanted.fluency, wanted.forms, wanted.automatic, tasks, place, limit, cell.seed)
-        base, side = Side(em), Side(em, edit.factors, patch_identity(edit))
         unedited = candidates(dataset(source).facts if source else data.facts, facts)
-        others = known(base, fitting(em, unedited)[0], cache=self._cache)
-        old = measure(base, facts, settings=settings, cache=self._cache)
+        others = known(em, fitting(em, unedited)[0], cache=self._cache)
+        old = measure(em, facts, settings=settings, cache=self._cache)
         new = measure(
-            side,
+            em.with_patch(edit.factors),
             facts,
-            before=base,
+            before=em,
             rows=rows,
             real=real,
             bystanders=others,

@@ -46,7 +46,6 @@ def ask(
 
     from hubedit.evaluate.ask import ask as run
     from hubedit.hub.pull import patch_folder
-    from hubedit.model.hooks import applied
     from hubedit.model.load import load
     from hubedit.patch import Patch
 
@@ -62,8 +61,7 @@ def ask(
         edit.fits(em)
     sides["without"] = run(em, prompts, max_new_tokens=max_new_tokens)
     if edit is not None:
-        with applied(em, {s: f.to(em.device) for s, f in edit.by_site(em).items()}):
-            sides["with"] = run(em, prompts, max_new_tokens=max_new_tokens)
+        sides["with"] = run(em.with_patch(edit.by_site(em)), prompts, max_new_tokens=max_new_tokens)
     last = [*sides.values()][-1]
     value = {
         "model": em.ref,

@@ -1,8 +1,9 @@
-"""The command line as a record keeps it."""
+"""The command line and its words as a record keeps them."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 
 from typer import Context
 
@@ -23,3 +24,10 @@ def words(context: Context) -> list[str]:
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 line += [parameter.opts[0], str(one.value if isinstance(one, StrEnum) else one)]
     return line
+
+
+def called(ref: str) -> str:
+    """How records call a patch: a repository, or the last name of a path."""
+    from hubedit.model.fetch import is_path
+
+    return Path(ref).expanduser().resolve().name if is_path(ref) else ref

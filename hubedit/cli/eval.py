@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Option
 
@@ -24,6 +24,9 @@ from hubedit.cli.evaluating import (
 from hubedit.cli.output import Output, plain
 from hubedit.cli.report_file import check_sample, report_file, write_report
 from hubedit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hubedit.model.editable import EditableModel
 
 
 def eval(
@@ -134,13 +137,11 @@ def eval(
     from hubedit.evaluate.bystanders import candidates
     from hubedit.evaluate.measure import Settings, fitting
     from hubedit.evaluate.run import evaluate
-    from hubedit.evaluate.side import Side
     from hubedit.evaluate.text import text_rows
     from hubedit.hub import patch_folder
     from hubedit.model.load import load
     from hubedit.model.memory import forget_peak
     from hubedit.patch import Patch
-    from hubedit.patch.identity import patch_id
 
     # everything that can be refused is refused before a model is loaded
     named, task_path = wanted_tasks(tasks, abilities, task_path)
@@ -167,21 +168,21 @@ def eval(
         progress.finish(f"{em.num_layers} layers on {em.device}")
         em = with_chat(sink, em, chat, system, edit.record if edit is not None else None)
         forget_peak(em.device)
-        base, other, start = Side(em), None, perf_counter()
-        edited: dict[str, Side] = {}
+        other, start = None, perf_counter()
+        edited: dict[str, EditableModel] = {}
         if edit is not None:
             edit.fits(em)
-            edited["adapter"] = Side(em, edit.by_site(em), patch_id(edit))
+            edited["adapter"] = em.with_patch(edit.by_site(em))
         if merged is not None:
             progress.start("loading the merged model")
             other = load(str(merged), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             progress.finish(f"{other.num_layers} layers on {other.device}")
             other = replace(other, chat=em.chat)
-            edited["merged"] = Side(other)
+            edited["merged"] = other
         usable, left_out = fitting(em, asked)
         rows, told = rows_of(em, text[0], seed, store, progress)
         report = evaluate(
-            base,
+            em,
             usable,
             edited=edited,
             rows=rows,

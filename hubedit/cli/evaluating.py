@@ -95,7 +95,7 @@ def rows_of(
 
     from hubedit.config import StatsConfig
     from hubedit.edit.record import portable
-    from hubedit.edit.stages import unseen_rows
+    from hubedit.edit.statistics.corpus import unseen_rows
 
     rows, used = unseen_rows(em, StatsConfig(corpus=text, seed=seed), cache, progress)
     told: dict[str, Any] = {"corpus": portable(text), "rows": sum(1 for row in rows if len(row) > 1)}

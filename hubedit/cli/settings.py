@@ -20,7 +20,7 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
     Raises ConfigError for options that are wrong on any model.
     """
     from hubedit.config import EditConfig
-    from hubedit.edit.locate.balance import check_values
+    from hubedit.edit.locate.layers import check_values
     from hubedit.presets import METHODS, check_settings, method_defaults
     from hubedit.presets import preset as preset_of
 
@@ -48,7 +48,7 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
 def check_preset(sink: Output, preset: str | None, config: EditConfig, em: EditableModel) -> None:
     """A notice where a preset file was found on another model than this one. Raises ConfigError where the
     preset's layers are not in this model."""
-    from hubedit.edit.locate.balance import parse_layers
+    from hubedit.edit.locate.layers import parse_layers
     from hubedit.edit.record import base_name
     from hubedit.preset_file import is_preset_file, load_preset
 

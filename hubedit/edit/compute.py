@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
+from hubedit.edit.baseline import measure
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.registry import function_of
 from hubedit.edit.result import Clock, Edit
 from hubedit.edit.sequence import in_batches
-from hubedit.edit.stages import Job, measure
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.progress import Progress, Silent
@@ -32,6 +33,6 @@ def compute(
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
     cache, progress, clock = cache or Cache(), progress or Silent(), Clock()
-    ground = measure(em, facts, config, cache, progress, clock)
-    job = Job(em, facts, config, ground, cache, progress, clock, kept)
-    return in_batches(function_of(config.method), job)
+    baseline = measure(em, facts, config, cache, progress, clock)
+    batch = EditBatch(em, facts, config, baseline, cache, progress, clock, kept)
+    return in_batches(function_of(config.method), batch)

@@ -14,53 +14,47 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hubedit.cache import digest
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.context_templates import contexts_of
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.layered import keys
 from hubedit.edit.methods.rome import joined
 from hubedit.edit.prompts.same_subject import sharing
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import edit_rows
-from hubedit.edit.solve.keys import at_subject
-from hubedit.edit.stages import Job
+from hubedit.edit.solve.keys import at_subject, keys
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
 from hubedit.linalg import LowRank
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.presets import METHODS
 
 
-def in_batches(run: Callable[[Job], Edit], job: Job) -> Edit:
+def in_batches(run: Callable[[EditBatch], Edit], batch: EditBatch) -> Edit:
     """`run` on batches of `config.batch_size` facts, one after another; on all at once with 0."""
-    method = METHODS[job.config.method]
+    method, model, facts = METHODS[batch.config.method], batch.model, batch.facts
     if method.published:
         # once, as MEMIT does: an edited model writes other sentences
-        job = replace(job, contexts=contexts_of(job.em, job.config))
-    size = job.config.batch_size or len(job.facts)
-    batches = [job.facts[at : at + size] for at in range(0, len(job.facts), size)]
-    kept = list(job.kept)
-    job = replace(job, earlier=_keys(job, kept) if method.keeps_keys else {})
-    if len(batches) == 1 or method.one_by_one:
-        return run(_guarded(job))
+        batch = replace(batch, contexts=contexts_of(model, batch.config))
+    size = batch.config.batch_size or len(facts)
+    parts = [facts[at : at + size] for at in range(0, len(facts), size)]
+    earlier = list(batch.earlier_facts)
+    batch = replace(batch, earlier_keys=_keys(batch, earlier) if method.keeps_keys else {})
+    if len(parts) == 1 or method.one_by_one:
+        return run(_with_keys(batch))
     done: list[Edit] = []
-    live: dict[Site, LowRank] = {}
-    em = job.em
-    with applied(job.em, live):
-        for number, batch in enumerate(batches, 1):
-            job.progress.message(f"batch {number} of {len(batches)}")
-            kept = still(kept, batch)
-            done.append(run(_guarded(replace(job, em=em, facts=batch, kept=kept))))
-            for site, factor in done[-1].factors.items():
-                own = factor.to(job.em.device)
-                live[site] = (live[site] + own).compress() if site in live else own
-            parts = sorted((str(site), factor.digest()) for site, factor in live.items())
-            em = replace(job.em, identity=f"{job.em.identity}+{digest(parts)[:16]}")
-            kept = [*kept, *batch]
-            if method.keeps_keys:
-                job = replace(job, earlier=_joined(job.earlier, _keys(job, batch)))
-    return _together(job, done, live)
+    total: dict[Site, LowRank] = {}
+    for number, part in enumerate(parts, 1):
+        batch.progress.message(f"batch {number} of {len(parts)}")
+        earlier = still(earlier, part)
+        done.append(run(_with_keys(replace(batch, facts=part, earlier_facts=earlier))))
+        for site, factor in done[-1].factors.items():
+            own = factor.to(model.device)
+            total[site] = (total[site] + own).compress() if site in total else own
+        batch = replace(batch, model=model.with_patch(total))
+        earlier = [*earlier, *part]
+        if method.keeps_keys:
+            batch = replace(batch, earlier_keys=_joined(batch.earlier_keys, _keys(batch, part)))
+    return _together(replace(batch, model=model), done, total)
 
 
 def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
@@ -73,26 +67,26 @@ def still(kept: Sequence[Fact], batch: Sequence[Fact]) -> list[Fact]:
     ]
 
 
-def _guarded(job: Job) -> Job:
+def _with_keys(batch: EditBatch) -> EditBatch:
     """For hubedit's own method: with the keys that the earlier facts about other subjects have now.
 
     What a batch adds to a subject must reach the key that its earlier facts have too; their answers are among
     what its target must give (`hubedit.edit.methods.joint`).
     """
-    if METHODS[job.config.method].published:
-        return job
-    shared = sharing(job.em, job.facts, job.kept)
-    return replace(job, earlier=_keys(job, [f for n, f in enumerate(job.kept) if n not in shared]))
+    if METHODS[batch.config.method].published:
+        return batch
+    shared = sharing(batch.model, batch.facts, batch.earlier_facts)
+    others = [fact for n, fact in enumerate(batch.earlier_facts) if n not in shared]
+    return replace(batch, earlier_keys=_keys(batch, others))
 
 
-def _keys(job: Job, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
+def _keys(batch: EditBatch, facts: Sequence[Fact]) -> Mapping[Site, Tensor]:
     """The keys (M, d_in) that facts edited before have now, averaged over contexts, at every edited site."""
     if not facts:
         return {}
-    ground = job.ground
-    rows = edit_rows(job.em, facts, job.contexts)
-    sites = sorted(ground.moments)
-    state = at_subject(job.em, rows, ground.layers[-1], sites)
+    rows = edit_rows(batch.model, facts, batch.contexts)
+    sites = sorted(batch.baseline.moments)
+    state = at_subject(batch.model, rows, batch.baseline.layers[-1], sites)
     return {site: keys(state, rows, len(facts), site) for site in sites}
 
 
@@ -101,13 +95,14 @@ def _joined(earlier: Mapping[Site, Tensor], own: Mapping[Site, Tensor]) -> dict[
     return {site: torch.cat([earlier[site], new]) if site in earlier else new for site, new in own.items()}
 
 
-def _together(job: Job, done: Sequence[Edit], live: Mapping[Site, LowRank]) -> Edit:
+def _together(batch: EditBatch, done: Sequence[Edit], total: Mapping[Site, LowRank]) -> Edit:
     """One edit of all batches, with reports about the sums."""
-    factors = {site: factor.to("cpu") for site, factor in live.items()}
+    factors = {site: factor.to("cpu") for site, factor in total.items()}
     last = {site: edit.reports[site] for edit in done for site in edit.reports}
+    moments = batch.baseline.moments
     reports = {
-        s: report(job.em, s, f, job.ground.moments, last[s].lam, last[s].reached) for s, f in factors.items()
+        s: report(batch.model, s, f, moments, last[s].lam, last[s].reached) for s, f in factors.items()
     }
     parts = [edit.targets for edit in done if edit.targets is not None]
     alpha = {layer: sum(edit.alpha[layer] for edit in done) / len(done) for layer in done[-1].alpha}
-    return finished(job, factors, reports, joined(parts) if parts else None, alpha)
+    return finished(batch, factors, reports, joined(parts) if parts else None, alpha)

@@ -36,7 +36,7 @@ class Answer:
 def ask(
     em: EditableModel, prompts: Sequence[str], *, max_new_tokens: int = 16, top: int = 5
 ) -> tuple[Answer, ...]:
-    """One answer a prompt, in order. Call it inside `applied` to ask the edited model."""
+    """One answer a prompt, in order."""
     asked = [as_message(em, prompt) for prompt in prompts]
     texts = greedy(em, asked, max_new_tokens)
     ids = token_ids(em.tokenizer, asked)

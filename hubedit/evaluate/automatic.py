@@ -76,8 +76,8 @@ def automatic(fact: Fact) -> tuple[Automatic, ...]:
 
 
 def read_automatic(em: EditableModel, facts: Sequence[Fact], *, in_context: bool = False) -> dict[str, str]:
-    """What the model answers, by the probe's text; in context the fact stands in front of it. Call it inside
-    `applied`; what does not fit the model's context is left out."""
+    """What the model answers, by the probe's text; in context the fact stands in front of it. What
+    does not fit the model's context is left out."""
     asked: dict[str, tuple[str, str]] = {}
     for fact in facts:
         if templated(em.tokenizer, fact.prompt):  # nothing can be written around it

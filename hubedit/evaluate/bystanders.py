@@ -39,7 +39,7 @@ def candidates(facts: Iterable[Fact], edited: Iterable[Fact]) -> list[Fact]:
 
 
 def holds(em: EditableModel, facts: Sequence[Fact]) -> list[bool]:
-    """Whether the model gives each fact's true answer. Call it inside `applied` to ask the edited model."""
+    """Whether the model gives each fact's true answer."""
     asked = [put(em, fact) for fact in facts]
     lengths = [
         len(continuation(em.tokenizer, prompt, truth(fact)[0], join))

@@ -22,7 +22,7 @@ from typing import Any
 
 from hubedit.errors import ConfigError
 from hubedit.evaluate.bootstrap import wilson
-from hubedit.evaluate.side import Side
+from hubedit.model.editable import EditableModel
 
 SHOTS = {"gsm8k": 2}
 _SHARES = ("acc", "acc_norm", "exact_match")
@@ -114,7 +114,7 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def run_task(
-    side: Side, task: Task, *, folder: Path | None = None, limit: int = 0, seed: int = 0
+    em: EditableModel, task: Task, *, folder: Path | None = None, limit: int = 0, seed: int = 0
 ) -> dict[str, Score]:
     """Scores by metric ("exact_match,strict-match"). `folder`: task definitions (YAML) of one's own;
     `limit`: the first so many questions (0: all); `seed`: of the choice of examples.
@@ -123,8 +123,7 @@ def run_task(
     """
     harness, models = _module("lm_eval"), _module("lm_eval.models.huggingface")
     _check_folder(folder)
-    em = side.em
-    with _silent(), side.active():
+    with _silent(), em.active():
         manager = _manager([task], folder)
         # the harness sets padding on the tokenizer it is given
         model = models.HFLM(

@@ -61,8 +61,8 @@ def read(
     one of `hubedit.model.forms.FORMS` ("": the model's usual one), and with `score` scores the answers that
     metrics look at, in the same pass.
 
-    Call it inside `applied` to read the edited model. Raises TokenError for a target or prompt that does not
-    fit the model; what does not fit in context or in another form alone is left out.
+    Raises TokenError for a target or prompt that does not fit the model; what does not fit in context or in
+    another form alone is left out.
     """
     form = form or usual(em)
     texts: dict[str, tuple[str, str]] = {}  # by name: the prompt as written, and as the model gets it

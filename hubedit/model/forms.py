@@ -82,7 +82,7 @@ def said(em: EditableModel, asked: Sequence[tuple[str, str]], new: int) -> list[
     """What the model says in at most `new` tokens to prompts, each as it is written and as the model gets it.
 
     An answer that begins with the prompt's own words, as those of chat models do, is what stands behind them;
-    for them there are more tokens. Works inside `applied`.
+    for them there are more tokens.
     """
     continued = [text.endswith(prompt) for prompt, text in asked]
     texts = [text for _, text in asked]

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hubedit.facts import Fact
+from hubedit.facts.types import Fact
 from hubedit.model.chat import markers
 
 if TYPE_CHECKING:

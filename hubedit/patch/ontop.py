@@ -7,8 +7,7 @@ the exact sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,27 +15,11 @@ from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.facts.answers import normalise
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.patch.compose import unique_ids, weight_norms
 from hubedit.patch.identity import patch_id
 from hubedit.patch.owners import as_record, owners
 from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.value import Patch
-
-
-@contextmanager
-def standing_on(em: EditableModel, patch: Patch | None) -> Iterator[EditableModel]:
-    """The model with the patch in effect, under an identity of its own, so that caches tell them apart.
-
-    Raises PatchError when the patch was made for other weights.
-    """
-    if patch is None:
-        yield em
-        return
-    patch.fits(em)
-    factors = {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
-    with applied(em, factors):
-        yield replace(em, identity=f"{em.identity}+{patch_id(patch)}")
 
 
 def protected(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
@@ -58,8 +41,8 @@ def protected(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
 
 def replaced(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """The patch's facts that the new ones edit again, and that are no longer protected."""
-    kept = set(map(id, protected(patch, facts)))
-    return tuple(f for f in patch.facts if id(f) not in kept) if patch is not None else ()
+    kept = set(protected(patch, facts))
+    return tuple(f for f in patch.facts if f not in kept) if patch is not None else ()
 
 
 def stacked(old: Patch, new: Patch) -> Patch:

@@ -75,7 +75,7 @@ class Patch:
         return base.map_sites({m: pair.shape for m, pair in self.pairs.items()}, em, self._made_for)
 
     def by_site(self, em: EditableModel) -> dict[Site, LowRank]:
-        """The factors as `hubedit.model.hooks.applied` takes them. Raises PatchError like `sites`."""
+        """The factors as `EditableModel.with_patch` takes them. Raises PatchError like `sites`."""
         return {site: self.factors[module] for module, site in self.sites(em).items()}
 
     def fits(self, em: EditableModel) -> None:
@@ -85,6 +85,11 @@ class Patch:
             return  # one commit, one content; the bytes differ only where it was loaded in a narrower type
         claim, own = base.Claim.of(self.record), patch_id(self)[:12]
         base.check_base(self.sites(em), claim, em, own, self._made_for)
+
+    def checked(self, em: EditableModel) -> dict[Site, LowRank]:
+        """`by_site`, after `fits`."""
+        self.fits(em)
+        return self.by_site(em)
 
     @property
     def _made_for(self) -> str:

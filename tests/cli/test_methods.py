@@ -16,7 +16,6 @@ from hubedit.cli.apply import Method
 from hubedit.cli.settings import settings
 from hubedit.config import EditConfig, from_dict
 from hubedit.errors import ConfigError
-from hubedit.model.hooks import applied
 from hubedit.model.load import load
 from hubedit.patch import Patch
 from hubedit.patch.owners import owners
@@ -72,8 +71,8 @@ def test_every_method_writes_a_patch_that_peft_loads(
     ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
     with torch.no_grad():
         plain = em.model(input_ids=ids).logits
-        with applied(em, patch.by_site(em)):
-            wanted = em.model(input_ids=ids).logits
+        with em.with_patch(patch).active() as edited:
+            wanted = edited(input_ids=ids).logits
         auto: Any = AutoModelForCausalLM
         base = auto.from_pretrained(em.path, dtype="float32", attn_implementation=em.family.attention)
         found = PeftModel.from_pretrained(base, str(out)).eval()(input_ids=ids).logits

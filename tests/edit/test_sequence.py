@@ -18,7 +18,6 @@ from hubedit.edit.sequence import still
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from tests.edit.editing import FACTS
 from tests.edit.methods import dense
@@ -89,13 +88,11 @@ def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path
     rows = published_rows(em, first, ())[0]
 
     def states(factors: dict[Site, LowRank]) -> Tensor:
-        with applied(em, factors):
-            return memit_keys(em, rows, Site(2, "mlp"), 2)[1]
+        patched = em.with_patch(factors)
+        return memit_keys(patched, rows, Site(2, "mlp"), 2)[1]
 
     # the same second batch, on the same model, without knowing of the first
-    with applied(em, dict(alone.factors)):
-        stranger = replace(em, identity=em.identity + "+first")
-        unprotected = compute(stranger, second, config, cache=Cache(tmp_path / "other"))
+    unprotected = compute(em.with_patch(alone.factors), second, config, cache=Cache(tmp_path / "other"))
     blind = {s: f + unprotected.factors[s] for s, f in alone.factors.items()}
     before = states(dict(alone.factors))
     protected = float((states(dict(both.factors)) - before).norm())

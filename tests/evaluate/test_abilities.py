@@ -11,7 +11,6 @@ import pytest
 from hubedit.errors import ConfigError
 from hubedit.evaluate.abilities import FILE_TASK, QUESTIONS, abilities
 from hubedit.evaluate.harness import Task, run_task, task_key
-from hubedit.evaluate.side import Side
 from hubedit.model.editable import EditableModel
 
 
@@ -65,6 +64,6 @@ def test_the_harness_runs_questions_from_a_file(
 ) -> None:
     pytest.importorskip("lm_eval")
     (task,), folder = abilities(str(questions(tmp_path / "q.jsonl", 5)))
-    scores = run_task(Side(editable("llama")), task, folder=folder)
+    scores = run_task(editable("llama"), task, folder=folder)
     (score,) = scores.values()
     assert score.n == 3 and score.value == 0

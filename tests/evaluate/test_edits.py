@@ -16,7 +16,6 @@ from hubedit.evaluate.forced import Forced, Pair, forced
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
-from hubedit.model.hooks import applied
 from tests.edit.editing import FACTS
 from tests.model.test_hooks import random_factors
 
@@ -169,8 +168,8 @@ def test_probes_are_read_only_when_asked_for(editable: Editable) -> None:
 def test_reading_sees_what_is_applied_and_an_unedited_model_is_unchanged(editable: Editable) -> None:
     em = editable("gpt2")
     plain = read(em, [FACT])
-    with applied(em, random_factors(em, scale=0.5)):
-        edited = read(em, [FACT])
+    patched = em.with_patch(random_factors(em, scale=0.5))
+    edited = read(patched, [FACT])
     assert edited.texts != plain.texts
     same = compare([FACT], plain, read(em, [FACT]))
     assert same.metrics["locality"] == same.metrics["neighbourhood"] == 1.0

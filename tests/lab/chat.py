@@ -31,7 +31,6 @@ from hubedit.linalg import LowRank
 from hubedit.model.chat import chat_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import forms_of
-from hubedit.model.hooks import applied
 from hubedit.model.load import load
 from hubedit.model.sites import Site
 from tests.lab.known import FILES, LONGEST, candidates
@@ -73,9 +72,8 @@ def row(
     factors: Mapping[Site, LowRank] | None = None,
 ) -> dict[str, float]:
     """The figures of one row, in per cent."""
-    with applied(em, {site: factor.to(em.device) for site, factor in (factors or {}).items()}):
-        after = readings(em, facts, in_context=in_context)
-        held = holds(em, others)
+    changed = em.with_patch(factors or {})
+    after, held = readings(changed, facts, in_context=in_context), holds(changed, others)
     values = form_values(facts, after, before)
     found = {name: _mean(values[name]) for name in (*COLUMNS, "chat/neighbourhood") if name in values}
     return found | {"bystanders": 100 * sum(held) / max(len(held), 1)}

@@ -26,7 +26,6 @@ from hubedit.facts import Fact
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import put
-from hubedit.model.hooks import applied
 from hubedit.model.load import load
 from hubedit.model.tokens import continuation
 from tests.lab.known import FILES, TEXTS, candidates, texts
@@ -82,8 +81,8 @@ def main() -> None:
         start = time.perf_counter()
         edit = compute(em, facts, EditConfig(collapse="tell"), cache=Cache(args.cache))
         seconds = time.perf_counter() - start
-        with applied(em, {site: factor.to(em.device) for site, factor in edit.factors.items()}):
-            reading, share = read(em, facts, probes=False), right_share(em, facts)
+        changed = em.with_patch(edit.factors)
+        reading, share = read(changed, facts, probes=False), right_share(changed, facts)
         whole = [gives(reading.text(fact, fact.prompt) or "", [fact.target]) for fact in facts]
         ratio = edit.perplexity_after / edit.perplexity_before
         shown = (f"{100 * sum(whole) / len(whole):.0f}", f"{100 * share:.0f}", f"{ratio:.3f}")

@@ -22,7 +22,6 @@ from hubedit.evaluate import compare, read
 from hubedit.evaluate.bystanders import holds
 from hubedit.facts import Fact, load_facts
 from hubedit.facts.names import name_in
-from hubedit.model.hooks import applied
 from hubedit.model.load import load
 
 SUBJECTS: dict[str, Callable[[Fact], str]] = {
@@ -60,8 +59,8 @@ def main() -> None:
         edited = [replace(fact, subject=subject(fact)) for fact in facts]
         edit = compute(em, edited, EditConfig(collapse="tell"), cache=Cache(args.cache))
         seconds = time.perf_counter() - start
-        with applied(em, {site: factor.to(em.device) for site, factor in edit.factors.items()}):
-            after, held = read(em, facts), holds(em, others)
+        changed = em.with_patch(edit.factors)
+        after, held = read(changed, facts), holds(changed, others)
         found = compare(facts, before, after).metrics
         shares = [*(found.get(metric, 0.0) for metric in METRICS), sum(held) / max(len(held), 1)]
         cells = " | ".join(f"{100 * share:.1f}" for share in shares)
