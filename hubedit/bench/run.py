@@ -30,9 +30,9 @@ from hubedit.evaluate.records import dataset
 from hubedit.evaluate.report import report
 from hubedit.evaluate.text import text_rows
 from hubedit.facts import Fact
-from hubedit.model.chat import choose
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import find, identity
+from hubedit.model.instruct import choose
 from hubedit.model.load import load, pick_device
 from hubedit.model.memory import forget_peak, release
 from hubedit.progress import Progress, Silent
@@ -43,7 +43,8 @@ _VERSION = 4  # of what a row holds; a change makes the old ones void
 @dataclass(frozen=True)
 class Machine:
     """Where the edits are computed: as for `hubedit.model.load.load`. `task_path`: a folder with tasks of
-    one's own; `retry`: failed cells are run again; `chat`, `system`: as for `hubedit.model.chat.choose`."""
+    one's own; `retry`: failed cells are run again; `chat`, `system`: as for
+    `hubedit.model.instruct.choose`."""
 
     device: str = "auto"
     dtype: str = "auto"

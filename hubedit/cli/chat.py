@@ -37,7 +37,7 @@ def with_chat(
     record, whose own choice "auto" follows."""
     from dataclasses import replace
 
-    from hubedit.model.chat import choose
+    from hubedit.model.instruct import choose
 
     found, line = choose(em, chat.value, system, made)
     if line:

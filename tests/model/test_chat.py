@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerFast
 
 from hubedit.errors import ConfigError
 from hubedit.facts import Fact
-from hubedit.model.chat import chat_of, choose, instructed, markers
+from hubedit.model.chat import chat_of, markers
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import COMPLETION, as_message, as_question, forms_of, put, said, worded
 from hubedit.model.generate import greedy
+from hubedit.model.instruct import choose, instructed
 from hubedit.model.join import joined, templated
 from hubedit.model.tokens import continuation, encode, locate
 from tests.pico import tokenizers
