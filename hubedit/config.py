@@ -92,11 +92,14 @@ class PromptConfig:
 
     `openings`: text before the prompt, the bare prompt first: all of them for the keys, the first
     `targets.contexts` for the targets;
-    `question`: the prompt as a question: the answer then follows another token than the prompt's last.
+    `question`: what stands around the prompt as a question: the answer then follows another token than the
+    prompt's last;
+    `chat_openings`: so many of the openings also stand in the chat template, where that is used.
     """
 
     openings: tuple[str, ...] = ("", "As for ", "We all know that ", "In the case of ", "Once more: ")
-    question: str = "Question: {} what?\nAnswer:"
+    question: str = "Question: {}\nAnswer:"
+    chat_openings: int = 2
 
 
 @dataclass(frozen=True)

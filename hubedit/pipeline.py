@@ -24,11 +24,14 @@ from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
+from hubedit.evaluate.forms import all_forms
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
 from hubedit.facts import Fact, check_tokens, to_record
+from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
 from hubedit.folder import next_step
+from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
@@ -93,6 +96,10 @@ def apply_facts(
     weights = _checksum(em)
     seconds: dict[str, float] = {}
 
+    for line in (long := long_targets(facts, em.tokenizer, source))[:_SHOWN]:
+        progress.message(line)
+    if len(long) > _SHOWN:
+        progress.message(f"and {len(long) - _SHOWN:,} more targets as long")
     kept = protected(on, facts)
     # a long stack's facts are not all asked for every batch; `hubedit check` asks all of them
     some = kept if len(kept) <= 2 * _ASKED else (*kept[:_ASKED], *kept[-_ASKED:])
@@ -106,6 +113,7 @@ def apply_facts(
     before = _read(stood, facts, "asking before", progress)
     context = read(stood, facts, in_context=True)
     some_before = read(stood, some)
+    forms_before, context_forms = all_forms(stood, facts, before), all_forms(stood, facts, context)
     seconds["reading before"] = time.perf_counter() - start
     edit = compute(
         em, facts, config, on=on, kept=kept, steps=origins(on, facts), cache=cache, progress=progress
@@ -131,6 +139,7 @@ def apply_facts(
     moved = drift(stood, edited, text)
     after = _read(edited, facts, "asking after", progress)
     some_after = read(edited, some)
+    forms_after = all_forms(edited, facts, after)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
     if _checksum(em) != weights:
@@ -148,7 +157,11 @@ def apply_facts(
     made["perplexity"]["after"] = perplexity
     made |= {"metrics": report.metrics, "counts": report.counts}
     told = {
-        **report_json(facts, Measured(before, context=context), Measured(after)),
+        **report_json(
+            facts,
+            Measured(before, context=context, forms=forms_before, context_forms=context_forms),
+            Measured(after, forms=forms_after),
+        ),
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
@@ -236,6 +249,7 @@ def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditCon
     record = {
         **method_record(config),
         "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
+        **({} if em.chat is None else {CHAT: {"system": em.chat.system}}),
     }
     if edit.rows is not None:
         record["rows"] = as_record(dict.fromkeys(factors, edit.rows))

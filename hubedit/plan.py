@@ -19,6 +19,7 @@ from hubedit.model import load as loading
 from hubedit.model.editable import EditableModel
 from hubedit.model.families import family_of
 from hubedit.model.fetch import check, find, is_path
+from hubedit.model.forms import put
 from hubedit.model.reading import reading
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
@@ -81,7 +82,8 @@ def plan(
     each = [2 * 8 * em.d_in(site) ** 2 for site in sites]
     solve = (max(each, default=0) if place == "cuda" else sum(each)) + 3 * 8 * len(facts) * size
     lengths = [
-        len(encode(em.tokenizer, f.prompt).ids) + answer for f, answer in zip(facts, answers, strict=True)
+        len(encode(em.tokenizer, put(em, f)[0]).ids) + answer
+        for f, answer in zip(facts, answers, strict=True)
     ]
     rows = 2 + config.targets.contexts
     traced = min(config.trace.max_facts, len(facts)) if alpha_traced or not layers else 0

@@ -22,8 +22,10 @@ from hubedit.errors import (
     StrictError,
 )
 from hubedit.evaluate import read
+from hubedit.evaluate.measure import Settings
 from hubedit.evaluate.run import evaluate
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import FORMS
 from hubedit.patch import Patch
 from hubedit.pipeline import check_config
 from hubedit.presets import method_defaults
@@ -114,12 +116,16 @@ def test_the_report_says_what_an_evaluation_says_under_the_same_names(
     cache = Cache(tmp_path / "cache")
     made = run(em, tmp_path / "patch", cache=cache)
     text, used = unseen_rows(em, QUICK.stats, cache, Silent())
-    whole = evaluate(em, FACTS, edited={"adapter": em.with_patch(made.patch)}, rows=text, cache=cache)
+    edited, settings = {"adapter": em.with_patch(made.patch)}, Settings(forms=FORMS)
+    whole = evaluate(em, FACTS, edited=edited, rows=text, settings=settings, cache=cache)
     own = made.told
     assert set(own) - set(whole) == {"text"}, "which text: the command line of an evaluation says so"
     for name in ("counts", "exact_match", "in_context", "interval_method", "metrics", "metrics_before"):
         assert own[name] == whole[name], name
     assert own["exact_match"]["n"] == own["counts"]
+    # an edit asks its own prompts alone in the other forms
+    for form, found in own["forms"]["after"].items():
+        assert found.items() <= whole["forms"]["after"][form].items()
     assert own["perplexity"]["n"] == whole["perplexity"]["n"] == whole["kl"]["n"] == own["kl"]["n"]
     for name in ("perplexity_before", "perplexity_after"):
         assert own[name] == pytest.approx(whole[name], rel=1e-4)

@@ -49,6 +49,18 @@ STRICT = (
     Metric("exact/neighbourhood", "Neighbourhood (whole)", digits=1),
     Metric("answers/bystanders", "Bystanders", digits=1),
 )
+FORMS = (
+    Metric("forms/chat/success", "Chat", digits=1),
+    Metric("forms/chat/exact", "Chat (exact)", digits=1),
+    Metric("forms/question/success", "Question", digits=1),
+    Metric("forms/question/exact", "Question (exact)", digits=1),
+    Metric("forms/instruction/success", "Instruction", digits=1),
+    Metric("forms/bare/success", "Bare", digits=1),
+)
+AUTOMATIC = tuple(
+    Metric(f"automatic/{kind}", kind.replace("_", " ").capitalize(), digits=1)
+    for kind in ("negation", "yes", "no", "reverse", "old_answer", "unrelated")
+)
 PROBABILITY = (
     Metric("counterfact/efficacy_score", "ES", digits=1),
     Metric("counterfact/paraphrase_score", "PS", digits=1),
@@ -66,7 +78,7 @@ COST = (
     Metric("run/process", "Memory, GB", scale=1e-9, digits=1, share=False),
     Metric("run/device", "GPU memory, GB", scale=1e-9, digits=1, share=False),
 )
-EVERY = (*FORCED, *GREEDY, *ENDS, *STRICT, *PROBABILITY, PERPLEXITY, *COST)
+EVERY = (*FORCED, *GREEDY, *ENDS, *STRICT, *FORMS, *AUTOMATIC, *PROBABILITY, PERPLEXITY, *COST)
 
 
 def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
@@ -151,6 +152,8 @@ def apply(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run Python code from the model's repository.")
     ] = False,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     format: Annotated[
         Format, Option("--format", help="The facts' format; auto looks at its fields.")
     ] = Format.auto,
@@ -228,7 +231,7 @@ def apply(
     if dry_run:
         from hubedit.cli.plan import Machine, show_plan
 
-        machine = Machine(device, dtype, trust_remote_code)
+        machine = Machine(device, dtype, trust_remote_code, chat, system)
         weighs = prefer.value if prefer else None
         show_plan(sink, model, loaded, wanted.source, config, target, older, machine, preset, weighs)
         return
@@ -256,6 +259,7 @@ def apply(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        em = with_chat(sink, em, chat, system)
         check_preset(sink, preset, config, em)
         if first is not None:
             first.fits(em)

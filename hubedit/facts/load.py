@@ -189,7 +189,7 @@ class _Reading:
         top, columns = self._source.top, self._source.columns
         header = Record(dict.fromkeys(columns), strict=True)
         header.known(CSV_FIELDS)
-        for name in ("prompt", "subject", "target"):
+        for name in ("prompt", "target"):
             if name not in columns:
                 header.text(name, "it to the first line")
         self._problems += [
@@ -233,9 +233,9 @@ _CONFLICT = "contradicts line"
 _HINTS = (
     ("contradicts line", "--on-conflict first or last keeps one of two facts that contradict each other"),
     (
-        r'"subject"( is empty|; add)',
-        'the subject is the words of the prompt that the fact is about, such as "2026 cup" in '
-        '"Who won the 2026 cup?"; a prompt that names nothing has to be reworded',
+        "is not in the prompt",
+        "the subject is the words of the prompt that the fact is about; without the field a name in the "
+        "prompt is taken, or the edit is made at the prompt's last token",
     ),
 )
 

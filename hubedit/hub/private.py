@@ -21,8 +21,8 @@ _SHORT = 8
 _ALLOWED = frozenset({"schema", "schema_version", "version", "dtype", "device", "date", "commit", "sha256"})
 # options whose values say how a patch was made; the others' may be names that somebody chose
 _HOW = frozenset(
-    "--method --prefer --layers --alpha --lam --rank "
-    "--batch-size --null-space --tokens --seed --device --dtype --max-memory --format --on-conflict".split()
+    "--method --prefer --layers --alpha --lam --rank --batch-size --null-space --tokens --seed --device "
+    "--dtype --max-memory --format --on-conflict --chat".split()
 )
 _MODEL = ("--model", "-m")
 _PATCH = ("--out", "-o", "--on")
@@ -73,7 +73,7 @@ def check_silent(path: str, text: str, facts: Iterable[Fact]) -> None:
     found = text.casefold()
     for fact in facts:
         probes = [probe.prompt for probe in (*fact.locality, *fact.portability)]
-        for words in (fact.prompt, *fact.rephrase, *probes):
+        for words in (fact.prompt, fact.question, *fact.rephrase, *probes):
             forms = {words.strip().casefold(), json.dumps(words.strip())[1:-1].casefold()}
             if any(len(form) >= _SHORT and form in found for form in forms):
                 raise HubError(

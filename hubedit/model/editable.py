@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hubedit.linalg import LowRank
+from hubedit.model.chat import Chat
 from hubedit.model.families import Family
 from hubedit.model.sites import Site
 
@@ -37,7 +38,8 @@ class EditableModel:
     `ref`: as the user gave it, without `@revision`; `commit`: 40 hexadecimal digits, or "" for a local
     folder; `path`: the folder the files lie in; `weights`: what identifies them: the commit, or for a
     local folder the sha256 over its config.json and weight files; `shared`: every process of the run holds
-    the same model (`hubedit.parallel.hold`); `patches`: the changes in effect, one after the other.
+    the same model (`hubedit.parallel.hold`); `patches`: the changes in effect, one after the other; `chat`:
+    prompts are put to it in this chat template (None: as they are written).
     """
 
     model: PreTrainedModel
@@ -49,6 +51,7 @@ class EditableModel:
     weights: str
     shared: bool = False
     patches: tuple[Mapping[Site, LowRank], ...] = ()
+    chat: Chat | None = None
 
     def with_patch(self, patch: Change | Mapping[Site, LowRank]) -> EditableModel:
         """The model that computes as if each site's weight were W + B A, on top of the changes that are in

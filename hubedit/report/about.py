@@ -49,6 +49,9 @@ def made(record: Json) -> list[tuple[str, str]]:
     rows: dict[str, Any] = {}
     method = str(record.get("method") or "")
     rows["Method"] = METHODS[method].title if method in METHODS else method
+    if isinstance(chat := record.get("chat"), Mapping):
+        told = chat.get("system")
+        rows["Asked"] = "in the chat template" + (f", system prompt: {told}" if told else "")
     rows["Facts at once"] = record.get("batch_size") or None
     rows["Layers"] = _with_source(", ".join(map(str, record.get("layers") or ())), record, "layers")
     rows["Attention's share (alpha)"] = _with_source(_alpha(record.get("alpha")), record, "alpha")

@@ -28,6 +28,8 @@ _TYPES = {
 _DATA = {
     "answers": ("edited-facts", "The edited facts and their probes (greedy generation)"),
     "exact": ("edited-facts-exact", "The edited facts and their probes (greedy generation, exact match)"),
+    "forms": ("edited-facts-forms", "The edited facts asked in other ways (greedy generation)"),
+    "automatic": ("edited-facts-automatic", "Probes made from the edited facts (greedy generation)"),
     "text": ("held-out-text", "Held-out text"),
     "teacher-forced": ("edited-facts-teacher-forced", "The edited facts and their probes (teacher-forced)"),
     "counterfact": ("edited-facts-counterfact", "The edited facts and their probes (CounterFact)"),

@@ -104,7 +104,7 @@ def test_what_no_longer_holds_is_edited_again(
     assert run(["apply", "--again", *options]) == 2
     assert "--again goes with --on PATCH" in capsys.readouterr().err
     assert run(["apply", *options]) == 2
-    assert "FACTS" in capsys.readouterr().err
+    assert "no facts" in capsys.readouterr().err
 
 
 def test_a_fact_or_a_step_is_taken_out(
