@@ -18,6 +18,10 @@ PREFERENCES = {"success": 1.5, "balanced": 1.0, "locality": 0.7}
 strongest setting on real models (docs/experiments.md); these two factors themselves were not measured."""
 
 
+AUTO_RANK = -1
+"""As `EditConfig.rank`: the smallest that keeps nearly all (`hubedit.patch.ranks`)."""
+
+
 @dataclass(frozen=True)
 class TraceConfig:
     """Causal tracing (ROME, Meng et al. 2022, arXiv 2202.05262, section 2)."""
@@ -85,8 +89,11 @@ class PromptConfig:
     openings: tuple[str, ...] = ("", "As for ", "We all know that ", "In the case of ", "Once more: ")
     """Text before the prompt, the bare prompt first: all of it for the keys, the first `targets.contexts`
     for the targets."""
-    question: str = "Question: {} what?\nAnswer:"
-    """The prompt as a question: the answer then follows another token than the prompt's last."""
+    question: str = "Question: {}\nAnswer:"
+    """What stands around the prompt as a question: the answer then follows another token than the prompt's
+    last."""
+    chat_openings: int = 2
+    """Openings that also stand in the chat template, where that is used."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class EditConfig:
 
     method: str = "joint"
     """"joint" (hubedit's own), or a published one: "intattn", "memit", "rome", "r-rome", "intattn-rome",
-    "alphaedit", "emmet", "lora" or "ft" (docs/method.md)."""
+    "alphaedit", "emmet", "lora", "ft" or "ultraedit" (docs/method.md)."""
     batch_size: int = 0
     """Facts edited at once at most, batch after batch; 0 is all at once."""
     layers: str = "auto"
@@ -114,12 +121,13 @@ class EditConfig:
     prefer: str = "balanced"
     """"success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`)."""
     rank: int = 0
-    """Rank that the patch is truncated to; 0 is exact."""
+    """Rank that the patch is truncated to; 0 is exact, -1 the smallest that keeps 99 %."""
     null_space: str = ""
     """Write only into eigenvectors of the preserved moment with eigenvalues below this, "0.02" absolute or
     "1%" of the largest; "" is anywhere (AlphaEdit: nullspace_threshold, 0.02)."""
     l2: float = 0.0
-    """AlphaEdit's L2 (10; 1 for Qwen2.5), EMMET's weight on the diagonal (emmet_lambda, 0.1)."""
+    """AlphaEdit's L2 (10; 1 for Qwen2.5), EMMET's weight on the diagonal (emmet_lambda, 0.1),
+    UltraEdit's ridge."""
     whiten: bool = True
     """ROME's direction is C^-1 k and not k (mom2_adjustment)."""
     collapse: Literal["stop", "tell"] = "stop"

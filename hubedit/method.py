@@ -37,8 +37,12 @@ class Method:
     """Its weights are fine-tuned, so their rows belong to no single fact."""
     full_rank: bool = False
     """Its change has any rank."""
+    by_token: bool = False
+    """Every token of an answer has a row of its own."""
     depth: float = 0.0
     """Its layer, as a share of the model's depth, where none is given; 0: the trace chooses."""
+    way: str = ""
+    """For cards: how the change is found, where that is not by targets and a solve."""
 
     @property
     def balanced(self) -> bool:

@@ -13,43 +13,50 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
+from hubedit.edit.checks import check_config, check_facts
 from hubedit.edit.compute import Edit, compute
-from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
+from hubedit.edit.methods.earlier import save_keys
 from hubedit.edit.record import edit_record, method_record, peak_memory, portable, statistics_record
 from hubedit.edit.result import judge_collapse
-from hubedit.edit.statistics.corpus import SELF, TEXT_ROWS, holdout_rows, unseen_rows
-from hubedit.edit.statistics.documents import source as corpus_source
-from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
+from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows, unseen_rows
+from hubedit.edit.statistics.second_moments import second_moments
+from hubedit.errors import ConfigError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
+from hubedit.evaluate.forms import all_forms
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
-from hubedit.facts import Fact, check_tokens, to_record
+from hubedit.facts import Fact, to_record
+from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
 from hubedit.folder import next_step
+from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
 from hubedit.patch import Patch, base_record
-from hubedit.patch.ontop import protected, replaced, stacked, whole_sites
+from hubedit.patch.identity import patch_id
+from hubedit.patch.ledger import brief
+from hubedit.patch.ontop import origins, protected, replaced, stacked, whole_sites
+from hubedit.patch.owners import as_record
+from hubedit.patch.ranks import cut, rank_for
 from hubedit.patch.value import RECORD
-from hubedit.presets import check_method, check_settings
 from hubedit.progress import Progress, Silent
 from hubedit.report.files import Source, shown_files
 from hubedit.report.licence import licence_of
 from hubedit.report.markup import plural
 
 _SHOWN = 3  # facts that a message names one by one
+_ASKED = 50  # of an older patch's facts, so many of the oldest and of the newest are asked again
 
 
 @dataclass(frozen=True, eq=False)
 class Edited:
     """A patch in memory. `before`, `after`: the model without it (with the older patch below it, where there
-    is one) and with it; `older`: the facts of that patch that stay."""
+    is one) and with it."""
 
     patch: Patch
     edit: Edit
     before: EditableModel
     after: EditableModel
-    older: tuple[Fact, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +84,7 @@ def edit_facts(
 ) -> Edited:
     """Computes a patch that edits `facts` into `em`, checked for collapse and not yet asked anything.
 
-    `source`: the facts' file, for messages; `on`: an older patch to edit on top of; the result does both;
+    `on`: an older patch to edit on top of; the result does both. `source`: the facts' file, for messages;
     `command`: the words of the command line, for the record.
     Raises FactsError, ConfigError and PatchError before the long work, CollapseError when the edit would
     damage the model.
@@ -87,26 +94,24 @@ def edit_facts(
     check_config(em, config)
     cache.check()
     statistics = statistics_record(em, config) | ({"repo": cache.repo} if cache.repo else {})
-    weights = _checksum(em)
+    weights = em.checksum()
 
-    older = protected(on, facts)
-    before = em if on is None else em.with_patch(on)
-    edit = compute(before, facts, config, kept=older, cache=cache, progress=progress)
+    before, kept, steps = em if on is None else em.with_patch(on), protected(on, facts), origins(on, facts)
+    edit = compute(em, facts, config, on=on, kept=kept, steps=steps, cache=cache, progress=progress)
     patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
+    save_keys(cache, patch_id(patch), config.method, [fact.prompt for fact in facts], edit.keys)
     if on is not None:
         patch = stacked(on, patch)
-    truncated = 0 < config.rank < max(factor.rank for factor in patch.factors.values())
-    if truncated:
-        patch, _ = patch.truncate(config.rank)
+    patch, truncated = _cut(em, patch, config, cache, progress)
     after = em.with_patch(patch.by_site(em))
     if truncated:
-        tried = holdout_rows(before, config.stats, TEXT_ROWS, cache, progress)
+        tried = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
         moved = drift(before, after, tried)
         count = max(sum(moved.tokens), 1)
-        clean, cut = sum(moved.nll_before) / count, sum(moved.nll_after) / count
-        judge_collapse(edit.reports, clean, cut, config, progress)
-        perplexity = float(torch.tensor(cut).exp())
-    if _checksum(em) != weights:
+        clean, left = sum(moved.nll_before) / count, sum(moved.nll_after) / count
+        judge_collapse(edit.reports, clean, left, config, progress)
+        perplexity = float(torch.tensor(left).exp())
+    if em.checksum() != weights:
         raise HubEditError("the model's weights changed during the edit; nothing was written", "report this")
     made = edit_record(
         em,
@@ -119,8 +124,9 @@ def edit_facts(
     )
     made["perplexity"]["after"] = perplexity
     if on is not None:
-        made["sites"] = whole_sites(made["sites"], patch, em)
-    return Edited(replace(patch, record={**patch.record, **made}), edit, before, after, older)
+        *older, step = patch.record["steps"]
+        made |= {"steps": [*older, step | brief(made)], "sites": whole_sites(made["sites"], patch, em)}
+    return Edited(replace(patch, record={**patch.record, **made}), edit, before, after)
 
 
 def apply_facts(
@@ -152,81 +158,62 @@ def apply_facts(
     check_config(em, config)
     check_free(path, overwrite)
     cache.check()
-    older, again = protected(on, facts), replaced(on, facts)
-    for fact in again[:_SHOWN]:
-        progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
-    if len(again) > _SHOWN:
-        progress.message(f"and {len(again) - _SHOWN:,} more facts of the older patch are edited again")
+    kept = protected(on, facts)
+    # a long stack's facts are not all asked for every batch; `hubedit check` asks all of them
+    some = kept if len(kept) <= 2 * _ASKED else (*kept[:_ASKED], *kept[-_ASKED:])
+    _announce(em, facts, on, source, progress)
     start = time.perf_counter()
     stood = em if on is None else em.with_patch(on)
     before = _read(stood, facts, "asking before", progress)
     context = read(stood, facts, in_context=True)
-    older_before = read(stood, older)
+    some_before = read(stood, some)
+    forms_before, context_forms = all_forms(stood, facts, before), all_forms(stood, facts, context)
     seconds = {"reading before": time.perf_counter() - start}
 
     found = edit_facts(
         em, facts, config, on=on, cache=cache, progress=progress, source=source, command=command
     )
+    edited = found.after
 
     start = time.perf_counter()
-    text, used = unseen_rows(stood, config.stats, cache, progress)
-    moved = drift(found.before, found.after, text)
-    after = _read(found.after, facts, "asking after", progress)
-    older_after = read(found.after, older)
+    text, used = unseen_rows(em, config.stats, cache, progress)
+    moved = drift(stood, edited, text)
+    after = _read(edited, facts, "asking after", progress)
+    some_after = read(edited, some)
+    forms_after = all_forms(edited, facts, after)
     report = compare(facts, before, after)
-    seconds["reading after"] = time.perf_counter() - start
-    stages = {**found.edit.seconds, **seconds}
-    made = {
-        "seconds": sum(stages.values()),
-        "seconds_by_stage": stages,
-        "peak_memory": peak_memory(em.device),
-        "metrics": report.metrics,
-        "counts": report.counts,
-    }
-    patch = replace(found.patch, record={**found.patch.record, **made})
+    stages = {**found.edit.seconds, **seconds, "reading after": time.perf_counter() - start}
+
+    measured: dict[str, Any] = {"metrics": report.metrics, "counts": report.counts}
+    timed = {"seconds": sum(stages.values()), "seconds_by_stage": stages}
+    made = {**found.patch.record, **measured, **timed, "peak_memory": peak_memory(em.device)}
     content = {
-        **report_json(facts, Measured(before, context=context), Measured(after)),
+        **report_json(
+            facts,
+            Measured(before, context=context, forms=forms_before, context_forms=context_forms),
+            Measured(after, forms=forms_after),
+        ),
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
     content = {name: value for name, value in content.items() if value not in ({}, [], None)}
-    if older:
-        shares = [compare(older, r, r).metrics["success"] for r in (older_before, older_after)]
-        content["on"] = {"facts": len(older), "success_before": shares[0], "success_after": shares[1]}
+    if kept:
+        shares = [compare(some, r, r).metrics["success"] for r in (some_before, some_after)]
+        older = {"asked": len(some), "success_before": shares[0], "success_after": shares[1]}
+        content["on"] = {"facts": len(kept), **older}
         progress.message(
-            f"{plural(len(older), 'fact')} of the older patch: "
+            f"{plural(len(some), 'fact')} of the older patch: "
             f"{shares[0]:.0%} hold before, {shares[1]:.0%} after"
         )
+    if on is not None:
+        *steps, step = made["steps"]
+        made["steps"] = [*steps, step | brief(made) | ({"older": content["on"]} if kept else {})]
+    patch = replace(found.patch, record=made)
     files = _files(patch, content, path.name, with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
     if strict:
         check_strict(report)
     return Applied(path, patch, found.edit, report, content)
-
-
-def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts") -> None:
-    """Raises FactsError with every fact that the model's tokenizer cannot place."""
-    if not facts:
-        raise FactsError(f"{source}: no facts to edit", "write one fact on each line")
-    problems = check_tokens(facts, em.tokenizer, source)
-    if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise FactsError(f"{source}: {count} with the tokenizer of {em.ref}", problems=problems)
-
-
-def check_config(em: EditableModel, config: EditConfig) -> None:
-    """Raises ConfigError for settings that do not fit the model, which the long work would meet late."""
-    check_method(config.method)
-    check_values(config)
-    layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
-    check_one_layer(config, layers)
-    for name in ("rank", "lam", "batch_size", "l2"):
-        value = getattr(config, name)
-        if not 0 <= value < float("inf"):
-            raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
-    check_settings(config)
-    if config.stats.corpus != SELF:
-        corpus_source(config.stats.corpus)
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -248,6 +235,21 @@ def check_strict(report: EditReport) -> None:
         )
 
 
+def _announce(
+    em: EditableModel, facts: Sequence[Fact], on: Patch | None, source: str, progress: Progress
+) -> None:
+    """Says which targets are long, and which facts of the older patch are edited again."""
+    for line in (long := long_targets(facts, em.tokenizer, source))[:_SHOWN]:
+        progress.message(line)
+    if len(long) > _SHOWN:
+        progress.message(f"and {len(long) - _SHOWN:,} more targets as long")
+    again = replaced(on, facts)
+    for fact in again[:_SHOWN]:
+        progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
+    if len(again) > _SHOWN:
+        progress.message(f"and {len(again) - _SHOWN:,} more facts of the older patch are edited again")
+
+
 def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditConfig) -> Patch:
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
@@ -255,8 +257,25 @@ def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditCon
     record = {
         **method_record(config),
         "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
+        **({} if em.chat is None else {CHAT: {"system": em.chat.system}}),
     }
+    if edit.rows is not None:
+        record["rows"] = as_record(dict.fromkeys(factors, edit.rows))
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
+
+
+def _cut(
+    em: EditableModel, patch: Patch, config: EditConfig, cache: Cache, progress: Progress
+) -> tuple[Patch, bool]:
+    """The patch at the rank that the configuration asks for, and whether it is a smaller one."""
+    exact = max(pair.rank for pair in patch.pairs.values())
+    if config.rank == 0 or exact <= config.rank:
+        return patch, False
+    sites = patch.sites(em)
+    found = second_moments(em, sites.values(), config.stats, cache, progress)
+    moments = {module: found[site].matrix.numpy() for module, site in sites.items()}
+    rank = config.rank if config.rank > 0 else rank_for(patch, moments)
+    return (cut(patch, rank, moments), True) if rank < exact else (patch, False)
 
 
 def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progress) -> Reading:
@@ -277,11 +296,3 @@ def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) ->
     facts = [to_record(fact) for fact in patch.facts] if with_facts else []
     shown = shown_files(Source(patch.full_record(), report, name, facts, with_facts))
     return {"report.json": f"{text}\n".encode(), **shown}
-
-
-def _checksum(em: EditableModel) -> tuple[int, ...]:
-    """One number a parameter, from its bits, computed where it lies: cheap on a GPU too."""
-    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return tuple(
-        int(p.detach().view(kinds[p.element_size()]).sum(dtype=torch.int64)) for _, p in em.parameters()
-    )

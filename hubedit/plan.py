@@ -12,13 +12,15 @@ import torch
 from hubedit.config import EditConfig
 from hubedit.edit.locate.layers import untraced_layers
 from hubedit.edit.statistics.corpus import needed_tokens
-from hubedit.errors import ConfigError, ModelError
+from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.facts.tokens import load_tokenizer
 from hubedit.model import load as loading
 from hubedit.model.editable import EditableModel
 from hubedit.model.families import family_of
 from hubedit.model.fetch import check, find, is_path
+from hubedit.model.forms import put
+from hubedit.model.reading import reading
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
 from hubedit.patch.adapter import uniform_rank
@@ -66,10 +68,11 @@ def plan(
     share = 0.5 if alpha_traced or not shared else float(config.alpha)
     sites = [Site(layer, "attention") for layer in layers or (0,) if share > 0 and method.attention]
     sites += [Site(layer, "mlp") for layer in layers or (0,) if share < 1]
-    most = len(facts)
+    answers = [len(continuation(em.tokenizer, f.prompt, f.target, f.join)) for f in facts]
+    most = sum(answers) if method.by_token else len(facts)
     if method.trained:
-        most = min(em.weight(sites[0]).shape) if method.full_rank else config.rank or LORA_RANK
-    rank = uniform_rank({"": min(most, config.rank or most)})
+        most = min(em.weight(sites[0]).shape) if method.full_rank else max(config.rank, 0) or LORA_RANK
+    rank = uniform_rank({"": min(most, max(config.rank, 0) or most)})
     place = loading.pick_device(device).type
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())
@@ -79,8 +82,8 @@ def plan(
     each = [2 * 8 * em.d_in(site) ** 2 for site in sites]
     solve = (max(each, default=0) if place == "cuda" else sum(each)) + 3 * 8 * len(facts) * size
     lengths = [
-        len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target, f.join))
-        for f in facts
+        len(encode(em.tokenizer, put(em, f)[0]).ids) + answer
+        for f, answer in zip(facts, answers, strict=True)
     ]
     rows = 2 + config.targets.contexts
     traced = min(config.trace.max_facts, len(facts)) if alpha_traced or not layers else 0
@@ -117,16 +120,12 @@ def skeleton(ref: str, *, trust_remote_code: bool = False) -> EditableModel:
         check(source)
     tokenizer = load_tokenizer(ref)
     folder = Path(tokenizer.name_or_path)
-    try:
+    auto: Any = AutoModelForCausalLM
+    with reading(f"cannot read the configuration of {ref}"), torch.device("meta"):
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot read the configuration of {ref}: {reason}") from error
-    family = family_of(config)
-    auto: Any = AutoModelForCausalLM
-    with torch.device("meta"):
+        family = family_of(config)
         model = auto.from_config(config, trust_remote_code=trust_remote_code)
     name = ref if is_path(ref) else ref.partition("@")[0]
     commit = "" if is_path(ref) else folder.name

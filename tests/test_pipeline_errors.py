@@ -13,6 +13,7 @@ import pytest
 
 from hubedit import pipeline
 from hubedit.bench.results import Results
+from hubedit.edit.checks import check_config
 from hubedit.edit.compute import Edit, compute
 from hubedit.errors import CollapseError, ConfigError, FactsError, HubEditError, PatchError
 from hubedit.facts import Fact
@@ -20,7 +21,7 @@ from hubedit.folder import write_folder
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.patch import adapter
-from hubedit.pipeline import apply_facts, check_config, check_free
+from hubedit.pipeline import apply_facts, check_free
 from tests.quick import QUICK, run
 
 Editable = Callable[..., EditableModel]

@@ -14,7 +14,7 @@ from hubedit.facts import Fact
 from hubedit.facts.answers import clip, gives
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.forms import put, said, worded
 from hubedit.model.hooks import run
 from hubedit.model.join import joins
 from hubedit.model.sites import Site
@@ -90,8 +90,8 @@ def worst(
     log-likelihood after the edit.
     """
     cases = [(case, answer) for case in report.cases if (answer := _wanted(case))]
-    pairs = [(case.prompt, answer) for case, answer in cases]
-    given = joins(case.fact for case, _ in cases)
+    pairs = [(_text(before, case), answer) for case, answer in cases]
+    given = {} if before.chat is not None else joins(case.fact for case, _ in cases)
     new = forced(after, pairs, joins=given)
     kept = [pair for (case, _), pair in zip(cases, pairs, strict=True) if not _edited(case)]
     old = forced(before, kept, joins=given)
@@ -119,9 +119,16 @@ def _wanted(case: Case) -> str:
     return given if case.kind == "portability" else given or clip(case.before)
 
 
+def _text(em: EditableModel, case: Case) -> str:
+    """The case's prompt as the model gets it."""
+    own = case.prompt == case.fact.prompt
+    return put(em, case.fact)[0] if own else worded(em, case.prompt)
+
+
 def _says(em: EditableModel, fact: Fact) -> str:
-    target = continuation(em.tokenizer, fact.prompt, fact.target, fact.join)
-    return greedy(em, [fact.prompt], len(target) + 4)[0]
+    prompt, join = put(em, fact)
+    target = continuation(em.tokenizer, prompt, fact.target, join)
+    return said(em, [(fact.prompt, prompt)], len(target) + 4)[0]
 
 
 @torch.no_grad()
@@ -129,7 +136,7 @@ def _suspects(em: EditableModel, fact: Fact, own: int, parts: Parts) -> list[int
     """The other facts whose rows write most at the prompt: |B_j| |A_j . k|, the largest over the prompt's
     tokens, added over the sites."""
     change = em.change
-    batch = pad([encode(em.tokenizer, fact.prompt).ids], em.pad_id, em.device)
+    batch = pad([encode(em.tokenizer, put(em, fact)[0]).ids], em.pad_id, em.device)
     inputs = run(em, batch, inputs=list(change)).inputs
     total = torch.zeros(len(parts.facts), device=em.device)
     for site, factor in change.items():

@@ -36,10 +36,12 @@ _INSTALL = "pip install 'hubedit[eval]'"
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the harness by name. `shots`: examples in front of each question (None: the task's own)."""
+    """A task of the harness by name. `shots`: examples in front of each question (None: the task's own);
+    `limit`: its first so many questions, where a run says nothing of it (0: all)."""
 
     name: str
     shots: int | None = None
+    limit: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Task:
@@ -91,7 +93,7 @@ def task_key(task: Task, folder: Path | None, limit: int) -> dict[str, Any]:
     return {
         "task": task.name,
         "shots": task.shots,
-        "limit": limit,
+        "limit": limit or task.limit,
         **release(),
         "files": content.hexdigest() if files else "",
     }
@@ -135,7 +137,7 @@ def run_task(
                 model=model,
                 tasks=[task.name],
                 num_fewshot=task.shots,
-                limit=limit or None,
+                limit=limit or task.limit or None,
                 task_manager=manager,
                 bootstrap_iters=1000,
                 log_samples=False,
@@ -143,8 +145,11 @@ def run_task(
                 numpy_random_seed=seed,
                 torch_random_seed=seed,
                 fewshot_random_seed=seed,
+                apply_chat_template=em.chat is not None,
+                fewshot_as_multiturn=em.chat is not None,
+                system_instruction=em.chat.system or None if em.chat is not None else None,
             )
-        except (OSError, ValueError, KeyError, ConnectionError) as error:
+        except (OSError, ValueError, KeyError, ConnectionError, ImportError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(
                 f"task {task.name} cannot be run: {first}",

@@ -14,6 +14,7 @@ from hubedit.cache import Cache, digest
 from hubedit.errors import TokenError
 from hubedit.evaluate import bystanders as others
 from hubedit.evaluate import harness
+from hubedit.evaluate.automatic import read_automatic
 from hubedit.evaluate.drift import Drift, drift
 from hubedit.evaluate.fluency import fluency, write
 from hubedit.evaluate.forced import Forced, Pair
@@ -21,6 +22,7 @@ from hubedit.evaluate.harness import Task
 from hubedit.evaluate.reading import MOST_ANSWER_TOKENS, Reading, read
 from hubedit.facts import Fact, to_record
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import chat_key, forms_of, usual, worded
 from hubedit.model.tokens import continuation, encode
 from hubedit.progress import Progress, Silent
 
@@ -32,11 +34,15 @@ _VERSION = 4  # of what the parts hold; a change makes the old ones void
 
 @dataclass(frozen=True)
 class Settings:
-    """`fluency`: texts are written for the first so many facts (0: none); `tasks`: of the harness;
+    """`fluency`: texts are written for the first so many facts (0: none); `forms`: of
+    `hubedit.model.forms.FORMS`, in which every prompt is asked, as far as the model has them; `automatic`:
+    probes made from every fact are asked; `tasks`: of the harness;
     `task_path`: a folder with tasks of one's own; `task_limit`: questions of each task (0: all);
     `seed`: of the bootstrap, the sampled texts and the tasks' examples."""
 
     fluency: int = 200
+    forms: tuple[str, ...] = ()
+    automatic: bool = False
     tasks: tuple[Task, ...] = ()
     task_path: Path | None = None
     task_limit: int = 0
@@ -49,7 +55,9 @@ class Measured:
 
     `context`: of the unedited model, the facts written in front of their prompts. `bystanders`: whether each
     of the facts that are known beforehand still gets its true answer. `drift`: of the model against the
-    unedited one (or of that alone) on unrelated text, `real` on real text; None without text.
+    unedited one (or of that alone) on unrelated text, `real` on real text; None without text. `forms`: the
+    facts in other forms; `automatic`: what probes made from the facts are answered with; `context_forms`,
+    `context_automatic`: the same in context.
     """
 
     reading: Reading
@@ -59,6 +67,10 @@ class Measured:
     context: Reading | None = None
     bystanders: tuple[bool, ...] = ()
     real: Drift | None = None
+    forms: Mapping[str, Reading] = field(default_factory=dict)
+    automatic: Mapping[str, str] = field(default_factory=dict)
+    context_forms: Mapping[str, Reading] = field(default_factory=dict)
+    context_automatic: Mapping[str, str] = field(default_factory=dict)
 
 
 Rows = Sequence[Sequence[int]]
@@ -86,14 +98,21 @@ def measure(
     """
     settings = settings or Settings()
     work = _Work(em, cache or Cache(), progress or Silent(), f" ({name})" if name else "")
+    own = work.reading(facts)
+    told = work.reading(facts, in_context=True) if before is None and not em.patches else None
+    forms = [form for form in forms_of(em) if form in settings.forms]
     return Measured(
-        work.reading(facts),
+        own,
         work.fluency(facts[: settings.fluency], settings.seed),
         {task.name: work.task(task, settings) for task in settings.tasks},
         work.drift(before, rows) if rows else None,
-        work.reading(facts, in_context=True) if before is None and not em.patches else None,
+        told,
         work.bystanders(bystanders),
         work.drift(before, real) if real else None,
+        work.forms(facts, forms, own),
+        work.automatic(facts) if settings.automatic else {},
+        work.forms(facts, forms, told, in_context=True) if told is not None else {},
+        work.automatic(facts, in_context=True) if settings.automatic and told is not None else {},
     )
 
 
@@ -120,7 +139,7 @@ def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[
         prompts = {fact.prompt, *fact.rephrase, *(p.prompt for p in probes)}
         try:
             target = len(continuation(em.tokenizer, fact.prompt, fact.target, fact.join))
-            longest = max(len(encode(em.tokenizer, prompt).ids) for prompt in prompts)
+            longest = max(len(encode(em.tokenizer, worded(em, prompt)).ids) for prompt in prompts)
         except TokenError as error:
             reasons.append(f"record {number} is left out: {error.message}")
             continue
@@ -137,17 +156,39 @@ class _Work:
     def __init__(self, em: EditableModel, cache: Cache, progress: Progress, name: str) -> None:
         self._em, self._cache, self._progress, self._name = em, cache, progress, name
 
-    def reading(self, facts: Sequence[Fact], *, in_context: bool = False) -> Reading:
+    def forms(
+        self, facts: Sequence[Fact], forms: Sequence[str], own: Reading, *, in_context: bool = False
+    ) -> dict[str, Reading]:
+        """The facts in each form; `own`: in the usual one, which is not asked again."""
+        known = usual(self._em)
+        return {
+            form: own if form == known else self.reading(facts, in_context=in_context, form=form)
+            for form in forms
+        }
+
+    def automatic(self, facts: Sequence[Fact], *, in_context: bool = False) -> dict[str, str]:
+        texts: dict[str, str] = {}
+
+        def compute(part: Sequence[Fact]) -> dict[str, Any]:
+            return {"texts": read_automatic(self._em, part, in_context=in_context)}
+
+        stage = "automatic probes in context" if in_context else "automatic probes"
+        for data in self._parts("automatic", stage, facts, compute, in_context=in_context):
+            texts |= data["texts"]
+        return texts
+
+    def reading(self, facts: Sequence[Fact], *, in_context: bool = False, form: str = "") -> Reading:
         texts: dict[str, str] = {}
         scored: dict[Pair, Forced] = {}
 
         def compute(part: Sequence[Fact]) -> dict[str, Any]:
-            found = read(self._em, part, in_context=in_context)
+            found = read(self._em, part, in_context=in_context, form=form, score=not form)
             pairs = [[*pair, value.to_json()] for pair, value in found.scored.items()]
             return {"texts": found.texts, "scored": pairs}
 
-        stage = "asking in context" if in_context else "asking"
-        for data in self._parts("reading", stage, facts, compute, in_context=in_context):
+        stage = f"asking{f', {form}' if form else ''}{' in context' if in_context else ''}"
+        more = {"form": form} if form else {}
+        for data in self._parts("reading", stage, facts, compute, in_context=in_context, **more):
             texts |= data["texts"]
             scored |= {(prompt, answer): Forced.from_json(v) for prompt, answer, v in data["scored"]}
         return Reading(texts, scored, in_context)
@@ -238,6 +279,7 @@ class _Work:
         return data
 
 
-def _key(em: EditableModel) -> dict[str, str]:
+def _key(em: EditableModel) -> dict[str, Any]:
     """What a measurement of the model depends on, apart from what is measured."""
-    return {"model": em.identity, "dtype": str(em.dtype), "device": em.device.type}
+    own = {"model": em.identity, "dtype": str(em.dtype), "device": em.device.type}
+    return own | chat_key(em)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from hubedit.linalg import LowRank
+from hubedit.model.chat import Chat
 from hubedit.model.families import Family
 from hubedit.model.sites import Site
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 class Change(Protocol):
@@ -37,7 +38,8 @@ class EditableModel:
     `ref`: as the user gave it, without `@revision`; `commit`: 40 hexadecimal digits, or "" for a local
     folder; `path`: the folder the files lie in; `weights`: what identifies them: the commit, or for a
     local folder the sha256 over its config.json and weight files; `shared`: every process of the run holds
-    the same model (`hubedit.parallel.hold`); `patches`: the changes in effect, one after the other.
+    the same model (`hubedit.parallel.hold`); `patches`: the changes in effect, one after the other; `chat`:
+    prompts are put to it in this chat template (None: as they are written).
     """
 
     model: PreTrainedModel
@@ -49,6 +51,7 @@ class EditableModel:
     weights: str
     shared: bool = False
     patches: tuple[Mapping[Site, LowRank], ...] = ()
+    chat: Chat | None = None
 
     def with_patch(self, patch: Change | Mapping[Site, LowRank]) -> EditableModel:
         """The model that computes as if each site's weight were W + B A, on top of the changes that are in
@@ -121,24 +124,29 @@ class EditableModel:
         return next(self.model.parameters()).dtype
 
     @property
+    def text_config(self) -> PreTrainedConfig:
+        """The configuration of the language model: the model's own, unless that has other parts too."""
+        return self.model.config.get_text_config()
+
+    @property
     def num_layers(self) -> int:
         """Number of blocks."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.text_config.num_hidden_layers)
 
     @property
     def hidden_size(self) -> int:
         """Width d of the residual stream."""
-        return int(self.model.config.hidden_size)
+        return int(self.text_config.hidden_size)
 
     @property
     def vocabulary(self) -> int:
         """Rows of the head."""
-        return int(self.model.config.get_text_config().vocab_size)
+        return int(self.text_config.vocab_size)
 
     @property
     def max_positions(self) -> int:
         """Longest sequence the model was built for, in tokens."""
-        return int(self.model.config.max_position_embeddings)
+        return int(self.text_config.max_position_embeddings)
 
     @property
     def has_bos(self) -> bool:
@@ -215,7 +223,7 @@ class EditableModel:
         """Logits (..., vocabulary) of the residual stream (..., d) after the last block, or (..., c) those of
         some `entries` (c,) of the vocabulary.
 
-        Applies the final norm, the head, and the soft-capping of the families that have it.
+        Applies the final norm, the head, and the soft-capping or scaling of the families that have it.
         """
         normed = self.model.get_submodule(self.family.final_norm)(hidden.to(self.dtype))
         if entries is None:
@@ -224,7 +232,8 @@ class EditableModel:
             own = present(self.head())
             bias = own["bias"][entries] if "bias" in own else None
             logits = torch.nn.functional.linear(normed, own["weight"][entries], bias)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        logits = logits / getattr(self.text_config, "logits_scaling", 1)
+        cap = getattr(self.text_config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         assert isinstance(logits, Tensor)
@@ -236,6 +245,13 @@ class EditableModel:
             module, _, leaf = name.rpartition(".")
             offloaded = own.device.type == "meta"
             yield name, present(self.model.get_submodule(module))[leaf] if offloaded else own
+
+    def checksum(self) -> tuple[int, ...]:
+        """One number a parameter, from its bits, computed where it lies: cheap on a GPU too."""
+        kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+        return tuple(
+            int(p.detach().view(kinds[p.element_size()]).sum(dtype=torch.int64)) for _, p in self.parameters()
+        )
 
     def weights_hash(self) -> str:
         """sha256 (hex) over every parameter: name, type, shape and bytes. Tied weights count once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,11 +125,7 @@ def test_the_worst_cases_come_first_and_only_what_was_lost_counts(monkeypatch: p
 
     monkeypatch.setattr(module, "forced", scored)
 
-    class Plain:
-        def active(self) -> nullcontext[None]:
-            return nullcontext()
-
-    plain: Any = Plain()
+    plain: Any = SimpleNamespace(chat=None)
     report = EditReport((), {}, {}, cases=cases)
     found = worst(plain, plain, report, 4)
     assert [c["prompt"] for c in found] == ["b", "d", "a", "c"]

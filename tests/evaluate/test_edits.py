@@ -180,11 +180,11 @@ def test_long_targets_are_waited_for_and_blank_answers_do_no_harm(
 ) -> None:
     em, asked = editable(), []
 
-    def watched(em: EditableModel, prompts: list[str], new: int) -> list[str]:
+    def watched(em: EditableModel, prompts: list[tuple[str, str]], new: int) -> list[str]:
         asked.append(new)
         return ["" for _ in prompts]
 
-    monkeypatch.setattr(module, "greedy", watched)
+    monkeypatch.setattr(module, "said", watched)
     long = "Marie Curie " * 30
     read(em, [replace(FACT, target=long)])
     assert asked[-1] > 60

@@ -161,12 +161,12 @@ def test_parts_that_are_done_are_not_done_again(
     em, cache, asked = editable(), Cache(tmp_path), []
     monkeypatch.setattr(module, "CHUNK", 1)
 
-    def counted(em: EditableModel, facts: list[Fact], *, in_context: bool) -> Any:
+    def counted(em: EditableModel, facts: list[Fact], *, in_context: bool, **more: Any) -> Any:
         if not in_context:
             asked.append(facts[0].prompt)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return read(em, facts, in_context=in_context)
+        return read(em, facts, in_context=in_context, **more)
 
     monkeypatch.setattr(module, "read", counted)
     with pytest.raises(KeyboardInterrupt):
