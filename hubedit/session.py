@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.record import base_name
+from hubedit.environment import base_name
 from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.facts.line import written

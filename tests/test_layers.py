@@ -24,11 +24,11 @@ LAYERS = (
     ("report",),
     ("checkpoint",),
     ("evaluate", "edit", "patch"),
-    ("parallel",),
+    ("parallel", "environment"),
     ("model", "cache", "progress", "presets"),
     ("preset_file",),
     ("method",),
-    ("linalg", "facts", "config", "demo", "folder", "floats"),
+    ("linalg", "facts", "documents", "config", "demo", "folder", "floats"),
     ("remote",),
     ("errors", "verb"),
 )

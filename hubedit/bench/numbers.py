@@ -11,7 +11,7 @@ from hubedit.bench.cells import cells
 from hubedit.bench.plan import Bench
 from hubedit.bench.results import Row
 from hubedit.config import EditConfig, to_dict
-from hubedit.edit.record import portable
+from hubedit.environment import portable
 
 # two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom
 # fmt: off

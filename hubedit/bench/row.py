@@ -12,7 +12,7 @@ from hubedit.bench.cells import Cell
 from hubedit.bench.numbers import settings
 from hubedit.edit.compute import Edit
 from hubedit.edit.locate.alpha import alphas
-from hubedit.edit.record import base_name, device_name, peak_memory, versions
+from hubedit.environment import base_name, device_name, peak_memory, versions
 from hubedit.model.editable import EditableModel
 from hubedit.report.measures import measures
 

@@ -18,10 +18,10 @@ from hubedit.bench.results import Results, Row
 from hubedit.bench.row import edit_told, ends, flat, made
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
+from hubedit.documents import documents
 from hubedit.edit.compute import Edit, compute
-from hubedit.edit.record import peak_memory
 from hubedit.edit.statistics.corpus import unseen_rows
-from hubedit.edit.statistics.documents import documents
+from hubedit.environment import peak_memory
 from hubedit.errors import ConfigError, HubEditError, ModelError
 from hubedit.evaluate import harness
 from hubedit.evaluate.bystanders import candidates

@@ -131,8 +131,8 @@ def eval(
         raise ConfigError("--task-path without --tasks", "name the tasks with --tasks")
 
     from hubedit.cache import Cache
-    from hubedit.edit.record import peak_memory, portable
-    from hubedit.edit.statistics.documents import documents
+    from hubedit.documents import documents
+    from hubedit.environment import peak_memory, portable
     from hubedit.evaluate import harness, records
     from hubedit.evaluate.bystanders import candidates
     from hubedit.evaluate.measure import Settings, fitting

@@ -94,8 +94,8 @@ def rows_of(
         return [], {}
 
     from hubedit.config import StatsConfig
-    from hubedit.edit.record import portable
     from hubedit.edit.statistics.corpus import unseen_rows
+    from hubedit.environment import portable
 
     rows, used = unseen_rows(em, StatsConfig(corpus=text, seed=seed), cache, progress)
     told: dict[str, Any] = {"corpus": portable(text), "rows": sum(1 for row in rows if len(row) > 1)}
@@ -113,7 +113,7 @@ def evaluated_of(
     """Which model, patch and versions the numbers belong to; no path of this machine."""
     from datetime import UTC, datetime
 
-    from hubedit.edit.record import base_name, device_name, portable, versions
+    from hubedit.environment import base_name, device_name, portable, versions
     from hubedit.patch.identity import patch_id
 
     found: dict[str, Any] = {"model": base_name(em), "commit": em.commit}

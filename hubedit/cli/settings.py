@@ -60,7 +60,7 @@ def check_preset(sink: Output, preset: str | None, config: EditConfig, em: Edita
     """A notice where a preset file was found on another model than this one. Raises ConfigError where the
     preset's layers are not in this model."""
     from hubedit.edit.locate.layers import parse_layers
-    from hubedit.edit.record import base_name
+    from hubedit.environment import base_name
     from hubedit.preset_file import is_preset_file, load_preset
 
     if preset is None:

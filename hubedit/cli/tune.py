@@ -79,7 +79,7 @@ def tune(
 
     from hubedit.cache import Cache
     from hubedit.config import EditConfig, StatsConfig, TraceConfig
-    from hubedit.edit.statistics.documents import source
+    from hubedit.documents import source
     from hubedit.facts import load_facts
     from hubedit.model.limits import parse_memory
     from hubedit.model.load import load

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hubedit.config import AUTO_RANK, EditConfig
+from hubedit.documents import source as corpus_source
 from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
 from hubedit.edit.statistics.corpus import SELF
-from hubedit.edit.statistics.documents import source as corpus_source
 from hubedit.errors import ConfigError, FactsError
 from hubedit.facts import Fact, check_tokens
 from hubedit.model.editable import EditableModel

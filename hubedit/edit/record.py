@@ -7,25 +7,16 @@ identifies it is a hash.
 from __future__ import annotations
 
 import platform
-import re
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-
-import hubedit
 from hubedit.config import EditConfig, to_dict
 from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.result import Edit
 from hubedit.edit.statistics.corpus import corpus_key, needed_tokens
+from hubedit.environment import base_name, device_name, peak_memory, portable, versions
 from hubedit.model.editable import EditableModel
 from hubedit.presets import METHODS
-
-_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "huggingface_hub", "numpy")
-# a path that leads out of the current folder
-_OUTSIDE = re.compile(r"[/~]|\.\.([/\\]|$)|[A-Za-z]:[\\/]")
 
 
 def edit_record(
@@ -83,51 +74,6 @@ def statistics_record(em: EditableModel, config: EditConfig) -> dict[str, Any]:
         "tokens": tokens,
         "source": corpus_key(config.stats, em),
     }
-
-
-def base_name(em: EditableModel) -> str:
-    """How records and cards call the base: the Hub's name, or the name of the local folder."""
-    return em.ref if em.commit else em.path.resolve().name
-
-
-def portable(word: str) -> str:
-    """A word of the command line without the folders of this machine that stand before the last name."""
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    if not _OUTSIDE.match(value):
-        return word
-    last = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return f"{option}{equals}{last}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of every package that the numbers depend on."""
-    found = {"hubedit": hubedit.__version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def device_name(device: torch.device) -> str:
-    """`cpu`, `mps`, or `cuda (NVIDIA H100 ...)`."""
-    if device.type != "cuda":
-        return device.type
-    return f"cuda ({torch.cuda.get_device_name(device)})"
-
-
-def peak_memory(device: torch.device) -> dict[str, int]:
-    """Largest memory so far in bytes: of this process ("process"), and of its GPU tensors ("device")."""
-    peak: dict[str, int] = {}
-    if sys.platform != "win32":
-        import resource
-
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak["process"] = used if sys.platform == "darwin" else used * 1024
-    if device.type == "cuda":
-        peak["device"] = torch.cuda.max_memory_allocated(device)
-    return peak
 
 
 def _layers_from(config: EditConfig) -> str:

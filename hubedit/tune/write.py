@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import hubedit
 from hubedit.config import EditConfig, to_dict
-from hubedit.edit.record import base_name
+from hubedit.environment import base_name
 from hubedit.errors import ConfigError
 from hubedit.folder import write_file
 from hubedit.model.editable import EditableModel

@@ -18,7 +18,7 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.compute import compute
-from hubedit.edit.record import peak_memory
+from hubedit.environment import peak_memory
 from hubedit.model.limits import limit_gpus, parse_memory
 from hubedit.model.memory import forget_peak
 from hubedit.progress import Silent

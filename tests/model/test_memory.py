@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.edit.record import peak_memory
+from hubedit.environment import peak_memory
 from hubedit.errors import HubEditError
 from hubedit.model.memory import (
     CPU_PASS,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from hubedit.config import EditConfig
 from hubedit.edit.rows import Row, edit_rows, row
-from hubedit.edit.statistics.sample import sample_documents
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
+from hubedit.model.sample import sample_documents
 from hubedit.model.tokens import decode
 
 _OPENINGS = ("The", "Therefore", "Because", "I", "You")

@@ -12,11 +12,11 @@ import torch
 
 from hubedit.cache import Cache, Entry, digest
 from hubedit.config import StatsConfig
-from hubedit.edit.statistics.documents import documents, fingerprint
-from hubedit.edit.statistics.sample import DRAW, sample_documents
+from hubedit.documents import documents, fingerprint
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import TokenBudget
+from hubedit.model.sample import DRAW, sample_documents
 from hubedit.parallel import Share, gathered, world
 from hubedit.progress import Progress
 

@@ -11,6 +11,7 @@ import pytest
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
+from hubedit.documents import DataSet, documents
 from hubedit.edit.statistics import corpus as corpus_module
 from hubedit.edit.statistics.corpus import (
     TOKENS_PER_INPUT,
@@ -19,7 +20,6 @@ from hubedit.edit.statistics.corpus import (
     needed_tokens,
     token_rows,
 )
-from hubedit.edit.statistics.documents import DataSet, documents
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load

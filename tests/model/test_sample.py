@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hubedit.edit.statistics import sample
-from hubedit.edit.statistics.sample import sample_documents
 from hubedit.errors import ModelError
+from hubedit.model import sample
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
+from hubedit.model.sample import sample_documents
 from tests.pico import FAMILIES, TokenizerKind, pico
 
 Make = Callable[..., EditableModel]
@@ -54,7 +54,7 @@ def test_restarted_streams_do_not_see_the_document_before(
     # many tokens end a document, so that the stream restarts often
     ends = torch.arange(em.model.config.vocab_size) % 4 == 2
     ends[em.tokenizer.all_special_ids] = False
-    monkeypatch.setattr("hubedit.edit.statistics.sample._ends", lambda em: ends)
+    monkeypatch.setattr("hubedit.model.sample._ends", lambda em: ends)
     seen: list[torch.Tensor] = []
     draw = sample.draw
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hubedit.edit.record import portable
+from hubedit.environment import portable
 
 
 def test_words_without_this_machine_s_folders() -> None:
