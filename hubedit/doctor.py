@@ -107,10 +107,10 @@ def _found(ref: str) -> Path:
     from huggingface_hub import snapshot_download
 
     from hubedit.errors import ModelError
-    from hubedit.remote import told
+    from hubedit.remote import translated_errors
 
     repo, _, revision = ref.partition("@")
-    with told(repo, revision or None, kind=ModelError, doing="download"):
+    with translated_errors(repo, revision or None, kind=ModelError, doing="download"):
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=["*.json", "*.jinja"]))
 
 

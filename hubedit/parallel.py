@@ -152,12 +152,12 @@ def _together(action: Callable[[], T]) -> T:
         done.append(action())
     except Exception as error:  # whatever it is has to reach rank 0, or all would wait for ever
         failure = error
-    told: list[Any] = [None] * share.size
-    dist.all_gather_object(told, None if failure is None else _portable(failure, share))
-    if any(told):
+    failures: list[Any] = [None] * share.size
+    dist.all_gather_object(failures, None if failure is None else _portable(failure, share))
+    if any(failures):
         if share.rank > 0:
             raise _Left
-        raise failure or next(error for error in told if error is not None)
+        raise failure or next(error for error in failures if error is not None)
     return done[0]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from hubedit.config import PREFERENCES, EditConfig, from_dict
 from hubedit.errors import ConfigError
-from hubedit.remote import told
+from hubedit.remote import translated_errors
 
 FORMAT = 1
 NAME = "preset.toml"
@@ -154,7 +154,7 @@ _KINDS: dict[type, str] = {
 def _fetch(repo: str, revision: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
 
-    with told(repo, revision or None, kind=ConfigError, doing="download"):
+    with translated_errors(repo, revision or None, kind=ConfigError, doing="download"):
         return Path(
             hf_hub_download(
                 repo, NAME, revision=revision or None, local_files_only=bool(constants.HF_HUB_OFFLINE)

@@ -66,7 +66,7 @@ def _copying() -> tuple[type[BaseException], ...]:
 
 
 @contextmanager
-def told(
+def translated_errors(
     repo: str, revision: str | None = None, *, kind: type[HubEditError], doing: str = "reach"
 ) -> Iterator[None]:
     """Turns the client's errors into `kind`. `doing`: what failed, "download", "push to"."""

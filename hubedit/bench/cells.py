@@ -28,7 +28,7 @@ class Cell:
     seed: int
     config: EditConfig
 
-    def told(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What identifies the cell among others of the benchmark, as JSON data. No path is in it."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("model", "data", "config")}
         ref = self.model.ref.rstrip("/").rpartition("/")[2]
@@ -55,7 +55,7 @@ def cells(bench: Bench) -> tuple[Cell, ...]:
                 for seed in bench.seeds:
                     for cell in _runs(bench, model, data, edits, seed):
                         # two batch sizes above the number of edits are the same run
-                        same = found.setdefault((model, data, *cell.told().items()), cell)
+                        same = found.setdefault((model, data, *cell.identity().items()), cell)
                         if same != cell:
                             raise ConfigError(
                                 f"two runs of {cell.method} are both called {cell.label!r}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit.bench.metrics import BYSTANDERS, COST, ENDS, FORCED, GREEDY, NEIGHBOURHOOD, Metric
 from hubedit.bench.numbers import Line
-from hubedit.bench.published import beside
+from hubedit.bench.published import printed_numbers
 from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def alpha_figure(own: Sequence[Line], metrics: Sequence[Metric], title: str) -> 
         printed = [
             (share, float(found[metric.key].text))
             for share, line in given
-            if metric.key in (found := beside((1, 2), line.model, line.data, line.method, f"{share:g}"))
+            if metric.key
+            in (found := printed_numbers((1, 2), line.model, line.data, line.method, f"{share:g}"))
         ]
         if printed:
             axis.plot(

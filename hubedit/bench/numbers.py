@@ -62,12 +62,12 @@ class Line:
 def lines(bench: Bench, rows: Sequence[Row]) -> list[Line]:
     """The benchmark's runs in its order, those without a row left out. A later row of a cell replaces an
     earlier one; rows of other benchmarks in the same file, and of other settings, are passed over."""
-    wanted = {tuple(cell.told().items()): settings(cell.config) for cell in cells(bench)}
+    wanted = {tuple(cell.identity().items()): settings(cell.config) for cell in cells(bench)}
     latest = {}
     for row in rows:
-        told = tuple(row["cell"].items())
-        if told in wanted and row.get("config") == wanted[told]:
-            latest[told] = row
+        data = tuple(row["cell"].items())
+        if data in wanted and row.get("config") == wanted[data]:
+            latest[data] = row
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for cell in wanted:
         group = tuple(value for key, value in cell if key not in ("ref", "seed"))
@@ -79,7 +79,7 @@ def lines(bench: Bench, rows: Sequence[Row]) -> list[Line]:
 def outdated(bench: Bench, rows: Sequence[Row], keys: Collection[str] | None = None) -> int:
     """How many rows are of this benchmark's cells and of other settings than they have now, or, where the
     `keys` of their rows are known, of other models or data."""
-    wanted = {tuple(cell.told().items()): settings(cell.config) for cell in cells(bench)}
+    wanted = {tuple(cell.identity().items()): settings(cell.config) for cell in cells(bench)}
     own = [(row, wanted.get(tuple(row["cell"].items()))) for row in rows]
     return sum(
         row.get("config") != config or (keys is not None and row["key"] not in keys)
@@ -90,20 +90,20 @@ def outdated(bench: Bench, rows: Sequence[Row], keys: Collection[str] | None = N
 
 def mixed(bench: Bench, rows: Sequence[Row]) -> int:
     """How many cells have rows of one configuration on several models, data or machines."""
-    wanted = {tuple(cell.told().items()): settings(cell.config) for cell in cells(bench)}
+    wanted = {tuple(cell.identity().items()): settings(cell.config) for cell in cells(bench)}
     keys: dict[tuple[Any, ...], set[str]] = {}
     for row in rows:
-        told = tuple(row["cell"].items())
-        if told in wanted and row.get("config") == wanted[told]:
-            keys.setdefault(told, set()).add(row["key"])
+        data = tuple(row["cell"].items())
+        if data in wanted and row.get("config") == wanted[data]:
+            keys.setdefault(data, set()).add(row["key"])
     return sum(len(own) > 1 for own in keys.values())
 
 
 def settings(config: EditConfig) -> dict[str, Any]:
     """A configuration as the results file has it: a corpus on this machine is its own name."""
-    told = to_dict(config)
-    told["stats"]["corpus"] = portable(config.stats.corpus)
-    return told
+    data = to_dict(config)
+    data["stats"]["corpus"] = portable(config.stats.corpus)
+    return data
 
 
 def _line(group: Sequence[Row]) -> Line:

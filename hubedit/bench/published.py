@@ -43,7 +43,7 @@ def published() -> tuple[Published, ...]:
     return tuple(Published(int(table), *rest) for table, *rest in rows)
 
 
-def beside(
+def printed_numbers(
     tables: Collection[int], model: str, data: str, method: str, alpha: str = ""
 ) -> dict[str, Published]:
     """The printed numbers of a run by metric; {} where the paper has none for this model, data and method."""

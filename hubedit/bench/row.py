@@ -42,20 +42,20 @@ def ends(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return {f"sequence/{k}": {"after": sum(v) / len(v), "n": float(len(v))} for k, v in parts.items() if v}
 
 
-def edit_told(edit: Edit) -> dict[str, Any]:
+def edit_summary(edit: Edit) -> dict[str, Any]:
     """Where and how strongly the edit writes. `alpha_mean`: attention's share as it was used;
     `alpha_traced`: as the trace has it, the same at every layer; `target_loss`,
     `target_nll`: means over the facts at the residuals that the edit aims at."""
-    told: dict[str, Any] = {"layers": list(edit.layers)}
+    summary: dict[str, Any] = {"layers": list(edit.layers)}
     if edit.alpha:
         shares = {str(layer): edit.alpha[layer] for layer in edit.layers}
-        told |= {"alpha": shares, "alpha_mean": sum(shares.values()) / len(shares)}
+        summary |= {"alpha": shares, "alpha_mean": sum(shares.values()) / len(shares)}
     if edit.targets is not None:
-        told |= {"target_loss": _finite(edit.targets.loss), "target_nll": _finite(edit.targets.nll)}
+        summary |= {"target_loss": _finite(edit.targets.loss), "target_nll": _finite(edit.targets.nll)}
     if edit.trace is not None:
         attention, mlp = edit.trace.ie_prob["attention"], edit.trace.ie_prob["mlp"]
-        told["alpha_traced"] = alphas(list(attention), list(mlp), edit.layers, "auto")[edit.layers[0]]
-    return told
+        summary["alpha_traced"] = alphas(list(attention), list(mlp), edit.layers, "auto")[edit.layers[0]]
+    return summary
 
 
 def _finite(values: Tensor) -> float | None:

@@ -15,7 +15,7 @@ from hubedit.bench.cells import Cell, cells
 from hubedit.bench.facts import Pool, chosen, pool, sha256
 from hubedit.bench.plan import Bench, ModelEntry
 from hubedit.bench.results import Results, Row
-from hubedit.bench.row import edit_told, ends, flat, made
+from hubedit.bench.row import edit_summary, ends, flat, made
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.documents import documents
@@ -182,7 +182,7 @@ class _Bed:
                 "chat": [self.machine.chat, self.machine.system],
                 "facts": facts.sha256,
                 "sample": self.bench.sample,
-                "cell": cell.told(),
+                "cell": cell.identity(),
                 "config": to_dict(cell.config),
                 "measure": asdict(self.bench.measure),
                 "read": [self._read(name, cell) for name in ("text", "real_text", "bystanders")],
@@ -229,7 +229,7 @@ class _Bed:
         """The cell's line: its numbers, or the error that it ended with."""
         em = self._loaded()
         self.progress.start(title)
-        head = {"key": key, "cell": cell.told(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        head = {"key": key, "cell": cell.identity(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
         failed: dict[str, str] | None = None
         try:
             found = self._computed(em, cell)
@@ -264,7 +264,7 @@ class _Bed:
         return {
             "metrics": metrics,
             "facts": {"n": len(facts), "sha256": sha256(facts), "repeated": data.repeated},
-            "edit": edit_told(edit),
+            "edit": edit_summary(edit),
             "seconds": {"edit": middle - start, "evaluation": ended - middle, **edit.seconds},
             "notes": notes,
             "peak_memory": peak,
@@ -294,5 +294,5 @@ class _Bed:
             settings=settings,
             cache=self._cache,
         )
-        told = report(facts, old, new, bystanders=others, seed=cell.seed)
-        return flat(told) | ends(told), list(told.get("notes", ()))
+        content = report(facts, old, new, bystanders=others, seed=cell.seed)
+        return flat(content) | ends(content), list(content.get("notes", ()))

@@ -9,7 +9,7 @@ from typing import Any
 from hubedit.bench.metrics import EVERY, PERPLEXITY, Metric, text
 from hubedit.bench.numbers import Line, Number
 from hubedit.bench.plan import Bench
-from hubedit.bench.published import AS_PRINTED, JOINT, SOURCE, Published, beside
+from hubedit.bench.published import AS_PRINTED, JOINT, SOURCE, Published, printed_numbers
 from hubedit.presets import METHODS
 from hubedit.report.markup import cell
 
@@ -55,7 +55,7 @@ def tables(bench: Bench, found: Sequence[Line]) -> list[Table]:
 
 def markdown(bench: Bench, made: Sequence[Table]) -> str:
     """All tables as one document."""
-    told = (
+    intro = (
         "Numbers are means, with 95 % intervals in brackets: over seeds and models of one name where there "
         "are several (Student), else over the facts (bootstrap). Edit Success, Portability, Locality and "
         "Fluency are KnowEdit's, teacher-forced; ES, PS, NS and their harmonic mean S are CounterFact's, of "
@@ -63,7 +63,7 @@ def markdown(bench: Bench, made: Sequence[Table]) -> str:
         "with the fact written in front of the prompt. Time and memory are those of the edit. An empty cell "
         "was not measured."
     )
-    return "\n".join([f"# {cell(bench.title)}", "", told, "", *(table.markdown() for table in made)])
+    return "\n".join([f"# {cell(bench.title)}", "", intro, "", *(table.markdown() for table in made)])
 
 
 def _alpha(kind: str, found: Sequence[Line]) -> list[Table]:
@@ -145,12 +145,12 @@ def _across(
         if any(metric.key in line.numbers for line in own) or any(unedited):
             rows.append((metric.name, *unedited, *texts))
             found = [_match(p, metric) for p in printed]
-            old = _match(beside((5,), own[0].model, own[0].data, "before"), metric)
-            told = [old if side == "before" and kind == "abilities" else None for side in sides]
-            if any((*told, *found)):
-                tables = sorted({p.table for p in (*told, *found) if p})
+            old = _match(printed_numbers((5,), own[0].model, own[0].data, "before"), metric)
+            before = [old if side == "before" and kind == "abilities" else None for side in sides]
+            if any((*before, *found)):
+                tables = sorted({p.table for p in (*before, *found) if p})
                 where = f"  published (table {', '.join(map(str, tables))})"
-                rows.append((where, *(p.text if p else "" for p in (*told, *found))))
+                rows.append((where, *(p.text if p else "" for p in (*before, *found))))
     if not rows and any(line.errors for line in own):
         rows = [("", *("" for _ in sides), *(text(None, PERPLEXITY, line) for line in own))]
     columns = ("Metric", *(_SIDES[side] for side in sides), *heads)
@@ -198,7 +198,7 @@ def printed_beside(kind: str, line: Line) -> dict[str, Published]:
         method, alpha = AS_PRINTED.get(method, (method, own if METHODS[method].balanced else ""))
     elif kind != "alpha":
         alpha = ""
-    return beside(_PRINTED[kind], line.model, line.data, method, alpha)
+    return printed_numbers(_PRINTED[kind], line.model, line.data, method, alpha)
 
 
 def _match(found: dict[str, Published], metric: Metric) -> Published | None:
@@ -209,22 +209,22 @@ def _match(found: dict[str, Published], metric: Metric) -> Published | None:
 def _notes(
     own: Sequence[Line], heads: Sequence[str], printed: Sequence[dict[str, Published]]
 ) -> tuple[str, ...]:
-    told = []
+    notes = []
     for line, head in zip(own, heads, strict=True):
         if line.errors:
             many = f"{len(line.errors)} of {line.replicates} runs failed"
-            told.append(
+            notes.append(
                 f"{line.model}, {line.data}, {head}: {many} ({'; '.join(dict.fromkeys(line.errors))})"
             )
     shares = [line for line in own if _both_sites(line) and line.traced_alpha is not None]
     traced = {line.model: line.traced_alpha for line in shares}
-    told += [f"{model}: the traced alpha is {share:.2f}." for model, share in traced.items()]
+    notes += [f"{model}: the traced alpha is {share:.2f}." for model, share in traced.items()]
     every = [p for found in printed for p in found.values()]
     if every:
-        told.append(f"Published: {SOURCE}.")
+        notes.append(f"Published: {SOURCE}.")
     if any(not p.model for p in every):
-        told.append("The published table does not name its model.")
-    return tuple(told)
+        notes.append("The published table does not name its model.")
+    return tuple(notes)
 
 
 def _both_sites(line: Line) -> bool:

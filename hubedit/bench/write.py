@@ -37,8 +37,8 @@ def write(bench: Bench, out: Path, keys: Collection[str] | None = None) -> Writt
         what = "settings" if keys is None else "settings, models or data"
         problems = (*problems, f"rows made with other {what} are left out of the tables: {old}")
     if keys is None and (several := mixed(bench, read.rows)):
-        told = f"cells with results of several models or data of one name: {several}; the newest are shown"
-        problems = (*problems, f"{told}, and a run without --tables-only shows those of now")
+        message = f"cells with results of several models or data of one name: {several}; the newest are shown"
+        problems = (*problems, f"{message}, and a run without --tables-only shows those of now")
     if not made:
         return Written((), (), problems)
     content = {

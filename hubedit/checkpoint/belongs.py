@@ -50,10 +50,10 @@ def left_out(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     Weights are named one by one; a folder of which nothing else is among `taken` once, as `wandb/`.
     """
     used = {name.split("/")[0] for name in taken if "/" in name}
-    told: set[str] = set()
+    listed: set[str] = set()
     for name in names:
         if is_hidden(name):
             continue
         top, slash, _ = name.partition("/")
-        told.add(name if not slash or is_weights(name) or top in used else f"{top}/")
-    return sorted(told)
+        listed.add(name if not slash or is_weights(name) or top in used else f"{top}/")
+    return sorted(listed)

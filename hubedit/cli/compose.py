@@ -53,7 +53,7 @@ def compose(
     facts = {"facts": [to_record(fact) for fact in patch.facts]}
     card = patch_card(patch.full_record(), facts, with_facts=not no_facts, name=out.name)
     patch.save(out, with_facts=not no_facts, files={"README.md": card.encode()}, overwrite=force)
-    sink.data(_value(found, out, patches), human=lambda: _told(found, len(patches)), brief=str(out))
+    sink.data(_value(found, out, patches), human=lambda: _summary(found, len(patches)), brief=str(out))
     sink.note(f"patch: {out}")
     _warn(
         sink,
@@ -103,7 +103,7 @@ def _value(found: Composed, out: Path, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _told(found: Composed, count: int) -> Table:
+def _summary(found: Composed, count: int) -> Table:
     from hubedit.cli.applied import size, table_of
 
     patch = found.patch

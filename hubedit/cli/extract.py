@@ -50,7 +50,7 @@ def extract(
         found = run(find(base), find(edited), rank=rank, partial=partial, progress=progress)
     files = shown_files(Source(found.patch.full_record(), {}, out.resolve().name), page=False)
     found.patch.save(out, files=files, overwrite=force)
-    sink.data(_value(found, out), human=lambda: _told(found), brief=str(out))
+    sink.data(_value(found, out), human=lambda: _summary(found), brief=str(out))
     sink.note(f"patch: {out} (rank {found.patch.rank})")
     _warn(sink, found)
 
@@ -101,7 +101,7 @@ def _value(found: Extracted, out: Path) -> dict[str, Any]:
     }
 
 
-def _told(found: Extracted) -> Table:
+def _summary(found: Extracted) -> Table:
     rows: list[tuple[object, ...]] = [
         (module, factor.rank, f"{factor.norm():.4g}", f"{100 * found.energy[module]:.2f} %")
         for module, factor in found.patch.factors.items()

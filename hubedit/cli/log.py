@@ -28,12 +28,12 @@ def log(
     commits."""
     sink = Output(json=json, quiet=quiet)
 
-    from hubedit.cli.push import silence
+    from hubedit.cli.push import hide_progress_bars
     from hubedit.hub.history import history
 
     if "/" not in ref.partition("@")[0] and not Path(ref).exists():
         raise HubError(f"no repository {ref}, and no such folder", f"give its owner too, as in you/{ref}")
-    silence(True)
+    hide_progress_bars(True)
     found = history(ref)
     brief = "\n".join(
         " ".join(part for part in (step.id, step.date[:10], plural(step.count, "fact"), step.base) if part)

@@ -22,10 +22,10 @@ def pull(
     """Download a patch or a model; prints where it is."""
     sink = Output(json=json, quiet=quiet)
 
-    from hubedit.cli.push import silence
+    from hubedit.cli.push import hide_progress_bars
     from hubedit.hub.pull import pull as download
 
-    silence(quiet or json)
+    hide_progress_bars(quiet or json)
     found = download(repo, out, overwrite=force)
     sink.data(found, human=str(found.path), brief=str(found.path))
     sink.note(f"{found.kind} {found.repo} at commit {found.commit}")

@@ -58,7 +58,7 @@ def push(
 
     from hubedit.api.pushing import push as run
 
-    silence(quiet or json)
+    hide_progress_bars(quiet or json)
     with sink.progress() as progress:
         done = run(
             paths,
@@ -145,7 +145,7 @@ def shared(sink: Output, ref: str, root: Path | None, on: Patch | None = None) -
     return Cache(root)
 
 
-def silence(wanted: bool) -> None:
+def hide_progress_bars(wanted: bool) -> None:
     """Keeps the client's own progress bars off the screen."""
     if wanted:
         from huggingface_hub.utils.tqdm import disable_progress_bars

@@ -101,7 +101,7 @@ def _revert_repo(
     sink: Output, ref: str, yes: bool, *, last: bool, patch: str | None, everything: bool
 ) -> None:
     """A new commit without the patches; the history keeps the merged state."""
-    from hubedit.cli.push import show, silence
+    from hubedit.cli.push import hide_progress_bars, show
     from hubedit.hub.push import Where
     from hubedit.hub.revert import check_merged, revert_repo
 
@@ -111,7 +111,7 @@ def _revert_repo(
         check_merged(where)
         which = "the newest patch" if last else "all patches" if patch is None else f"patch {patch}"
         _ask(f"Make a commit that takes {which} out of {ref}?", f"{ref} would be changed")
-    silence(True)
+    hide_progress_bars(True)
     with sink.progress() as progress:
         done = revert_repo(where, last=last, patch=patch, everything=everything, progress=progress)
     show(sink, done)

@@ -145,12 +145,12 @@ def push(
 ) -> None:
     """Share the cache's statistics and traces through a repository; only hashes of facts are in them."""
     from hubedit.cache import Cache
-    from hubedit.cli.push import show, silence
+    from hubedit.cli.push import hide_progress_bars, show
     from hubedit.hub.push import Where, check_target
     from hubedit.hub.share import push_stats
 
     out = Output(json=json, quiet=quiet)
-    silence(quiet or json)
+    hide_progress_bars(quiet or json)
     target = check_target(Where(repo, private=private), "stats")
     with out.progress() as progress:
         done = push_stats(Cache(cache), target, model=model, dry_run=dry_run, progress=progress)
@@ -166,11 +166,11 @@ def pull(
 ) -> None:
     """Fetch all statistics and traces of a repository into the cache; each is checked by its hash."""
     from hubedit.cache import Cache
-    from hubedit.cli.push import silence
+    from hubedit.cli.push import hide_progress_bars
     from hubedit.hub.share import pull_stats
 
     out = Output(json=json, quiet=quiet)
-    silence(quiet or json)
+    hide_progress_bars(quiet or json)
     found = pull_stats(repo, Cache(cache))
     text = f"{len(found.added)} fetched, {found.known} were there already"
     out.data(found, human=text, brief=str(len(found.added)))

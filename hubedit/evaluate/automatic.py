@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hubedit.evaluate.knowedit import Values
-from hubedit.evaluate.reading import told
+from hubedit.evaluate.reading import stated
 from hubedit.facts import Fact
 from hubedit.facts.answers import gives, mentions
 from hubedit.facts.names import small_begin
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import COMPLETION, as_message, is_question, said, worded
+from hubedit.model.forms import COMPLETION, as_message, greedy_answers, is_question, worded
 from hubedit.model.join import joined, templated
 from hubedit.model.tokens import encode
 
@@ -82,19 +82,19 @@ def read_automatic(em: EditableModel, facts: Sequence[Fact], *, in_context: bool
     for fact in facts:
         if templated(em.tokenizer, fact.prompt):  # nothing can be written around it
             continue
-        before = told(fact) if in_context else ""
+        before = stated(fact) if in_context else ""
         for probe in automatic(fact):
             text = _put(em, probe, before)
             if len(encode(em.tokenizer, text).ids) + NEW_TOKENS + len(probe.text) <= em.max_positions:
                 asked[before + probe.text] = probe.text, text
-    return dict(zip(asked, said(em, list(asked.values()), NEW_TOKENS), strict=True))
+    return dict(zip(asked, greedy_answers(em, list(asked.values()), NEW_TOKENS), strict=True))
 
 
 def automatic_values(facts: Sequence[Fact], texts: Mapping[str, str], *, in_context: bool = False) -> Values:
     """By kind, for each fact 1.0 or 0.0 in a list; an empty one where it has no such probe."""
     values: Values = {}
     for number, fact in enumerate(facts):
-        before = told(fact) if in_context else ""
+        before = stated(fact) if in_context else ""
         for probe in automatic(fact):
             text = texts.get(before + probe.text)
             if text is not None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hubedit.facts import Fact
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import put, said
+from hubedit.model.forms import greedy_answers, put
 from hubedit.model.tokens import continuation
 
 MOST = 100
@@ -46,5 +46,5 @@ def holds(em: EditableModel, facts: Sequence[Fact]) -> list[bool]:
         for fact, (prompt, join) in zip(facts, asked, strict=True)
     ]
     pairs = [(fact.prompt, prompt) for fact, (prompt, _) in zip(facts, asked, strict=True)]
-    texts = said(em, pairs, min(max(lengths, default=0), _MOST_TOKENS) + 2)
+    texts = greedy_answers(em, pairs, min(max(lengths, default=0), _MOST_TOKENS) + 2)
     return [gives(text, truth(fact)) for fact, text in zip(facts, texts, strict=True)]

@@ -14,7 +14,7 @@ from hubedit.facts import Fact
 from hubedit.facts.answers import clip, gives
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import put, said, worded
+from hubedit.model.forms import greedy_answers, put, worded
 from hubedit.model.hooks import run
 from hubedit.model.join import joins
 from hubedit.model.sites import Site
@@ -128,7 +128,7 @@ def _text(em: EditableModel, case: Case) -> str:
 def _says(em: EditableModel, fact: Fact) -> str:
     prompt, join = put(em, fact)
     target = continuation(em.tokenizer, prompt, fact.target, join)
-    return said(em, [(fact.prompt, prompt)], len(target) + 4)[0]
+    return greedy_answers(em, [(fact.prompt, prompt)], len(target) + 4)[0]
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from math import exp
 from typing import Any
 
 from hubedit.evaluate.bootstrap import Interval, harmonic_interval, intervals
-from hubedit.evaluate.reading import Reading, asked
+from hubedit.evaluate.reading import Reading, full_prompt
 from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import clip, gives, mentions, normalise, says, unchanged
 
@@ -218,8 +218,8 @@ def exact(
 
 
 def _outcome(fact: Fact, before: Reading, after: Reading, success: bool) -> Outcome:
-    old, new = (r.scored[asked(fact, fact.prompt, r.in_context), fact.target] for r in (before, after))
-    was, now = (clip(r.texts[asked(fact, fact.prompt, r.in_context)]) for r in (before, after))
+    old, new = (r.scored[full_prompt(fact, fact.prompt, r.in_context), fact.target] for r in (before, after))
+    was, now = (clip(r.texts[full_prompt(fact, fact.prompt, r.in_context)]) for r in (before, after))
     return Outcome(fact, was, now, exp(old.logp), exp(new.logp), old.rank, new.rank, success)
 
 

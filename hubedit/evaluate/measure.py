@@ -99,20 +99,20 @@ def measure(
     settings = settings or Settings()
     work = _Work(em, cache or Cache(), progress or Silent(), f" ({name})" if name else "")
     own = work.reading(facts)
-    told = work.reading(facts, in_context=True) if before is None and not em.patches else None
+    context = work.reading(facts, in_context=True) if before is None and not em.patches else None
     forms = [form for form in forms_of(em) if form in settings.forms]
     return Measured(
         own,
         work.fluency(facts[: settings.fluency], settings.seed),
         {task.name: work.task(task, settings) for task in settings.tasks},
         work.drift(before, rows) if rows else None,
-        told,
+        context,
         work.bystanders(bystanders),
         work.drift(before, real) if real else None,
         work.forms(facts, forms, own),
         work.automatic(facts) if settings.automatic else {},
-        work.forms(facts, forms, told, in_context=True) if told is not None else {},
-        work.automatic(facts, in_context=True) if settings.automatic and told is not None else {},
+        work.forms(facts, forms, context, in_context=True) if context is not None else {},
+        work.automatic(facts, in_context=True) if settings.automatic and context is not None else {},
     )
 
 

@@ -9,7 +9,7 @@ from hubedit.evaluate.forced import Forced, Pair, forced
 from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import mentions, normalise
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import said, usual, worded
+from hubedit.model.forms import greedy_answers, usual, worded
 from hubedit.model.join import joined, joins
 from hubedit.model.tokens import continuation, token_ids
 
@@ -31,19 +31,19 @@ class Reading:
 
     def text(self, fact: Fact, prompt: str) -> str | None:
         """What was generated for a prompt of the fact; None where it was not asked."""
-        return self.texts.get(asked(fact, prompt, self.in_context))
+        return self.texts.get(full_prompt(fact, prompt, self.in_context))
 
     def score(self, fact: Fact, prompt: str, answer: str) -> Forced | None:
         """The answer after a prompt of the fact; None where that was not scored."""
-        return self.scored.get((asked(fact, prompt, self.in_context), answer))
+        return self.scored.get((full_prompt(fact, prompt, self.in_context), answer))
 
 
-def asked(fact: Fact, prompt: str, in_context: bool) -> str:
+def full_prompt(fact: Fact, prompt: str, in_context: bool) -> str:
     """What a prompt of the fact is called in a reading: "{fact's prompt} {target}. {prompt}" in context."""
-    return f"{told(fact)}{prompt}" if in_context else prompt
+    return f"{stated(fact)}{prompt}" if in_context else prompt
 
 
-def told(fact: Fact) -> str:
+def stated(fact: Fact) -> str:
     """The fact written out, to stand in front of a prompt."""
     return f"{joined(fact.prompt, fact.target, fact.join)}. "
 
@@ -70,21 +70,21 @@ def read(
     between: dict[str, str] = {}
     for fact in facts:
         own = (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability))) if probes else ()
-        before = told(fact) if in_context else ""
+        before = stated(fact) if in_context else ""
         for prompt in (fact.prompt, *own):
             question = fact.question if prompt == fact.prompt else ""
             text = worded(em, prompt, form, question=question, before=before)
-            texts[asked(fact, prompt, in_context)] = prompt, text
+            texts[full_prompt(fact, prompt, in_context)] = prompt, text
         scored = answers_of(fact) if probes else [(fact.prompt, fact.target)]
-        pairs |= dict.fromkeys((asked(fact, prompt, in_context), answer) for prompt, answer in scored)
+        pairs |= dict.fromkeys((full_prompt(fact, prompt, in_context), answer) for prompt, answer in scored)
         if form == "bare":
-            between |= {asked(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
+            between |= {full_prompt(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
     new = new_tokens(em, facts, probes=probes)
     kept = list(texts)
     if in_context or form != usual(em):  # a fact that fits is not given up because this does not
         sizes = map(len, token_ids(em.tokenizer, [text for _, text in texts.values()]))
         kept = [name for name, size in zip(texts, sizes, strict=True) if size + new <= em.max_positions]
-    answers = dict(zip(kept, said(em, [texts[name] for name in kept], new), strict=True))
+    answers = dict(zip(kept, greedy_answers(em, [texts[name] for name in kept], new), strict=True))
     if not score:
         return Reading(answers, {}, in_context)
     given = {texts[name][1]: join for name, join in between.items()}

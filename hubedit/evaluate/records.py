@@ -19,7 +19,7 @@ from hubedit.facts.check import finish
 from hubedit.facts.record import Record
 from hubedit.facts.schemas import SCHEMAS, Schema, by_rewrite, detect, looks_like
 from hubedit.facts.source import read_text, split
-from hubedit.remote import told
+from hubedit.remote import translated_errors
 
 NAMES = ("zsre", "wiki_counterfact", "wiki_recent", "counterfact", "wikibigedit", "mquake-remastered")
 _KNOWEDIT = "zjunlp/KnowEdit"
@@ -124,7 +124,7 @@ def _fetched(name: str) -> Path:
 
     repo, part = _FILES.get(name) or _TABLES[name]
     try:
-        with told(repo, kind=ConfigError, doing="download"):
+        with translated_errors(repo, kind=ConfigError, doing="download"):
             if name in _FILES:
                 return Path(hf_hub_download(repo, part, repo_type="dataset"))
             return _rows(repo, part)

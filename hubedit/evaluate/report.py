@@ -47,9 +47,9 @@ def report(
     readings = {"before": before.reading}
     sides = {"before": (before.forms, before.automatic, False)}
     if before.context is not None and facts:
-        told = compare(facts, before.reading, before.context, seed=seed)
-        data["in_context"] = {"metrics": told.metrics, "harmonic_mean": told.harmonic_mean}
-        data["in_context"] |= {"counts": told.counts, "intervals": _pairs(told)}
+        in_context = compare(facts, before.reading, before.context, seed=seed)
+        data["in_context"] = {"metrics": in_context.metrics, "harmonic_mean": in_context.harmonic_mean}
+        data["in_context"] |= {"counts": in_context.counts, "intervals": _pairs(in_context)}
         readings["in_context"] = before.context
         sides["in_context"] = before.context_forms, before.context_automatic, True
     if after is not None:

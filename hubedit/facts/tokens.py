@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from hubedit.errors import ModelError, TokenError
 from hubedit.facts.types import Fact
-from hubedit.remote import told
+from hubedit.remote import translated_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -116,7 +116,7 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
             folder = str(find(ref).folder)
         else:
             repo, _, revision = ref.partition("@")
-            with told(repo, revision or None, kind=ModelError, doing="download"):
+            with translated_errors(repo, revision or None, kind=ModelError, doing="download"):
                 folder = snapshot_download(repo, revision=revision or None, allow_patterns=list(_FILES))
         check_tokenizer(
             Path(folder), ref

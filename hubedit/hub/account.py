@@ -37,7 +37,7 @@ def client() -> HfApi:
     return HfApi(library_name="hubedit", library_version=hubedit.__version__)
 
 
-def patiently(
+def with_retries(
     request: Callable[[], _T], repo: str, revision: str | None = None, *, doing: str = "reach"
 ) -> _T:
     """The answer of a request that changes nothing, tried again where trouble may pass. Raises HubError."""
@@ -59,7 +59,7 @@ def writer(api: HfApi, repo: str, *, pr: bool = False) -> str:
     """
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id
 
     name = repo.strip()
     try:
@@ -71,7 +71,7 @@ def writer(api: HfApi, repo: str, *, pr: bool = False) -> str:
     if get_token() is None:
         trouble = no_token()
         raise HubError(trouble.message, trouble.hint)
-    account = patiently(api.whoami, name)
+    account = with_retries(api.whoami, name)
     user = str(account.get("name"))
     owner = name.partition("/")[0] if "/" in name else user
     _check_role(account, owner, pr)
@@ -90,7 +90,7 @@ def visibility(api: HfApi, repo: str, private: bool | None) -> Visibility:
         except RepositoryNotFoundError:
             return None
 
-    found = patiently(ask, repo)
+    found = with_retries(ask, repo)
     if found is None:
         return Visibility(repo, False, private is not False)
     if private is not None and private != found:
@@ -112,7 +112,7 @@ def created(api: HfApi, wanted: Visibility) -> Iterator[Visibility]:
     if wanted.exists:
         yield wanted
         return
-    patiently(
+    with_retries(
         lambda: api.create_repo(wanted.repo, private=wanted.private, exist_ok=True),
         wanted.repo,
         doing="create",
@@ -123,9 +123,9 @@ def created(api: HfApi, wanted: Visibility) -> Iterator[Visibility]:
         raise
     except HubEditError as error:
         seen = "private" if wanted.private else "public"
-        told = f"{error.message}; {wanted.repo} ({seen}) was created and is empty"
+        message = f"{error.message}; {wanted.repo} ({seen}) was created and is empty"
         again = "the same command goes on with it"
-        raise type(error)(told, f"{error.hint}; {again}" if error.hint else again) from error
+        raise type(error)(message, f"{error.hint}; {again}" if error.hint else again) from error
 
 
 class Incomplete(HubError):

@@ -10,7 +10,7 @@ from hubedit.errors import HubError
 from hubedit.hub.contents import CONFIG, RECORD
 from hubedit.hub.pull import patch_folder
 from hubedit.model.fetch import check_alone, find, is_path
-from hubedit.remote import told
+from hubedit.remote import translated_errors
 
 _MERGED = ("patches/*", ".eval_results/*", "plots/*", "report.json")
 
@@ -48,7 +48,7 @@ def _is_merged(file: Path) -> bool:
 def _fetch(repo: str, revision: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import constants, snapshot_download
 
-    with told(repo, revision or None, kind=HubError, doing="download"):
+    with translated_errors(repo, revision or None, kind=HubError, doing="download"):
         return Path(
             snapshot_download(
                 repo,

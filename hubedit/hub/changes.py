@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubedit.hub.account import patiently
+from hubedit.hub.account import with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -147,7 +147,9 @@ def read_tree(api: HfApi, repo: str, commit: str) -> dict[str, Remote]:
     """All files of a commit. Raises HubError."""
     from huggingface_hub import RepoFile
 
-    found = patiently(lambda: list(api.list_repo_tree(repo, recursive=True, revision=commit)), repo, commit)
+    found = with_retries(
+        lambda: list(api.list_repo_tree(repo, recursive=True, revision=commit)), repo, commit
+    )
     return {
         file.path: Remote(file.size, file.blob_id, file.lfs.sha256 if file.lfs else "")
         for file in found
@@ -157,5 +159,5 @@ def read_tree(api: HfApi, repo: str, commit: str) -> dict[str, Remote]:
 
 def resolve(api: HfApi, repo: str, revision: str) -> str:
     """The commit that a revision means now. Raises HubError."""
-    info = patiently(lambda: api.repo_info(repo, revision=revision), repo, revision)
+    info = with_retries(lambda: api.repo_info(repo, revision=revision), repo, revision)
     return str(info.sha)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubedit.errors import HubError
-from hubedit.hub.account import Incomplete, patiently
+from hubedit.hub.account import Incomplete, with_retries
 from hubedit.hub.changes import Changes, Content, Copy, Tree, compare, read_tree, resolve
 from hubedit.remote import Trouble, client_errors, explain
 
@@ -148,7 +148,7 @@ def _no_conflict(repo: str, before: Tree, now: Tree, wanted: Mapping[str, Conten
 
 def _own_pr(api: HfApi, place: Place, wanted: Mapping[str, Content], stale: Stale) -> Committed | None:
     """An open pull request of this user that already holds all of it."""
-    found = patiently(
+    found = with_retries(
         lambda: list(
             api.get_repo_discussions(
                 place.repo, author=place.user, discussion_type="pull_request", discussion_status="open"

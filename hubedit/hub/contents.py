@@ -86,7 +86,7 @@ def patch_contents(folder: Path, repo: str, *, base: Base | None = None, with_fa
     if not with_facts:
         record = nameless(record)
     report = without_paths(_read(folder / REPORT)) if (folder / REPORT).is_file() else {}
-    told = report if with_facts else numbers_only(report)
+    shown = report if with_facts else numbers_only(report)
 
     found = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
@@ -101,8 +101,8 @@ def patch_contents(folder: Path, repo: str, *, base: Base | None = None, with_fa
     files[CONFIG] = _json(config)
     files[RECORD] = _json(record)
     if report:
-        files[REPORT] = _json(told)
-    files[CARD] = _card(folder, repo, record, told, files, facts, fresh=moved or not with_facts)
+        files[REPORT] = _json(shown)
+    files[CARD] = _card(folder, repo, record, shown, files, facts, fresh=moved or not with_facts)
     if not with_facts:
         for name, content in files.items():
             if isinstance(content, Upload) and not name.endswith((".png", ".safetensors")):
@@ -147,9 +147,9 @@ def _card(
     from hubedit.report.card import patch_card
     from hubedit.report.plots import plots
 
-    with_facts, told = facts is not None, [to_record(fact) for fact in facts or ()]
+    with_facts, shown = facts is not None, [to_record(fact) for fact in facts or ()]
     drawn = [plot for plot in plots(record, report, with_facts=with_facts) if plot.file in files]
-    card = patch_card(record, report, with_facts=with_facts, name=repo, facts=told, plots=drawn)
+    card = patch_card(record, report, with_facts=with_facts, name=repo, facts=shown, plots=drawn)
     return Upload(card.encode())
 
 

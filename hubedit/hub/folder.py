@@ -77,7 +77,7 @@ def push_model(
             files[name] = _content(path, name, tree, there)
         else:
             behind.append(name)
-    told = left_out(behind, files)
+    left = left_out(behind, files)
     files |= _texts(folder, target.repo, record, there, files, with_facts)
     if not with_facts:
         files = {name: c for name, c in files.items() if not name.endswith((FACTS, *_TELLING))}
@@ -88,7 +88,7 @@ def push_model(
     done = put(
         target, "model", files, lambda t: model_stale(files, t), message, dry_run=dry_run, progress=progress
     )
-    return replace(done, left_out=tuple(told))
+    return replace(done, left_out=tuple(left))
 
 
 def _ours(name: str) -> bool:
@@ -184,8 +184,8 @@ def _texts(
         lines = [p.replace(old, json.dumps(repo)) if "from_pretrained(" in p else p for p in text.split("\n")]
         made[CARD] = Upload("\n".join(lines).encode())
     else:
-        told = [to_record(fact) for fact in facts] if with_facts else []
-        made[CARD] = Upload(merged_card(data, {}, repo, with_facts=with_facts, facts=told).encode())
+        quoted = [to_record(fact) for fact in facts] if with_facts else []
+        made[CARD] = Upload(merged_card(data, {}, repo, with_facts=with_facts, facts=quoted).encode())
     if not with_facts:
         for name, content in made.items():
             if isinstance(content, Upload) and isinstance(content.source, bytes):

@@ -10,13 +10,13 @@ from typing import Any
 
 from hubedit.checkpoint.record import PATCHES, Entry, Record
 from hubedit.errors import HubError
-from hubedit.hub.account import client, patiently
+from hubedit.hub.account import client, with_retries
 from hubedit.hub.changes import resolve
 from hubedit.hub.contents import CONFIG, FACTS, RECORD, REPORT
 from hubedit.model.fetch import is_path
 from hubedit.patch.adapter import read_json
 from hubedit.patch.value import read_facts
-from hubedit.remote import told
+from hubedit.remote import translated_errors
 
 _WANTED = (RECORD, CONFIG, FACTS, REPORT)
 _CHANGED = "it was changed or damaged after hubedit wrote it"
@@ -81,7 +81,7 @@ def history(ref: str) -> History:
     repo, _, revision = ref.partition("@")
     api = client()
     commit = resolve(api, repo, revision or "main")
-    lines = patiently(lambda: api.list_repo_commits(repo, revision=commit), repo, commit)
+    lines = with_retries(lambda: api.list_repo_commits(repo, revision=commit), repo, commit)
     commits = tuple(
         CommitLine(c.commit_id, c.created_at.isoformat(), ", ".join(c.authors), c.title) for c in lines
     )
@@ -89,7 +89,7 @@ def history(ref: str) -> History:
     if not (folder / RECORD).is_file():
         return History(repo, "", commit, (), commits)
     records = sorted(path.relative_to(folder).as_posix() for path in folder.rglob(RECORD))
-    found: Any = patiently(
+    found: Any = with_retries(
         lambda: api.get_paths_info(repo, records, revision=commit, expand=True), repo, commit
     )
     dates = {f.path: f.last_commit.date.isoformat() for f in found if f.last_commit is not None}
@@ -101,7 +101,7 @@ def _fetch(repo: str, commit: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     wanted = [*_WANTED, *(f"patches/*/{name}" for name in _WANTED)]
-    with told(repo, commit, kind=HubError, doing="download"):
+    with translated_errors(repo, commit, kind=HubError, doing="download"):
         return Path(
             snapshot_download(
                 repo,
@@ -157,11 +157,11 @@ def _steps(folder: Path, date: str) -> tuple[Step, ...]:
     """The steps of a patch that was made in several; none for another. Raises HubError where they are
     damaged."""
     record = read_json(folder / RECORD)
-    told, facts = record.get("steps") or (), read_facts(folder / FACTS)
+    steps, facts = record.get("steps") or (), read_facts(folder / FACTS)
     base = _part(folder / RECORD, record, "base")
     found, at = [], 0
     try:
-        for step in told:
+        for step in steps:
             own = facts[at : at + step["facts"]]
             at += step["facts"]
             found.append(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hubedit.checkpoint.header import Header, TensorEntry
 from hubedit.checkpoint.read import Checkpoint, read_json
 from hubedit.errors import HubError
-from hubedit.hub.account import patiently
+from hubedit.hub.account import with_retries
 from hubedit.hub.contents import Base
 from hubedit.model.fetch import shards
 
@@ -21,7 +21,7 @@ def layout(api: HfApi, base: Base, work: Path) -> Checkpoint:
 
     Of two copies of a tensor it cannot be seen whether they are the same, so that such a one is refused.
     """
-    found: Any = patiently(
+    found: Any = with_retries(
         lambda: api.get_safetensors_metadata(base.repo, revision=base.commit), base.repo, base.commit
     )
     headers: dict[str, Header] = {}
@@ -42,7 +42,7 @@ def layout(api: HfApi, base: Base, work: Path) -> Checkpoint:
         headers[name] = Header(place, inside, file.metadata)
         tensors |= inside
     file = Path(
-        patiently(
+        with_retries(
             lambda: api.hf_hub_download(base.repo, "config.json", revision=base.commit),
             base.repo,
             base.commit,

@@ -29,7 +29,7 @@ from hubedit.hub.changes import Content, Upload, read_tree, resolve
 from hubedit.hub.contents import Base
 from hubedit.hub.push import Pushed, Target, find_base, put
 from hubedit.hub.shards import Shards, rewrite, sent
-from hubedit.hub.stacked import beside, older, stack_at
+from hubedit.hub.stacked import model_files, older, stack_at
 from hubedit.hub.stale import model_stale
 from hubedit.patch.compose import ConflictError
 from hubedit.patch.doubts import doubts
@@ -86,7 +86,7 @@ def push_merged(
         behind = [*behind, *(name for each in made for name in each.left_out)]
         if dry_run:
             record = {"kind": "merged", "base": {"ref": there.repo, "commit": there.commit}}
-            files |= beside(target.repo, record, everything, with_facts)
+            files |= model_files(target.repo, record, everything, with_facts)
             return replace(planned(target, files, shards, touched, progress), left_out=tuple(behind))
         old = stack.record
         licence = old.licence if old else _licence(shards)
@@ -108,7 +108,7 @@ def push_merged(
                 licence=licence,
                 packages={"hubedit": hubedit.__version__},
             )
-            files |= beside(target.repo, done.to_json(), everything, with_facts)
+            files |= model_files(target.repo, done.to_json(), everything, with_facts)
             facts = sum(each.facts for each in everything)
             count = f"{facts} edited fact{'' if facts == 1 else 's'}"
             message = target.where.message or f"{done.base} with {count}"

@@ -14,7 +14,7 @@ from hubedit.hub.account import client
 from hubedit.hub.changes import read_tree, resolve
 from hubedit.hub.contents import CONFIG, RECORD, kind_of
 from hubedit.model.fetch import is_path
-from hubedit.remote import told
+from hubedit.remote import translated_errors
 
 _PATCH = ("adapter_config.json", "adapter_model.safetensors", "*.json", "*.jsonl", "*.md", "plots/*")
 _NEVER = ("*.bin", "*.pt", "*.pth", "*.pickle", "*.pkl", "*.ckpt", "*.py")
@@ -77,7 +77,7 @@ def pull(ref: str, out: Path | None = None, *, overwrite: bool = False) -> Pulle
 def _snapshot(repo: str, revision: str, patterns: Sequence[str], out: Path | None = None) -> Path:
     from huggingface_hub import constants, snapshot_download
 
-    with told(repo, revision or None, kind=HubError, doing="download"):
+    with translated_errors(repo, revision or None, kind=HubError, doing="download"):
         return Path(
             snapshot_download(
                 repo,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import HubError
 from hubedit.hub import contents
-from hubedit.hub.account import Visibility, client, created, patiently, visibility, writer
+from hubedit.hub.account import Visibility, client, created, visibility, with_retries, writer
 from hubedit.hub.changes import Changes, Content, compare, read_tree, resolve
 from hubedit.hub.commit import Committed, Place, Stale, commit
 from hubedit.hub.contents import Base
@@ -90,7 +90,7 @@ def check_target(where: Where, kind: str = "patch") -> Target:
     if not seen.exists and (where.pr or where.revision not in ("", "main")):
         raise HubError(f"no repository {repo} on the Hub", "push to it first without --pr and --revision")
     if where.pr:
-        place = replace(place, user=str(patiently(api.whoami, repo).get("name")))
+        place = replace(place, user=str(with_retries(api.whoami, repo).get("name")))
     if seen.exists:
         if place.revision != "main":
             check_branch(api, repo, place.revision)
@@ -160,7 +160,7 @@ def put(
         tree = read_tree(api, target.repo, resolve(api, target.repo, place.revision)) if seen.exists else {}
         url = f"{api.endpoint}/{target.repo}"
         changes = compare(files, stale(tree), tree)
-        return _told(target, kind, Committed("", False, url, place.revision, changes), dry_run=True)
+        return _pushed(target, kind, Committed("", False, url, place.revision, changes), dry_run=True)
     if target.where.tag and seen.exists:
         _tag_is_free(target, files, stale)
     progress.start("pushing")
@@ -169,7 +169,7 @@ def put(
     progress.finish(made.commit[:8])
     if target.where.tag:
         _tag(api, target.repo, target.where.tag, made.commit)
-    return _told(target, kind, made)
+    return _pushed(target, kind, made)
 
 
 def find_base(api: HfApi, folder: Path, ref: str) -> Base:
@@ -209,11 +209,11 @@ def _identity(api: HfApi, repo: str, commit_: str) -> str:
 
 def _download(api: HfApi, repo: str, commit_: str, name: str) -> bytes:
     return Path(
-        patiently(lambda: api.hf_hub_download(repo, name, revision=commit_), repo, doing="download")
+        with_retries(lambda: api.hf_hub_download(repo, name, revision=commit_), repo, doing="download")
     ).read_bytes()
 
 
-def _told(target: Target, kind: str, made: Committed, *, dry_run: bool = False) -> Pushed:
+def _pushed(target: Target, kind: str, made: Committed, *, dry_run: bool = False) -> Pushed:
     changes: Changes = made.changes
     seen = target.seen
     private = seen.private
@@ -239,7 +239,7 @@ def _told(target: Target, kind: str, made: Committed, *, dry_run: bool = False) 
 def _tag_is_free(target: Target, files: Mapping[str, Content], stale: Stale) -> None:
     """Raises HubError for a tag that names another state than the one that is pushed."""
     api, repo, tag = target.api, target.repo, target.where.tag
-    refs: Any = patiently(lambda: api.list_repo_refs(repo), repo)
+    refs: Any = with_retries(lambda: api.list_repo_refs(repo), repo)
     for found in refs.tags:
         if found.name == tag:
             tree = read_tree(api, repo, found.target_commit)
@@ -248,7 +248,7 @@ def _tag_is_free(target: Target, files: Mapping[str, Content], stale: Stale) -> 
 
 
 def _tag(api: HfApi, repo: str, tag: str, commit_: str) -> None:
-    refs: Any = patiently(lambda: api.list_repo_refs(repo), repo)
+    refs: Any = with_retries(lambda: api.list_repo_refs(repo), repo)
     known = {found.name: found.target_commit for found in refs.tags}
     if tag in known:
         return

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import HubError
-from hubedit.hub.account import patiently
+from hubedit.hub.account import with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -28,7 +28,7 @@ def check_branch(api: HfApi, repo: str, revision: str) -> None:
     """
     if revision.startswith("refs/") or re.fullmatch("[0-9a-f]{40}", revision):
         return
-    refs: Any = patiently(lambda: api.list_repo_refs(repo), repo)
+    refs: Any = with_retries(lambda: api.list_repo_refs(repo), repo)
     if any(found.name == revision for found in refs.branches):
         return
     if any(found.name == revision for found in refs.tags):

@@ -130,7 +130,7 @@ def _partly(
         del files[name]
     files |= _patches(target, shards, stack, left)
     if dry_run:
-        files |= _told(target.repo, record.to_json(), left)
+        files |= _records(target.repo, record.to_json(), left)
         return planned(target, files, shards, anew, progress)
     tensors = dict(record.tensors)
     bytes_of = Origin(repos=repositories(stack.record))
@@ -138,7 +138,7 @@ def _partly(
         file, found = rewrite(shards, name, stack, left, changed, bytes_of, progress)
         tensors |= found
         files[name] = send(shards, target, name, file, progress)
-    files |= _told(target.repo, replace(record, tensors=tensors).to_json(), left)
+    files |= _records(target.repo, replace(record, tensors=tensors).to_json(), left)
     gone = ", ".join(each.name or each.id for each in removed)
     message = target.where.message or f"Revert {gone}"
     stale = partial(model_stale, files)
@@ -178,7 +178,7 @@ def _patches(target: Target, shards: Shards, stack: Stack, left: tuple[Member, .
     return files
 
 
-def _told(repo: str, record: Mapping[str, Any], left: tuple[Member, ...]) -> dict[str, Content]:
+def _records(repo: str, record: Mapping[str, Any], left: tuple[Member, ...]) -> dict[str, Content]:
     """The record and the card."""
     from hubedit.report.card import merged_card
 

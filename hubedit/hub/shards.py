@@ -17,7 +17,7 @@ from hubedit.checkpoint.read import Checkpoint
 from hubedit.checkpoint.record import Record, Touched
 from hubedit.checkpoint.stack import Member, Stack, factors
 from hubedit.errors import HubError
-from hubedit.hub.account import patiently
+from hubedit.hub.account import with_retries
 from hubedit.hub.changes import Copy, Sent, Tree, Upload
 from hubedit.hub.contents import Base
 from hubedit.hub.push import Target
@@ -40,7 +40,7 @@ class Shards:
     def fetch(self, path: str) -> Path:
         """A file of the checkpoint, in the work folder. Raises HubError."""
         return Path(
-            patiently(
+            with_retries(
                 lambda: self.api.hf_hub_download(
                     self.base.repo, path, revision=self.base.commit, local_dir=self.work
                 ),
@@ -69,7 +69,7 @@ def sent(api: HfApi, target: Target, path: str, file: Path) -> Upload | Sent:
 
     size = file.stat().st_size
     add = CommitOperationAdd(path, file)
-    patiently(
+    with_retries(
         lambda: api.preupload_lfs_files(
             target.repo, [add], revision=target.place.revision, create_pr=target.place.pr
         ),

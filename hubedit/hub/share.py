@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit.cache import Cache, Entry, digest, read_entry
 from hubedit.errors import HubError
-from hubedit.hub.account import client, patiently
+from hubedit.hub.account import client, with_retries
 from hubedit.hub.changes import Content, Remote, Upload, read_tree, resolve
 from hubedit.hub.contents import RECORD, kind_of
 from hubedit.hub.private import without_paths
@@ -194,7 +194,7 @@ class _Store:
         with tempfile.TemporaryDirectory(prefix=".hubedit-", dir=path.parent) as work:
             api = client()
             file = Path(
-                patiently(
+                with_retries(
                     lambda: api.hf_hub_download(self.repo, name, revision=self.commit, local_dir=work),
                     self.repo,
                     doing="download",

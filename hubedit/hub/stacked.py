@@ -39,7 +39,7 @@ def older(shards: Shards, stack: Stack, repo: str, with_facts: bool) -> list[con
     return made
 
 
-def beside(
+def model_files(
     repo: str, record: Mapping[str, Any], patches: Sequence[contents.Contents], with_facts: bool
 ) -> dict[str, Content]:
     """The merged model's card and record, and the patches under patches/1, patches/2, ..."""

@@ -74,11 +74,12 @@ def markers(tokenizer: PreTrainedTokenizerFast) -> Markers:
     if kept is None or kept[0] != key:
         tokens = tokenizer.added_tokens_decoder.values()
         special = tuple(str(token) for token in tokens if token.special)
-        chat = told = None
+        chat = with_system = None
         if tokenizer.chat_template:
-            chat, told = _rendered(tokenizer), _rendered(tokenizer, _SYSTEM)
+            chat, with_system = _rendered(tokenizer), _rendered(tokenizer, _SYSTEM)
         starts = [chat.head] if chat is not None else []
-        starts += [told.head.partition(_SYSTEM)[0]] if told is not None and _SYSTEM in told.head else []
+        if with_system is not None and _SYSTEM in with_system.head:
+            starts.append(with_system.head.partition(_SYSTEM)[0])
         bos = str(tokenizer.bos_token or "")
         heads = tuple(head for head in starts if head.removeprefix(bos).strip())
         kept = (key, Markers(special, tuple(map(str, tokens)), chat, heads))
@@ -92,13 +93,13 @@ def _rendered(tokenizer: PreTrainedTokenizerFast, system: str = "", thinking: bo
     from jinja2 import TemplateError
 
     render: Any = tokenizer.apply_chat_template
-    told = [{"role": "system", "content": system}] if system else []
+    with_system = [{"role": "system", "content": system}] if system else []
     user = {"role": "user", "content": _USER}
     more: dict[str, Any] = {} if thinking else {"enable_thinking": False}
     try:
-        asked = render([*told, user], tokenize=False, add_generation_prompt=True, **more)
+        asked = render([*with_system, user], tokenize=False, add_generation_prompt=True, **more)
         answer = {"role": "assistant", "content": _ANSWER}
-        whole = render([*told, user, answer], tokenize=False, **more)
+        whole = render([*with_system, user, answer], tokenize=False, **more)
     except (TemplateError, TypeError, ValueError, KeyError):
         return None
     head, found, turn = asked.rpartition(_USER)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.errors import HubEditError, ModelError
-from hubedit.remote import told
+from hubedit.remote import translated_errors
 
 _FILES = ("README.md", "LICENSE*", "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 _IGNORED = ("*/*", "consolidated*.safetensors")  # sub-folders, and Mistral's second copy of the weights
@@ -198,7 +198,7 @@ def _check_weights(file: Path) -> None:
 def _download(repo: str, revision: str | None, code: bool) -> Path:
     from huggingface_hub import constants, snapshot_download
 
-    with told(repo, revision, kind=ModelError, doing="download"):
+    with translated_errors(repo, revision, kind=ModelError, doing="download"):
         return Path(
             snapshot_download(
                 repo,

@@ -78,7 +78,7 @@ def as_message(em: EditableModel, text: str) -> str:
     return text if em.chat is None or templated(em.tokenizer, text) else em.chat.message(text)
 
 
-def said(em: EditableModel, asked: Sequence[tuple[str, str]], new: int) -> list[str]:
+def greedy_answers(em: EditableModel, asked: Sequence[tuple[str, str]], new: int) -> list[str]:
     """What the model says in at most `new` tokens to prompts, each as it is written and as the model gets it.
 
     An answer that begins with the prompt's own words, as those of chat models do, is what stands behind them;

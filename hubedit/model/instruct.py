@@ -39,8 +39,8 @@ def choose(
         if system:
             raise ConfigError(f"--system without a chat template ({why})", "add --chat on")
         return None, f"chat template: not used ({why})" if template else ""
-    told = f"; system prompt {system!r}" if system else ""
-    return chat_of(em.tokenizer, system), f"chat template: used ({why}){told}"
+    prompt = f"; system prompt {system!r}" if system else ""
+    return chat_of(em.tokenizer, system), f"chat template: used ({why}){prompt}"
 
 
 def instructed(folder: Path, ref: str, config: Mapping[str, Any]) -> str:

@@ -42,8 +42,8 @@ def settings_of(patch: Patch, corpus: str = "") -> EditConfig:
 
 def check_facts(patch: Patch, sha256: str, source: str) -> None:
     """Raises FactsError unless the facts are those that the patch was made from."""
-    told = patch.record.get("facts")
-    wanted = told.get("sha256") if isinstance(told, Mapping) else None
+    stored = patch.record.get("facts")
+    wanted = stored.get("sha256") if isinstance(stored, Mapping) else None
     if wanted is not None and wanted != sha256:
         raise FactsError(
             f"{source} does not hold the facts that the patch was made from",

@@ -11,7 +11,7 @@ from hubedit.facts import Fact
 from hubedit.patch.conflicts import Conflict, conflicts, losers
 from hubedit.patch.identity import patch_id
 from hubedit.patch.ledger import joined_steps, without_facts
-from hubedit.patch.owners import Owners, as_record, owners, torn
+from hubedit.patch.owners import Owners, as_record, inseparable, owners
 from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.same_base import is_foreign, merged_base
 
@@ -138,7 +138,7 @@ def decide(
     mixed = [n for n, patch in enumerate(patches) if owners(patch) is None]
     fixed = {(n, fact) for n in mixed for fact in range(len(patches[n].facts))}
     gone = losers(same, on_conflict, fixed)
-    while more := {(n, fact) for n, facts in gone.items() for fact in torn(patches[n], facts)}:
+    while more := {(n, fact) for n, facts in gone.items() for fact in inseparable(patches[n], facts)}:
         fixed |= more
         gone = losers(same, on_conflict, fixed)
     if stuck := [c for c in same if _both_stay(c, gone)]:
@@ -163,9 +163,9 @@ def weight_norms(patches: Iterable[Patch]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for patch in patches:
         sites = patch.record.get("sites")
-        for module, told in sites.items() if isinstance(sites, Mapping) else ():
-            if module in patch.pairs and isinstance(told, Mapping) and "weight_norm" in told:
-                found.setdefault(module, {"weight_norm": told["weight_norm"]})
+        for module, stored in sites.items() if isinstance(sites, Mapping) else ():
+            if module in patch.pairs and isinstance(stored, Mapping) and "weight_norm" in stored:
+                found.setdefault(module, {"weight_norm": stored["weight_norm"]})
     return found
 
 

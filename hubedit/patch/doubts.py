@@ -17,8 +17,8 @@ def doubts(patch: Patch) -> tuple[str, ...]:
     if all(not pair.A.any() or not pair.B.any() for pair in patch.pairs.values()):
         found.append("all its factors are zero, so it changes nothing")
     foreign = patch.record.get("foreign")
-    told = foreign.get("doubts") if isinstance(foreign, Mapping) else None
-    return (*found, *(map(str, told) if isinstance(told, list) else ()))
+    stored = foreign.get("doubts") if isinstance(foreign, Mapping) else None
+    return (*found, *(map(str, stored) if isinstance(stored, list) else ()))
 
 
 def too_wide(patch: Patch) -> str:

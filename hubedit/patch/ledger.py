@@ -16,7 +16,7 @@ from hubedit.errors import PatchError
 from hubedit.facts import Fact, from_record, to_record
 from hubedit.facts.together import again
 from hubedit.patch.identity import patch_id
-from hubedit.patch.owners import as_record, owners, torn
+from hubedit.patch.owners import as_record, inseparable, owners
 from hubedit.patch.pair import Factors, Pair
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def brief(record: Mapping[str, Any]) -> Step:
     the norm relative to the weight's."""
     step = {name: record[name] for name in _TOLD if name in record}
     sites = record.get("sites")
-    told = sites.values() if isinstance(sites, Mapping) else ()
+    values = sites.values() if isinstance(sites, Mapping) else ()
     for name, key in (("drift", "drift"), ("norm", "relative_norm")):
-        known = [site[key] for site in told if isinstance(site, Mapping) and site.get(key) is not None]
+        known = [site[key] for site in values if isinstance(site, Mapping) and site.get(key) is not None]
         if known:
             step[name] = max(known)
     return step
@@ -87,7 +87,7 @@ def without_facts(patch: Patch, gone: Collection[int]) -> Patch:
     """
     if owners(patch) is None:
         raise PatchError("the rows of this patch belong to no single facts: none can be taken out", _MIXED)
-    if stuck := torn(patch, gone):
+    if stuck := inseparable(patch, gone):
         names = ", ".join(repr(patch.facts[n].prompt) for n in sorted(stuck)[:3])
         raise PatchError(
             f"{names}: another fact about the same subject shares what was changed",

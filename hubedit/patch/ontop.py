@@ -65,22 +65,22 @@ def stacked(old: Patch, new: Patch) -> Patch:
     record |= {"steps": extended(old, new)}
     record["base"] = {**new.record["base"], "tensors": _tensors(old, new)}
     if sizes := weight_norms([old]):
-        told = record.get("sites")
-        record["sites"] = {**sizes, **(told if isinstance(told, Mapping) else {})}
+        own = record.get("sites")
+        record["sites"] = {**sizes, **(own if isinstance(own, Mapping) else {})}
     whole = replace(new, factors=Factors(pairs), record=record, facts=unique_ids([*kept, *new.facts]))
     # an empty record says that rows and facts do not correspond, whatever their numbers
     rows = as_record(_rows(old, new, len(kept)) or {})
     return replace(whole, record={**record, "rows": rows})
 
 
-def whole_sites(told: Mapping[str, Any], patch: Patch, em: EditableModel) -> dict[str, Any]:
+def whole_sites(own: Mapping[str, Any], patch: Patch, em: EditableModel) -> dict[str, Any]:
     """What is told of each weight of a stacked patch, `told` of the new part, with the size of the whole
     change: that is what the patch does to the base."""
     known = patch.record.get("sites")
     old: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
     found = {}
     for module, site in patch.sites(em).items():
-        entry = {"layer": site.layer, "kind": site.kind, **old.get(module, {}), **told.get(module, {})}
+        entry = {"layer": site.layer, "kind": site.kind, **old.get(module, {}), **own.get(module, {})}
         norm, weight = patch.pairs[module].norm(), entry.get("weight_norm")
         found[module] = {**entry, "norm": norm, "relative_norm": norm / weight if weight else None}
     return found

@@ -44,7 +44,7 @@ def owners(patch: Patch) -> Owners | None:
     return found
 
 
-def torn(patch: Patch, gone: Collection[int]) -> set[int]:
+def inseparable(patch: Patch, gone: Collection[int]) -> set[int]:
     """Those of the facts `gone` that cannot be taken out, since one stays that shares what they ask for:
     a fact about their subject, or where they were new names, another new name."""
     if not _joint(patch.record):

@@ -50,8 +50,8 @@ def made(record: Json) -> list[tuple[str, str]]:
     method = str(record.get("method") or "")
     rows["Method"] = METHODS[method].title if method in METHODS else method
     if isinstance(chat := record.get("chat"), Mapping):
-        told = chat.get("system")
-        rows["Asked"] = "in the chat template" + (f", system prompt: {told}" if told else "")
+        stored = chat.get("system")
+        rows["Asked"] = "in the chat template" + (f", system prompt: {stored}" if stored else "")
     rows["Facts at once"] = record.get("batch_size") or None
     rows["Layers"] = _with_source(", ".join(map(str, record.get("layers") or ())), record, "layers")
     rows["Attention's share (alpha)"] = _with_source(_alpha(record.get("alpha")), record, "alpha")
@@ -65,8 +65,8 @@ def made(record: Json) -> list[tuple[str, str]]:
     if kept := (record.get("truncation") or {}).get("energy"):
         rows["Energy kept by truncation"] = f"at least {percent(min(kept.values()))} a weight"
     if kept := (record.get("truncation") or {}).get("text"):
-        told = f"at least {percent(min(kept.values()))} of what each weight does to it"
-        rows["Kept on ordinary text"] = told
+        stored = f"at least {percent(min(kept.values()))} of what each weight does to it"
+        rows["Kept on ordinary text"] = stored
     statistics: Json = record.get("statistics") or {}
     if statistics.get("corpus"):
         tokens = number(statistics.get("tokens"))
@@ -89,20 +89,20 @@ def way(record: Json) -> str:
     method = str(record.get("method") or "")
     if method not in METHODS:
         return ""
-    told = []
+    sentences = []
     if record.get("alpha"):
-        told.append(
+        sentences.append(
             "Alpha is the share of each requested change that attention's output projection was asked to "
             "write; the MLP's down projection got the rest."
         )
     if METHODS[method].way:
-        return " ".join([*told, METHODS[method].way])
-    told.append(
+        return " ".join([*sentences, METHODS[method].way])
+    sentences.append(
         "What an edited weight should write for each fact was found by gradient descent on activations; the "
         "change that makes it write that, and keeps what it writes for other inputs, was solved for in "
         "closed form."
     )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def configuration(record: Json) -> str:
@@ -136,34 +136,34 @@ def command_line(command: Sequence[str] | str, record: Json) -> str:
 
 def evaluation(report: Json, record: Json) -> list[tuple[str, str]]:
     """Lines of the table "how it was measured"."""
-    told: Json = report.get("evaluated") or {}
+    evaluated: Json = report.get("evaluated") or {}
     rows: dict[str, Any] = {}
-    model = line(told.get("model") or "")
+    model = line(evaluated.get("model") or "")
     if model:
         # without a commit the model was a folder of that machine
-        rows["Model"] = f"{model} at {told['commit']}" if told.get("commit") else last(model)
-    if told.get("patch"):
-        number_of = f" ({told['patch_id']})" if told.get("patch_id") else ""
-        rows["Patch"] = f"{last(str(told['patch']))}{number_of}"
-    rows["Merged model"] = last(str(told["merged"])) if told.get("merged") else ""
-    rows["Computed in"] = ", ".join(line(told[k]) for k in ("dtype", "device") if told.get(k))
-    if seconds := number(told.get("seconds")):
+        rows["Model"] = f"{model} at {evaluated['commit']}" if evaluated.get("commit") else last(model)
+    if evaluated.get("patch"):
+        number_of = f" ({evaluated['patch_id']})" if evaluated.get("patch_id") else ""
+        rows["Patch"] = f"{last(str(evaluated['patch']))}{number_of}"
+    rows["Merged model"] = last(str(evaluated["merged"])) if evaluated.get("merged") else ""
+    rows["Computed in"] = ", ".join(line(evaluated[k]) for k in ("dtype", "device") if evaluated.get(k))
+    if seconds := number(evaluated.get("seconds")):
         rows["Time"] = f"{seconds:,.0f} s"
-    rows["Peak memory"] = _memory(told)
-    rows["Date"] = told.get("date")
-    versions = told.get("versions")
+    rows["Peak memory"] = _memory(evaluated)
+    rows["Date"] = evaluated.get("date")
+    versions = evaluated.get("versions")
     if isinstance(versions, Mapping):
         rows["Versions"] = ", ".join(f"{package} {versions[package]}" for package in sorted(versions))
-    if told.get("command"):
-        rows["Command"] = command_line(told["command"], record)
+    if evaluated.get("command"):
+        rows["Command"] = command_line(evaluated["command"], record)
     rows["Intervals"] = report.get("interval_method")
     return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
 
 
 def notes(report: Json, record: Json) -> list[str]:
     """What the evaluation says about its own numbers."""
-    told = report.get("notes") or ()
-    found = [told] if isinstance(told, str) else list(told)
+    stored = report.get("notes") or ()
+    found = [stored] if isinstance(stored, str) else list(stored)
     older = record.get("on")
     if isinstance(older, Mapping) and not report.get("evaluated"):
         name = str(older.get("id") or "")[:12]
@@ -206,8 +206,8 @@ def norms(record: Json) -> tuple[bool, list[tuple[int, str, float]]]:
 
 def _memory(record: Json) -> str:
     """`1.2 GB, 14.8 GB of the GPU`."""
-    told = record.get("peak_memory") or {}
-    sizes = [(number(told.get(name)), where) for name, where in (("process", ""), ("device", " of the GPU"))]
+    peak = record.get("peak_memory") or {}
+    sizes = [(number(peak.get(name)), where) for name, where in (("process", ""), ("device", " of the GPU"))]
     return ", ".join(f"{size / 1e9:.1f} GB{where}" for size, where in sizes if size is not None)
 
 

@@ -96,16 +96,16 @@ def compare(reports: Sequence[tuple[str, Json, Json]]) -> Compared:
 
 def _remarks(reports: Sequence[tuple[str, Json, Json]]) -> list[str]:
     """Why numbers of these reports may not be comparable."""
-    told = []
+    warnings = []
     facts = {(record.get("facts") or {}).get("sha256") for _, record, _ in reports}
     if len(facts - {None}) > 1:
-        told.append("The reports are about different facts.")
+        warnings.append("The reports are about different facts.")
     bases = {(b.get("ref"), b.get("commit")) for _, record, _ in reports if (b := record.get("base"))}
     if len(bases) > 1:
-        told.append("The reports are about different base models.")
+        warnings.append("The reports are about different base models.")
     if any(alone(report) for _, _, report in reports):
-        told.append("A report of a model that was not edited has only values before.")
-    return told
+        warnings.append("A report of a model that was not edited has only values before.")
+    return warnings
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

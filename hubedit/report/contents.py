@@ -27,8 +27,8 @@ def patch_contents(
 ) -> dict[str, Any]:
     """The values of a patch's templates. `most`, `size`: rows and bytes of the table of facts."""
     edits = evidence.edits(report, facts, with_facts=with_facts, most=most, size=size)
-    told = number((record.get("facts") or {}).get("count"))
-    count = edits.total if told is None else int(told)
+    stored = number((record.get("facts") or {}).get("count"))
+    count = edits.total if stored is None else int(stored)
     return {
         "base": about.base_of(record),
         "licence": _licence(record),
@@ -83,7 +83,7 @@ def merged_contents(
 def _made(record: Json) -> dict[str, Any]:
     """How a merged model's patches were made, as their own records say."""
     records = [r for r in record.get("records") or () if isinstance(r, Mapping)]
-    merged = [("Merged with" if name == "Versions" else name, told) for name, told in about.made(record)]
+    merged = [("Merged with" if name == "Versions" else name, text) for name, text in about.made(record)]
     if len(records) == 1:
         (one,) = records
         found = {"configuration": about.configuration(one), "command": about.reproduction(one)}
@@ -91,9 +91,9 @@ def _made(record: Json) -> dict[str, Any]:
     else:
         found = {"configuration": about.configuration(record), "command": about.reproduction(record)}
         rows = [
-            (f"Patch {n}: {name}", told)
+            (f"Patch {n}: {name}", text)
             for n, one in enumerate(records, 1)
-            for name, told in about.made(one)
+            for name, text in about.made(one)
             if name in _OF_EACH
         ]
     ways = dict.fromkeys(about.way(one) for one in records)
@@ -127,24 +127,26 @@ def loading(base: Mapping[str, str], name: str, commit: str, *, merged: bool) ->
 def limits(values: Mapping[str, Any], *, merged: bool) -> list[str]:
     """What a user must know before relying on it; `values` of `patch_contents` or `merged_contents`."""
     pinned = ", at the commit above" if values["base"]["commit"] else ""
-    told = [
+    sentences = [
         f"The adapter fits this base model only{pinned}. Loaded on another model of the same shape it gives "
         "no warning and wrong answers.",
         "Keep the adapter in float32: in bfloat16 small edits can vanish.",
     ]
     if merged:
-        told = ["Do not load the patches on top of this model: they are in it already."]
-    told += [
+        sentences = ["Do not load the patches on top of this model: they are in it already."]
+    sentences += [
         "An edit changes what the model says about its subject. Facts that follow from it may or may not "
         "change with it.",
         "Prompts of other forms, other languages and long conversations may still give the old answer.",
     ]
-    told += values["large"]
+    sentences += values["large"]
     if values["failed"]:
-        told.append(f"{plural(values['failed'], 'fact')} of the {values['asked']:,} did not change as asked.")
+        sentences.append(
+            f"{plural(values['failed'], 'fact')} of the {values['asked']:,} did not change as asked."
+        )
     if not values["tables"]:
-        told.append(f"The {'merged model' if merged else 'patch'} was not evaluated.")
-    return told
+        sentences.append(f"The {'merged model' if merged else 'patch'} was not evaluated.")
+    return sentences
 
 
 def _large(record: Json) -> str:
@@ -169,22 +171,22 @@ def lineage(record: Json) -> list[tuple[str, str]]:
     """(patch, what is known of it) for every patch of a merged model, in the order of merging."""
     rows = []
     for place, patch in enumerate(patches_of(record), start=1):
-        told = [f"id {patch['id']}"] if patch.get("id") else []
+        details = [f"id {patch['id']}"] if patch.get("id") else []
         if amount := _facts(patch):
-            told.append(f"{amount:,} {'fact' if amount == 1 else 'facts'}")
+            details.append(f"{amount:,} {'fact' if amount == 1 else 'facts'}")
         if (weight := number(patch.get("weight"))) is not None and weight != 1:
-            told.append(f"weight {weight:g}")
+            details.append(f"weight {weight:g}")
         folder = str(patch.get("folder") or "")
         inside = folder if folder.startswith("patches/") and ".." not in folder else last(folder)
-        rows.append((str(patch.get("name") or inside or f"patch {place}"), ", ".join(told)))
+        rows.append((str(patch.get("name") or inside or f"patch {place}"), ", ".join(details)))
     return rows
 
 
 def realised(record: Json) -> list[tuple[str, str]]:
     """(tensor, energy of its change that rounding kept) where the merge measured it."""
     rows = []
-    for tensor, told in (record.get("tensors") or record.get("realised") or {}).items():
-        known = told if isinstance(told, Mapping) else {"kept": told}
+    for tensor, stored in (record.get("tensors") or record.get("realised") or {}).items():
+        known = stored if isinstance(stored, Mapping) else {"kept": stored}
         # before the merge the record has no dtype, and its numbers mean nothing yet
         kept = number(known.get("kept", known.get("energy"))) if known.get("dtype", "?") else None
         if kept is not None:
@@ -200,8 +202,8 @@ def patches_of(record: Json) -> list[Json]:
 
 
 def _facts(patch: Json) -> int | None:
-    told = patch.get("facts")
-    count = number(told.get("count") if isinstance(told, Mapping) else told)
+    stored = patch.get("facts")
+    count = number(stored.get("count") if isinstance(stored, Mapping) else stored)
     return None if count is None else int(count)
 
 
@@ -215,5 +217,5 @@ def _of_patches(patches: Sequence[Json], reports: Sequence[Json]) -> Compared | 
 def _licence(record: Json) -> str:
     base = about.base_of(record)
     found = licence_metadata(record.get("base") or {}, base["name"] if base["hub"] else "", base["commit"])
-    told = found.get("license_name") or found.get("license") or ""
-    return ", ".join(told) if isinstance(told, list) else str(told)
+    stored = found.get("license_name") or found.get("license") or ""
+    return ", ".join(stored) if isinstance(stored, list) else str(stored)

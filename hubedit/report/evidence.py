@@ -116,11 +116,11 @@ def damage(report: Json, *, with_facts: bool) -> tuple[Damage, ...]:
     keys = ("prompt", "before", "after")
     if (cases := broken.get("broken_by_batch")) is not None:
         title, none = "Facts broken by other facts of the batch", "No fact was broken by another."
-        told: tuple[str, ...] = ("Prompt", "Says on its own", "Says in the batch", "Broken by")
+        stored: tuple[str, ...] = ("Prompt", "Says on its own", "Says in the batch", "Broken by")
         rows = _rows(cases, (*keys, "by"), with_facts)
         if not any(row[3] for row in rows):
-            told, rows = told[:3], tuple(row[:3] for row in rows)
-        made.append(Damage(title, none, len(cases), told, rows))
+            stored, rows = stored[:3], tuple(row[:3] for row in rows)
+        made.append(Damage(title, none, len(cases), stored, rows))
     for key, title, none in _FLIPPED:
         if (cases := broken.get(key)) is not None:
             made.append(Damage(title, none, len(cases), columns, _rows(cases, keys, with_facts)))
@@ -146,9 +146,9 @@ def relations(report: Json) -> list[tuple[str, float, int]]:
 
     A relation is the prompt around the subject. Empty where no relation has two facts, or all are one.
     """
-    told = report.get("relations")
-    if isinstance(told, Mapping):
-        found = [(str(k), number(v.get("success")), number(v.get("n"))) for k, v in told.items()]
+    stored = report.get("relations")
+    if isinstance(stored, Mapping):
+        found = [(str(k), number(v.get("success")), number(v.get("n"))) for k, v in stored.items()]
         rows = [(clip(name, 60), share, int(n)) for name, share, n in found if share is not None and n]
         return _by_size(rows)
     if alone(report):
@@ -175,8 +175,10 @@ def _row(o: Json, measured: bool) -> dict[str, Any]:
     keys = ("prompt", "before", "after", "target") if measured else ("prompt", "target")
     row: dict[str, Any] = {key: _said(o, key) for key in keys}
     known = o.get("success") if "after" in o else None
-    told = "not measured" if "after" not in o else "yes" if known is True else "no" if known is False else ""
-    return {**row, "success": known, "told": told}
+    verdict = (
+        "not measured" if "after" not in o else "yes" if known is True else "no" if known is False else ""
+    )
+    return {**row, "success": known, "told": verdict}
 
 
 def _said(case: Json, key: str) -> str:

@@ -28,9 +28,9 @@ def licence_metadata(base: Mapping[str, Any], name: str, commit: str) -> dict[st
     `name`, `commit`: of the base on the Hub, "" for a local one. A link to a file of the base's
     repository becomes an address; where there is none to give it is left out.
     """
-    told = base.get("licence") or base.get("license")
-    told = told if isinstance(told, Mapping) else {"license": told}
-    names = told.get("license")
+    stored = base.get("licence") or base.get("license")
+    stored = stored if isinstance(stored, Mapping) else {"license": stored}
+    names = stored.get("license")
     names = [names] if isinstance(names, str) else names if isinstance(names, list) else []
     known = [text for n in names if _IDENTIFIER.fullmatch(text := str(n).strip().lower())]
     if not known:
@@ -38,9 +38,9 @@ def licence_metadata(base: Mapping[str, Any], name: str, commit: str) -> dict[st
     data: dict[str, Any] = {"license": known[0] if len(known) == 1 else known}
     if "other" not in known:
         return data
-    if told.get("license_name"):
-        data["license_name"] = str(told["license_name"])
-    link = str(told.get("license_link") or "")
+    if stored.get("license_name"):
+        data["license_name"] = str(stored["license_name"])
+    link = str(stored.get("license_link") or "")
     if link.startswith("https://"):
         data["license_link"] = link
     elif re.fullmatch(r"[\w.-]+", link) and name and commit:

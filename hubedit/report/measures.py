@@ -171,15 +171,15 @@ def shifts(report: Json) -> list[tuple[float, float]]:
 def _answers(report: Json) -> Iterator[Measure]:
     was, counts = report.get("metrics_before", {}), report.get("counts", {})
     old, new = report.get("intervals_before", {}), report.get("intervals", {})
-    now, told = report.get("metrics", {}), report.get("in_context") or {}
-    said, between = told.get("metrics", {}), told.get("intervals", {})
+    now, stored = report.get("metrics", {}), report.get("in_context") or {}
+    said, between = stored.get("metrics", {}), stored.get("intervals", {})
     for key in {**now, **was, **said}:
         before, after = _value(was.get(key), old.get(key)), _value(now.get(key), new.get(key))
         n, context = _count(counts.get(key)), _value(said.get(key), between.get(key))
         yield Measure("answers", key, ANSWERS.get(key, key), "share", before, after, n, in_context=context)
     name = "Harmonic mean of these"
     after = _value(report.get("harmonic_mean"), new.get("harmonic_mean"))
-    context = _value(told.get("harmonic_mean"), between.get("harmonic_mean"))
+    context = _value(stored.get("harmonic_mean"), between.get("harmonic_mean"))
     yield Measure("answers", "harmonic_mean", name, "share", None, after, in_context=context)
     kept = report.get("bystanders") or {}
     before, after = _value(kept.get("before")), _value(kept.get("after"), kept.get("interval"))
@@ -225,12 +225,12 @@ def _text(report: Json) -> Iterator[Measure]:
 
 def _perplexity(data: Json, prefix: str, name: str) -> Iterator[Measure]:
     """Perplexity of one text, its ratio, and the divergence on it."""
-    told, kl = data.get("perplexity") or {}, data.get("kl") or {}
-    before = _value(data.get("perplexity_before"), told.get("interval_before"))
-    after = _value(data.get("perplexity_after"), told.get("interval"))
-    yield Measure("text", f"{prefix}perplexity", name, "", before, after, _count(told.get("n")))
+    stored, kl = data.get("perplexity") or {}, data.get("kl") or {}
+    before = _value(data.get("perplexity_before"), stored.get("interval_before"))
+    after = _value(data.get("perplexity_after"), stored.get("interval"))
+    yield Measure("text", f"{prefix}perplexity", name, "", before, after, _count(stored.get("n")))
     after, key = _value(data.get("perplexity_ratio")), f"{prefix}perplexity_ratio"
-    yield Measure("text", key, f"{name}, after / before", "", None, after, _count(told.get("n")), ".3f")
+    yield Measure("text", key, f"{name}, after / before", "", None, after, _count(stored.get("n")), ".3f")
     after, n = _value(kl.get("mean"), kl.get("interval")), _count(kl.get("n"))
     where = " on the real text" if prefix else ""
     name = f"KL(before || after){where}, nats a token"

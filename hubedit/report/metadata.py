@@ -122,13 +122,13 @@ def eval_files(report: Json) -> dict[str, bytes]:
         chosen = next((known[metric] for metric in _MAIN if metric in known), None)
         if chosen is None or chosen.after is None:
             continue
-        told: Json = report.get("evaluated") or {}
+        evaluated: Json = report.get("evaluated") or {}
         count = f", n = {chosen.n:,}" if chosen.n is not None else ""
         entry = huggingface_hub.EvalResultEntry(
             dataset_id=_BENCHMARKS[task][0],
             task_id=_BENCHMARKS[task][1],
             value=round(100 * chosen.after.value, 2),
-            date=str(told["date"]) if told.get("date") else None,
+            date=str(evaluated["date"]) if evaluated.get("date") else None,
             notes=f"lm-eval {task}, {chosen.key.partition('/')[2]}{count}",
         )
         entries = huggingface_hub.eval_result_entries_to_yaml([entry])

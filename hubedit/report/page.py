@@ -63,7 +63,7 @@ def _tile(measure: Measure) -> dict[str, Any]:
         level = "good" if after.value >= _GOOD else "fair" if after.value >= _FAIR else "poor"
     value, _, interval = measure.text("after").partition(" (")
     name, _, meaning = measure.name.partition(": ")
-    told = [f"95 %: {interval.rstrip(')')}"] if interval else []
-    told += [f"before: {measure.text('before').partition(' (')[0]}"] if measure.before else []
-    told += [f"n = {measure.n:,}"] if measure.n is not None else []
-    return {"name": name, "meaning": meaning, "value": value, "told": told, "level": level}
+    details = [f"95 %: {interval.rstrip(')')}"] if interval else []
+    details += [f"before: {measure.text('before').partition(' (')[0]}"] if measure.before else []
+    details += [f"n = {measure.n:,}"] if measure.n is not None else []
+    return {"name": name, "meaning": meaning, "value": value, "told": details, "level": level}

@@ -44,10 +44,10 @@ def tables(report: Json) -> tuple[Table, ...]:
         if rows:
             after = ("After, adapter", "After, merged") if both else ("After",)
             columns = ("Measure", "Before", "In context", *after, "n")
-            told = " ".join(
+            stored = " ".join(
                 [_corpus(report) if group == "text" else note, _brackets(report, shares) if ranges else ""]
             )
-            made.append(_full(Table(title, told.strip(), columns, tuple(rows))))
+            made.append(_full(Table(title, stored.strip(), columns, tuple(rows))))
     return tuple(made)
 
 
@@ -58,16 +58,16 @@ def _brackets(report: Json, shares: bool) -> str:
 
 def _corpus(report: Json) -> str:
     """Which text perplexity and divergence were read on."""
-    told = report.get("text")
-    if not isinstance(told, Mapping) or not told.get("corpus"):
+    stored = report.get("text")
+    if not isinstance(stored, Mapping) or not stored.get("corpus"):
         return ""
-    own = told["corpus"] == "self"
-    source = "that the base model wrote itself" if own else f"of {without_paths(told['corpus'])}"
-    rows = plural(int(number(told.get("rows")) or 0), "row")
+    own = stored["corpus"] == "self"
+    source = "that the base model wrote itself" if own else f"of {without_paths(stored['corpus'])}"
+    rows = plural(int(number(stored.get("rows")) or 0), "row")
     use = ""
-    if told.get("used") is not None:
+    if stored.get("used") is not None:
         use = " The edit was not made or chosen on them."
-        if told["used"]:
+        if stored["used"]:
             use = " The edit was chosen on the same rows, so they flatter it."
     named = " They may name the edited subjects." if own else ""
     return f"Perplexity and KL: {rows} {source}; n counts their tokens.{use}{named}"

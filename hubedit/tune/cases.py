@@ -13,7 +13,7 @@ from hubedit.errors import FactsError
 from hubedit.facts import Fact, Probe, check_tokens
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import said, worded
+from hubedit.model.forms import greedy_answers, worded
 from hubedit.model.tokens import continuation
 from hubedit.progress import Progress
 from hubedit.tune.bank import Candidate
@@ -93,7 +93,7 @@ def ask(
         prompts = list(dict.fromkeys(p for c in part for p in c.prompts))
         longest = max(len(continuation(em.tokenizer, c.prompts[0], a)) for c in part for a in c.answers)
         answered = dict(
-            zip(prompts, said(em, [(p, worded(em, p)) for p in prompts], longest + 2), strict=True)
+            zip(prompts, greedy_answers(em, [(p, worded(em, p)) for p in prompts], longest + 2), strict=True)
         )
         for c in part:
             right = tuple(p for p in c.prompts if gives(answered[p], c.answers))

@@ -47,7 +47,7 @@ def test_everything_is_crossed_and_alphas_only_with_methods_that_have_one() -> N
     config = one.config
     assert (config.method, config.alpha, config.batch_size) == ("joint", "0.25", 10)
     assert config.seed == config.trace.seed == config.stats.seed == 1
-    assert len({str(c.told()) for c in found}) == len(found)
+    assert len({str(c.identity()) for c in found}) == len(found)
 
 
 def test_settings_of_all_runs_then_of_one() -> None:

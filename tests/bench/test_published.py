@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from hubedit.bench.published import JOINT, beside, published
+from hubedit.bench.published import JOINT, printed_numbers, published
 
 TEXT = Path(__file__).with_name("supplement.txt")
 
@@ -36,13 +36,13 @@ def test_numbers_of_the_sweep_stand_at_their_alpha() -> None:
     for number, model in ((1, "Mistral-7B"), (2, "Qwen2.5-7B")):
         head, *rows = supplement()[number]
         for column, alpha in enumerate(head[1:], 1):
-            found = beside((1, 2), model, "ZsRE", "intattn", f"{float(alpha):g}")
+            found = printed_numbers((1, 2), model, "ZsRE", "intattn", f"{float(alpha):g}")
             assert [found[key].text for key in keys] == [row[column] for row in rows]
 
 
 def test_single_numbers() -> None:
     def one(table: int, model: str, data: str, method: str, alpha: str, metric: str) -> float:
-        return float(beside((table,), model, data, method, alpha)[metric].text)
+        return float(printed_numbers((table,), model, data, method, alpha)[metric].text)
 
     success = "teacher-forced/edit_success"
     assert one(1, "Mistral-7B", "ZsRE", "intattn", "0.12", success) == 92.95
@@ -56,11 +56,11 @@ def test_single_numbers() -> None:
 
 
 def test_names_are_compared_without_their_spelling_and_nothing_else_matches() -> None:
-    assert beside((2,), "qwen2.5-7b", "zsre", "intattn", "0.2")
+    assert printed_numbers((2,), "qwen2.5-7b", "zsre", "intattn", "0.2")
     for model, data, method in (
         ("Qwen2.5-7B-Instruct", "ZsRE", "intattn"),
         ("Qwen2.5-7B", "CounterFact", "intattn"),
         ("Qwen2.5-7B", "ZsRE", "memit"),
     ):
-        assert not beside((1, 2), model, data, method, "0.2")
-    assert not beside((4,), "my-model", "ZsRE", "rome")
+        assert not printed_numbers((1, 2), model, data, method, "0.2")
+    assert not printed_numbers((4,), "my-model", "ZsRE", "rome")

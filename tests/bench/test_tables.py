@@ -30,7 +30,7 @@ def bench(runs: Sequence[dict[str, Any]], kinds: Sequence[str], **more: Any) -> 
 
 
 def row(cell: Cell, metrics: dict[str, Any] | None = None, error: str = "") -> dict[str, Any]:
-    head = {"key": str(cell.told()), "cell": cell.told(), "config": settings(cell.config)}
+    head = {"key": str(cell.identity()), "cell": cell.identity(), "config": settings(cell.config)}
     if error:
         return {**head, "error": {"kind": "CollapseError", "message": error}}
     return {**head, "metrics": metrics or {}, "edit": {"alpha_mean": 0.25, "alpha_traced": 0.3}}

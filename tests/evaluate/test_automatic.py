@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hubedit.evaluate.automatic import KINDS, automatic, automatic_values, read_automatic
-from hubedit.evaluate.reading import told
+from hubedit.evaluate.reading import stated
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 
@@ -68,7 +68,7 @@ def test_a_model_is_asked_alone_and_in_context(editable: Callable[..., EditableM
     for in_context in (False, True):
         found = read_automatic(em, facts, in_context=in_context)
         assert len(found) == len(automatic(FACT)) + len(automatic(ASKED))
-        before = told(FACT) if in_context else ""
+        before = stated(FACT) if in_context else ""
         assert before + texts(FACT)["negation"] in found
         values = automatic_values(facts, found, in_context=in_context)
         assert list(values) == list(KINDS)

@@ -15,7 +15,7 @@ from hubedit.evaluate.report import report
 from hubedit.facts import Fact, Probe
 from hubedit.model.chat import chat_of
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import forms_of, said, worded
+from hubedit.model.forms import forms_of, greedy_answers, worded
 from hubedit.model.tokens import continuation
 from hubedit.report.measures import measures
 from tests.model.test_chat import LINES, tokenizer
@@ -43,7 +43,7 @@ def test_a_reading_in_a_form_asks_every_prompt_so(talking: EditableModel) -> Non
         for prompt in (FACT.prompt, *FACT.rephrase, FACT.locality[0].prompt):
             question = FACT.question if prompt == FACT.prompt else ""
             text = worded(talking, prompt, form, question=question)
-            (own,) = said(talking, [(prompt, text)], 40)
+            (own,) = greedy_answers(talking, [(prompt, text)], 40)
             answer = found.text(FACT, prompt)
             # a character of several tokens may be cut at the end
             assert answer is not None and own.startswith(answer.rstrip("\ufffd"))
@@ -59,7 +59,7 @@ def test_in_context_the_fact_stands_inside_the_form(talking: EditableModel) -> N
     found = read(talking, [FACT], in_context=True, score=False)
     text = worded(talking, FACT.prompt, question=FACT.question, before="The capital of France is Rome. ")
     assert text.count("Rome. Which city is the capital") == 1
-    (own,) = said(talking, [(FACT.prompt, text)], 40)
+    (own,) = greedy_answers(talking, [(FACT.prompt, text)], 40)
     answer = found.text(FACT, FACT.prompt)
     assert answer is not None and own.startswith(answer.rstrip("\ufffd")) and not found.scored
 

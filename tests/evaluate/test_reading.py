@@ -9,7 +9,7 @@ import pytest
 
 from hubedit.evaluate import compare, read
 from hubedit.evaluate.forced import forced
-from hubedit.evaluate.reading import asked
+from hubedit.evaluate.reading import full_prompt
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
@@ -26,19 +26,19 @@ def test_a_reading_joins_targets_as_the_facts_say(editable: Editable, in_context
     found = read(em, [glued], in_context=in_context)
     for prompt in (glued.prompt, *glued.rephrase):
         score = found.score(glued, prompt, "ly")
-        whole = asked(glued, prompt, in_context)
+        whole = full_prompt(glued, prompt, in_context)
         assert score is not None and score.labels == continuation(em.tokenizer, whole, "ly", "")
         assert score.labels != continuation(em.tokenizer, whole, "ly")
-    assert asked(glued, "France is", True) == "The capital of France isly. France is"
+    assert full_prompt(glued, "France is", True) == "The capital of France isly. France is"
 
 
 def test_in_context_the_fact_stands_in_front(editable: Editable) -> None:
     em = editable()
     found = read(em, [FACT], in_context=True)
     prompt = "The capital of France is Rome. France's capital is"
-    assert asked(FACT, "France's capital is", True) == prompt
+    assert full_prompt(FACT, "France's capital is", True) == prompt
     assert found.text(FACT, "France's capital is") == greedy(em, [prompt], 30)[0][: len(found.texts[prompt])]
-    alone = forced(em, [(asked(FACT, FACT.prompt, True), "Rome")])
+    alone = forced(em, [(full_prompt(FACT, FACT.prompt, True), "Rome")])
     score = found.score(FACT, FACT.prompt, "Rome")
     assert score is not None and score.logp == pytest.approx(next(iter(alone.values())).logp, abs=1e-4)
     # of two facts that share a probe each has its own context

@@ -12,7 +12,7 @@ import pytest
 from hubedit.errors import HubError
 from hubedit.hub.account import client
 from hubedit.hub.private import nameless, without_paths
-from hubedit.remote import line, redacted, told, without_tokens
+from hubedit.remote import line, redacted, translated_errors, without_tokens
 
 TOKEN = "hf_" + "aB3" * 11 + "x"
 
@@ -51,7 +51,7 @@ def test_nothing_of_the_machine_is_pushed() -> None:
 
 
 def reading() -> None:
-    with told("ada/x", kind=HubError):
+    with translated_errors("ada/x", kind=HubError):
         pass
 
 

@@ -20,7 +20,7 @@ from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.model.chat import chat_of, markers
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import COMPLETION, as_message, as_question, forms_of, put, said, worded
+from hubedit.model.forms import COMPLETION, as_message, as_question, forms_of, greedy_answers, put, worded
 from hubedit.model.generate import greedy
 from hubedit.model.instruct import choose, instructed
 from hubedit.model.join import joined, templated
@@ -212,11 +212,11 @@ def test_a_prompt_as_a_question(prompt: str, question: str) -> None:
 def test_an_answer_that_repeats_the_prompt_is_what_follows_it(talking: EditableModel) -> None:
     prompt = "The capital of France is"
     (text,) = greedy(talking, [prompt], 12)
-    assert said(talking, [(prompt, prompt)], 12) == [text]
+    assert greedy_answers(talking, [(prompt, prompt)], 12) == [text]
     # a model that says the same whatever it is asked: what it says first is taken for its prompt
     first = text[: len(text) // 2]
     if first.strip():
-        assert said(talking, [(first, prompt)], 4)[0] != text[: len(first)]
+        assert greedy_answers(talking, [(first, prompt)], 4)[0] != text[: len(first)]
 
 
 @pytest.mark.parametrize(

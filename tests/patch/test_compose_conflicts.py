@@ -16,7 +16,7 @@ from hubedit.linalg import LowRank
 from hubedit.patch import Patch
 from hubedit.patch.compose import ConflictError, compose, composed
 from hubedit.patch.conflicts import chance_cosine, conflicts
-from hubedit.patch.owners import torn
+from hubedit.patch.owners import inseparable
 from tests.patch.parts import DOWN
 from tests.patch.recorded import edited, fact, recorded
 
@@ -164,13 +164,15 @@ def test_facts_about_one_subject_give_way_together_or_not_at_all() -> None:
         composed([below, two], on_conflict="last")
     parts = [{"method": "memit"}, {"method": "rome"}]
     summed = replace(one, record={**one.record, "composed_of": parts})
-    assert not torn(summed, {0})
-    assert torn(replace(one, record={**one.record, "composed_of": [*parts, {"method": "joint"}]}), {0}) == {0}
+    assert not inseparable(summed, {0})
+    assert inseparable(
+        replace(one, record={**one.record, "composed_of": [*parts, {"method": "joint"}]}), {0}
+    ) == {0}
 
 
 def test_a_name_that_ends_alike_is_the_same_subject() -> None:
     one = edited([("France", "Lyon"), ("Spain", "Turin")], 0)
     long = Fact("Marie Curie works for", "Marie Curie", "Google", "a")
     short = Fact("Marie Curie was born in", "Curie", "Rome", "b")
-    assert torn(replace(one, facts=(long, short)), {0}) == {0}
-    assert not torn(replace(one, facts=(long, short)), {0, 1})
+    assert inseparable(replace(one, facts=(long, short)), {0}) == {0}
+    assert not inseparable(replace(one, facts=(long, short)), {0, 1})

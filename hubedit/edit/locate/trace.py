@@ -26,7 +26,7 @@ from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.facts.types import Fact
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import put, said
+from hubedit.model.forms import greedy_answers, put
 from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, continuation, locate
@@ -127,7 +127,7 @@ def _known(
             if answer.strip()
         ]
         pairs = [(fact.prompt, prompt) for fact, (prompt, _) in zip(part, asked, strict=True)]
-        answers = said(em, pairs, min(_LONGEST, max(lengths, default=0) + 2))
+        answers = greedy_answers(em, pairs, min(_LONGEST, max(lengths, default=0) + 2))
         for fact, (_, prompt), text in zip(part, pairs, answers, strict=True):
             truths = [a.strip() for a in fact.ground_truth if a.strip()]
             if text.strip():
