@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hubedit.api.editing import edit as edit
     from hubedit.api.editing import evaluate as evaluate
+    from hubedit.api.loading import load as load
     from hubedit.api.merging import merge as merge
     from hubedit.api.merging import revert as revert
     from hubedit.api.pushing import push as push
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from hubedit.facts.types import Probe as Probe
     from hubedit.linalg.lowrank import LowRank as LowRank
     from hubedit.model.editable import EditableModel as EditableModel
-    from hubedit.model.load import load as load
     from hubedit.patch import Patch as Patch
     from hubedit.presets import method_defaults as method_defaults
     from hubedit.presets import preset as preset
@@ -51,7 +51,7 @@ _WHERE = {
     "StatsConfig": "hubedit.config",
     "TargetConfig": "hubedit.config",
     "TraceConfig": "hubedit.config",
-    "load": "hubedit.model.load",
+    "load": "hubedit.api.loading",
     "load_facts": "hubedit.facts.load",
     "merge": "hubedit.api.merging",
     "method_defaults": "hubedit.presets",
