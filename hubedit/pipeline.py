@@ -98,7 +98,7 @@ def edit_facts(
     weights = em.checksum()
 
     before, kept, steps = em if on is None else em.with_patch(on), protected(on, facts), origins(on, facts)
-    edit = compute(em, facts, config, on=on, kept=kept, steps=steps, cache=cache, progress=progress)
+    edit = compute(em, facts, config, on=on, earlier=kept, steps=steps, cache=cache, progress=progress)
     patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
     save_keys(cache, patch_id(patch), config.method, [fact.prompt for fact in facts], edit.keys)
     if on is not None:

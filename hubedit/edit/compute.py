@@ -25,7 +25,7 @@ def compute(
     facts: Sequence[Fact],
     config: EditConfig,
     *,
-    kept: Sequence[Fact] = (),
+    earlier: Sequence[Fact] = (),
     steps: Sequence[str] = (),
     on: Change | Mapping[Site, LowRank] | None = None,
     cache: Cache | None = None,
@@ -33,13 +33,13 @@ def compute(
 ) -> Edit:
     """Edits `facts` into factors for `em`, which is the same model afterwards, also when this raises.
 
-    `on`: an older patch to edit on top of; `kept`: its facts that must stay so; `steps`: the id of the step
-    that edited each. What is measured once is the base's, and the same for every patch that stands on
+    `on`: an older patch to edit on top of; `earlier`: its facts that must stay so; `steps`: the id of the
+    step that edited each. What is measured once is the base's, and the same for every patch that stands on
     another.
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
     cache, progress, clock = cache or Cache(), progress or Silent(), Clock()
     baseline = measure(em, facts, config, cache, progress, clock)
     model = em if on is None else em.with_patch(on)
-    batch = EditBatch(model, facts, config, baseline, cache, progress, clock, kept)
+    batch = EditBatch(model, facts, config, baseline, cache, progress, clock, earlier)
     return in_batches(function_of(config.method), batch, steps)

@@ -97,7 +97,7 @@ def test_what_older_facts_give_is_preserved(editable: Editable, older: Patch, tm
     stood = em.with_patch(older)
     keys = at_subject(stood, edit_rows(stood, older.facts, ()), 1, [site]).inputs[site].float()
     knowing, blind = (
-        compute(stood, new, replace(QUICK, lam=0.05), kept=kept, cache=Cache(tmp_path / "cache"))
+        compute(stood, new, replace(QUICK, lam=0.05), earlier=kept, cache=Cache(tmp_path / "cache"))
         for kept in (protected(older, new), ())
     )
     change = [float(edit.factors[site].apply(keys).norm()) for edit in (knowing, blind)]

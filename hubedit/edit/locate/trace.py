@@ -83,7 +83,7 @@ def trace_key(em: EditableModel, facts: Sequence[Fact], config: TraceConfig) -> 
     """Every input a trace depends on. The targets of the facts are none of them."""
     asked = [[put(em, fact)[0], fact.subject, list(fact.ground_truth)] for fact in facts]
     return {
-        "format": _FORMAT,
+        "format": [_FORMAT, _LONGEST],
         "model": em.identity,
         "dtype": str(em.dtype),
         "facts": digest(asked),
@@ -151,7 +151,7 @@ def _known(
     return prompts, checked, known
 
 
-def _places(prompt: Prompt, config: TraceConfig) -> range:
+def _positions(prompt: Prompt, config: TraceConfig) -> range:
     """The tokens whose clean outputs are put back. What stands before the subject is not corrupted."""
     if config.tokens == "all":
         return range(prompt.first, len(prompt.ids))
@@ -171,14 +171,14 @@ def _effects(
     scale: float,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
-    """Effects (facts, places, kinds, layers, measures) and totals (facts, clean | corrupted, measures).
+    """Effects (facts, positions, kinds, layers, measures) and totals (facts, clean | corrupted, measures).
 
-    Both are averages over the noise samples; places beyond a fact's own, and the facts of other processes,
+    Both are averages over the noise samples; positions beyond a fact's own, and the facts of other processes,
     hold zeros.
     """
     progress = progress or Silent()
-    places = max(len(_places(p, config)) for p in prompts)
-    effects = torch.zeros(len(prompts), places, len(KINDS), em.num_layers, 2, dtype=torch.float64)
+    positions = max(len(_positions(p, config)) for p in prompts)
+    effects = torch.zeros(len(prompts), positions, len(KINDS), em.num_layers, 2, dtype=torch.float64)
     totals = torch.zeros(len(prompts), 2, 2, dtype=torch.float64)
     order = share.of(sorted(range(len(prompts)), key=lambda i: -len(prompts[i].ids)))
     rows = [(i, sample) for i in order for sample in range(config.samples)]
@@ -189,7 +189,7 @@ def _effects(
         end = budget.take(lengths, done)
         part = rows[done:end]
         try:
-            found = _chunk(em, prompts, part, config, scale, places)
+            found = _chunk(em, prompts, part, config, scale, positions)
         except RuntimeError as error:
             budget.shrink(error, len(part), lengths[done])
             continue
@@ -207,9 +207,9 @@ def _chunk(
     rows: Sequence[tuple[int, int]],
     config: TraceConfig,
     scale: float,
-    places: int,
+    positions: int,
 ) -> tuple[Tensor, Tensor]:
-    """Totals (rows, 2, 2) and effects (rows, places, kinds, layers, 2) of some (fact, noise sample) rows."""
+    """Totals (rows, 2, 2) and effects (rows, positions, kinds, layers, 2) of (fact, noise sample) rows."""
     used = sorted({i for i, _ in rows})
     own = [prompts[i] for i in used]
     clean = clean_runs(em, own)
@@ -217,8 +217,8 @@ def _chunk(
     answer = clean.answer[runs.fact]
     before = measures(runs.logits, answer, runs.foil)
     totals = torch.stack([measures(clean.logits[runs.fact], answer, runs.foil), before], 1)
-    effects = torch.zeros(len(rows), places, len(KINDS), em.num_layers, 2, dtype=torch.float64)
-    for at, kind, layer, place in _interventions(em, prompts, rows, config, places):
+    effects = torch.zeros(len(rows), positions, len(KINDS), em.num_layers, 2, dtype=torch.float64)
+    for at, kind, layer, place in _interventions(em, prompts, rows, config, positions):
         sites = [Site(number, kind) for number in _window(layer, config, em.num_layers)]
         after = measures(restored_logits(em, runs, sites, place), answer, runs.foil)
         effects[:, at, KINDS.index(kind), layer] = (after - before) * (place >= 0).cpu()[:, None]
@@ -230,11 +230,11 @@ def _interventions(
     prompts: Sequence[Prompt],
     rows: Sequence[tuple[int, int]],
     config: TraceConfig,
-    places: int,
+    positions: int,
 ) -> Iterator[tuple[int, Any, int, Tensor]]:
     """(number of the place, kind, layer, token of every row or -1) of all restored runs."""
-    own = [_places(prompts[i], config) for i, _ in rows]
-    for at in range(places):
+    own = [_positions(prompts[i], config) for i, _ in rows]
+    for at in range(positions):
         place = torch.tensor([r[at] if at < len(r) else -1 for r in own], device=em.device)
         if not bool((place >= 0).any()):
             return
@@ -258,7 +258,7 @@ def _summary(
     em: EditableModel, prompts: Sequence[Prompt], config: TraceConfig, effects: Tensor, totals: Tensor
 ) -> dict[str, Any]:
     """The averages over facts, as the fields of TraceResult."""
-    subject = torch.stack([effects[i, _places(p, config).index(p.last)] for i, p in enumerate(prompts)])
+    subject = torch.stack([effects[i, _positions(p, config).index(p.last)] for i, p in enumerate(prompts)])
     mean = subject.mean(0)
     spread = subject.std(0) if len(prompts) > 1 else torch.zeros_like(mean)
     error = spread / len(prompts) ** 0.5
@@ -285,7 +285,7 @@ def _heat(prompts: Sequence[Prompt], config: TraceConfig, effects: Tensor) -> Ma
     groups: dict[str, list[Tensor]] = {name: [] for name in CATEGORIES}
     for i, prompt in enumerate(prompts):
         own: dict[str, list[Tensor]] = {}
-        for at, token in enumerate(_places(prompt, config)):
+        for at, token in enumerate(_positions(prompt, config)):
             own.setdefault(category(prompt, token), []).append(effects[i, at])
         for name, values in own.items():
             groups[name].append(torch.stack(values).mean(0))

@@ -24,10 +24,10 @@ def subjects(em: EditableModel, facts: Sequence[Fact]) -> tuple[int, ...]:
     return together(names)
 
 
-def sharing(em: EditableModel, facts: Sequence[Fact], kept: Sequence[Fact]) -> dict[int, int]:
-    """Which of the facts edited before share a subject with a new one: index in `kept` -> index in
+def sharing(em: EditableModel, facts: Sequence[Fact], earlier: Sequence[Fact]) -> dict[int, int]:
+    """Which of the facts edited before share a subject with a new one: index in `earlier` -> index in
     `facts`."""
-    found = subjects(em, [*facts, *kept])
+    found = subjects(em, [*facts, *earlier])
     first: dict[int, int] = {}
     for number in range(len(facts)):
         first.setdefault(found[number], number)

@@ -152,7 +152,7 @@ def test_an_earlier_fact_of_the_subject_is_among_its_targets(
     new = [Fact("Marie Curie works for", "Marie Curie", "Google")]
 
     def likelihood(kept: list[Fact]) -> float:
-        edit = compute(em, new, config, kept=kept, cache=Cache(tmp_path))
+        edit = compute(em, new, config, earlier=kept, cache=Cache(tmp_path))
         patched = em.with_patch(edit.factors)
         return next(iter(forced(patched, [(old.prompt, old.target)]).values())).logp
 
