@@ -130,7 +130,7 @@ class EditConfig:
     method: str = "joint"
     batch_size: int = 0
     layers: str = "auto"
-    depths: tuple[float, float] = (0.06, 0.23)
+    depths: tuple[float, float] = (0.1, 0.23)
     most_layers: int = 6
     alpha: str = "0"
     lam: float = 30.0
