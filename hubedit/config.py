@@ -70,9 +70,9 @@ class TargetConfig:
     """
 
     steps: int = 3
-    step: float = 0.12
-    clamp: float = 0.25
-    rounds: int = 3
+    step: float = 0.1
+    clamp: float = 0.2
+    rounds: int = 4
     decay: float = 1e-3
     kl: float = 0.0625
     contexts: int = 2

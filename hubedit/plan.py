@@ -12,7 +12,7 @@ import torch
 from hubedit.config import EditConfig
 from hubedit.edit.locate.layers import untraced_layers
 from hubedit.edit.statistics.corpus import needed_tokens
-from hubedit.errors import ConfigError, ModelError
+from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.facts.tokens import load_tokenizer
 from hubedit.model import load as loading
@@ -20,6 +20,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.families import family_of
 from hubedit.model.fetch import check, find, is_path
 from hubedit.model.forms import put
+from hubedit.model.reading import reading
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
 from hubedit.patch.adapter import uniform_rank
@@ -119,16 +120,12 @@ def skeleton(ref: str, *, trust_remote_code: bool = False) -> EditableModel:
         check(source)
     tokenizer = load_tokenizer(ref)
     folder = Path(tokenizer.name_or_path)
-    try:
+    auto: Any = AutoModelForCausalLM
+    with reading(f"cannot read the configuration of {ref}"), torch.device("meta"):
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"cannot read the configuration of {ref}: {reason}") from error
-    family = family_of(config)
-    auto: Any = AutoModelForCausalLM
-    with torch.device("meta"):
+        family = family_of(config)
         model = auto.from_config(config, trust_remote_code=trust_remote_code)
     name = ref if is_path(ref) else ref.partition("@")[0]
     commit = "" if is_path(ref) else folder.name

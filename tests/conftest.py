@@ -21,7 +21,7 @@ without_bars()
 torch.set_num_threads(1)
 # the time of one example depends on the machine; the number of examples can be raised for a long search
 settings.register_profile("hubedit", deadline=None, max_examples=50)
-settings.register_profile("long", deadline=None, max_examples=1000)
+settings.register_profile("long", deadline=None, max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "hubedit"))
 
 

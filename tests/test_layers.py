@@ -16,9 +16,10 @@ PACKAGE = Path(__file__).parent.parent / "hubedit"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("bench", "tune"),
+    ("bench", "tune", "session", "tour", "doctor"),
     ("pipeline", "plan"),
     ("hub",),
+    ("readers",),
     ("report",),
     ("checkpoint",),
     ("evaluate", "edit", "patch"),

@@ -15,9 +15,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
-from hubedit.config import StatsConfig
+from hubedit.config import EditConfig, StatsConfig
 from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.errors import (
+    ConfigError,
     StrictError,
 )
 from hubedit.evaluate import read
@@ -26,6 +27,8 @@ from hubedit.evaluate.run import evaluate
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import FORMS
 from hubedit.patch import Patch
+from hubedit.pipeline import check_config
+from hubedit.presets import method_defaults
 from hubedit.progress import Silent
 from tests.pico import FAMILIES
 from tests.quick import FACTS, QUICK, run
@@ -45,7 +48,7 @@ def test_peft_gives_the_logits_of_the_edit_in_memory(editable: Editable, tmp_pat
     em = editable(family)
     applied_patch = run(em, tmp_path / "patch")
     assert len(applied_patch.edit.factors) == 4
-    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    ids = torch.randint(5, em.vocabulary - 1, (2, 9))
     with torch.no_grad():
         plain = em.model(input_ids=ids).logits
         with em.with_patch(applied_patch.edit.factors).active() as edited:
@@ -197,3 +200,12 @@ def test_strict_writes_and_raises(editable: Editable, tmp_path: Path) -> None:
     with pytest.raises(StrictError, match="still fail"):
         run(editable("llama"), tmp_path / "patch", strict=True)
     assert Patch.load(tmp_path / "patch").factors
+
+
+def test_a_scaled_residual_stream_is_known_to_the_default_alone(editable: Editable) -> None:
+    em = editable("granite")
+    check_config(em, EditConfig())
+    for method in ("lora", "ft"):
+        check_config(em, method_defaults(method))
+    with pytest.raises(ConfigError, match=r"multiplies what a layer adds by 0\.5"):
+        check_config(em, method_defaults("memit"))

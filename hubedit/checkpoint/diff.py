@@ -69,7 +69,7 @@ def diff_checkpoints(
     """
     if not 0 <= most_rank <= MOST_RANK:
         raise ConfigError(f"the rank cannot be estimated up to {most_rank}", f"0 to {MOST_RANK}")
-    progress = progress or Silent()
+    progress, b = progress or Silent(), b.named_as(a)
     shared = sorted(set(a.tensors) & set(b.tensors))
     progress.start("comparing", len(shared), "tensors")
     changed: list[Changed] = []

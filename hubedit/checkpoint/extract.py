@@ -12,7 +12,7 @@ import torch
 import hubedit
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.difference import Size, difference, matrix_shape, same_bytes, size
-from hubedit.checkpoint.names import is_buffer, is_embeddings, is_head
+from hubedit.checkpoint.names import is_buffer, is_embeddings, is_head, same_part
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, ConfigError
 from hubedit.linalg import LowRank
@@ -67,7 +67,8 @@ def extract(
     if rank < 0:
         raise ConfigError(f"rank is {rank}", "0 takes as many directions as the difference has")
     progress = progress or Silent()
-    old, new = Checkpoint.open(base.folder), Checkpoint.open(edited.folder)
+    old = Checkpoint.open(base.folder)
+    new = Checkpoint.open(edited.folder).named_as(old)
     family = _family(old, new)
     head = _head(old, new, family)
     names, resized = _comparable(old, new, family)
@@ -160,7 +161,8 @@ def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float |
 
     Empty where both or none store one, or where it is the copy of the embeddings beside it.
     """
-    name, source = f"{family.head}.weight", f"{family.embeddings}.weight"
+    stored = (n for n in (*old.tensors, *new.tensors) if is_head(n.removesuffix(".weight")))
+    name, source = next(stored, f"{family.head}.weight"), f"{family.embeddings}.weight"
     if (name in old.tensors) == (name in new.tensors):
         return {}
     holder, other = (old, new) if name in old.tensors else (new, old)
@@ -192,7 +194,7 @@ def _comparable(old: Checkpoint, new: Checkpoint, family: Family) -> tuple[list[
     for mine, theirs, which in ((old, new, "base"), (new, old, "edited model")):
         alone = [n for n in sorted(mine.tensors) if n not in theirs.tensors and not is_buffer(n)]
         if theirs.tied:  # its embeddings are the head: see _head
-            alone = [n for n in alone if n != f"{family.head}.weight"]
+            alone = [n for n in alone if not is_head(n.removesuffix(".weight"))]
         if alone:
             raise CheckpointError(f"only the {which} has {_some(alone)}", _OTHERS)
     shared = [n for n in sorted(old.tensors) if n in new.tensors and not is_buffer(n)]
@@ -232,14 +234,13 @@ def _module(name: str, checkpoint: Checkpoint, family: Family) -> str | None:
     if not name.endswith(".weight") or len(checkpoint.tensors[name].shape) != 2:
         return None
     module = name.removesuffix(".weight")
-    root = family.blocks.partition(".")[0]
-    if module == family.head:
+    if is_head(module):
         # a tied head is the embeddings, which an adapter on it would not change; beside Conv1D blocks a
         # head is stored the other way round, and an adapter says only once how weights are stored
-        return None if checkpoint.tied or family.conv1d else module
-    if not module.startswith(f"{root}."):
-        module = f"{root}.{module}"  # GPT-2's checkpoints leave the root out
-    return module if module.startswith(f"{family.blocks}.") else None
+        return None if checkpoint.tied or family.conv1d else family.head
+    # checkpoints leave roots out (GPT-2), or have them in another order (Gemma 3)
+    own, blocks = same_part(module), same_part(f"{family.blocks}.")
+    return f"{family.blocks}.{own.removeprefix(blocks)}" if own.startswith(blocks) else None
 
 
 def _patch(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from hubedit.model.families import FAMILIES
+
+Entry = TypeVar("Entry")
 
 # what one part of a model is called by classes and versions of transformers, with a head and without, alone
 # and inside a multimodal model; any other first word (`mtp.`, `vision_tower.`, `draft.`) is another part
@@ -32,6 +34,19 @@ def same_part(name: str) -> str:
         name = name[len(root) :]
     head, dot, rest = name.partition(".")
     return f"{_HEADS[0]}{dot}{rest}" if head in _HEADS else name
+
+
+def renamed(tensors: Mapping[str, Entry], like: Iterable[str]) -> dict[str, Entry]:
+    """The tensors under the names that `like` has for the same ones; any other keeps its own.
+
+    The Hub's GPT-2 begins with `h.0.`, one that was trained on and saved with `transformer.h.0.`.
+    """
+    known = {same_part(name): name for name in like}
+    made: dict[str, Entry] = {}
+    for name, entry in tensors.items():
+        other = known.get(same_part(name), name)
+        made[name if other in tensors or other in made else other] = entry
+    return made
 
 
 def alike(module: str, tensors: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.header import AGAIN, Header, TensorEntry, read_header
-from hubedit.checkpoint.names import alike, is_embeddings, is_head, is_tied, same_part
+from hubedit.checkpoint.names import alike, is_embeddings, is_head, is_tied, renamed, same_part
 from hubedit.errors import CheckpointError
 from hubedit.model.fetch import EMPTY, check_alone, shards
 
@@ -81,6 +81,10 @@ class Checkpoint:
         tensor, file = min(self.repeated.items())
         count = f"{len(self.repeated)} tensors are" if len(self.repeated) > 1 else "a tensor is"
         return (f"{count} in two shards of {self.folder}: {tensor} is taken from {file}",)
+
+    def named_as(self, other: Checkpoint) -> Checkpoint:
+        """The same tensors under the names that the other checkpoint has for them, to compare the two."""
+        return replace(self, tensors=MappingProxyType(renamed(self.tensors, other.tensors)))
 
     def read(self, name: str) -> Tensor:
         """A tensor in its stored dtype and shape, on the CPU. Raises CheckpointError."""

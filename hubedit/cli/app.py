@@ -27,6 +27,7 @@ UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 VERBS = (
     "apply",
+    "edit",
     "ask",
     "eval",
     "bench",
@@ -41,6 +42,7 @@ VERBS = (
     "trace",
     "stats",
     "demo",
+    "doctor",
     "facts",
     "push",
     "pull",

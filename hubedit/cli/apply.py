@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
@@ -13,6 +13,7 @@ from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
 from hubedit.cli.settings import check_preset, settings
+from hubedit.cli.wanted import check_alone, read_wanted
 
 
 class Method(StrEnum):
@@ -40,12 +41,31 @@ class Prefer(StrEnum):
 
 def apply(
     context: Context,
-    facts: Annotated[Path, Argument(metavar="FACTS", help="A facts file: JSONL, JSON or CSV.")],
     model: Annotated[str, Option("--model", "-m", help="A folder or repo[@revision].")],
+    facts: Annotated[
+        Path | None, Argument(metavar="FACTS", help="A facts file: JSONL, JSON or CSV.", show_default=False)
+    ] = None,
+    fact: Annotated[
+        list[str] | None,
+        Option(
+            "--fact",
+            metavar="'PROMPT -> TARGET'",
+            help="A fact in place of a file, or several; [square brackets] mark the subject where it is not "
+            "the last capitalised name.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         Option("--out", "-o", help="The patch's folder (default: NAME-patch here, for NAME.jsonl)."),
     ] = None,
+    from_: Annotated[
+        str,
+        Option(
+            "--from",
+            metavar="PATCH",
+            help="Make this patch again, from its facts and settings, and say whether it came out the same.",
+        ),
+    ] = "",
     on: Annotated[
         str,
         Option("--on", metavar="PATCH", help="Edit on top of it; joint and alphaedit protect its facts."),
@@ -157,35 +177,42 @@ def apply(
 ) -> None:
     """Edit facts into a model: a verified patch, written as a PEFT adapter."""
     sink = Output(json=json, quiet=quiet)
-    config = settings(
-        preset,
-        method.value if method else "",
-        layers=layers,
-        alpha=alpha,
-        prefer=prefer.value if prefer else None,
-        lam=lam,
-        rank=rank,
-        batch_size=batch_size,
-        null_space=null_space,
-        corpus=corpus,
-        tokens=tokens,
-        seed=seed,
-    )
+    given: dict[str, Any] = {
+        "layers": layers,
+        "alpha": alpha,
+        "prefer": prefer.value if prefer else None,
+        "lam": lam,
+        "rank": rank,
+        "batch_size": batch_size,
+        "null_space": null_space,
+        "corpus": corpus,
+        "tokens": tokens,
+        "seed": seed,
+    }
+    chosen_method = method.value if method else ""
+    if from_:
+        check_alone(preset, chosen_method, on, given)
+    else:
+        config = settings(preset, chosen_method, **given)
     if max_memory:
         from hubedit.model.limits import parse_memory
 
         parse_memory(max_memory)
-    target = out if out is not None else Path(f"{facts.stem}-patch")
 
-    from hubedit.facts import load_facts
     from hubedit.hub import patch_folder
     from hubedit.patch import Patch
+    from hubedit.patch.again import compare, settings_of
     from hubedit.patch.doubts import too_wide
     from hubedit.pipeline import check_free
 
-    loaded = load_facts(facts, format=format.value, on_conflict=on_conflict.value)
+    wanted = read_wanted(facts, fact or (), from_, format.value, on_conflict.value)
+    target = out if out is not None else Path(f"{wanted.name}-patch")
+    loaded = wanted.loaded
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
+    first = wanted.repeats
+    if first is not None:
+        config = settings_of(first, corpus or "")
     check_free(target, force)
     older = Patch.load(patch_folder(on)) if on else None
     if dry_run:
@@ -193,7 +220,7 @@ def apply(
 
         machine = Machine(device, dtype, trust_remote_code, chat, system)
         weighs = prefer.value if prefer else None
-        show_plan(sink, model, loaded, str(facts), config, target, older, machine, preset, weighs)
+        show_plan(sink, model, loaded, wanted.source, config, target, older, machine, preset, weighs)
         return
 
     from hubedit.cache import Cache
@@ -219,6 +246,8 @@ def apply(
         progress.finish(f"{em.num_layers} layers on {em.device}")
         em = with_chat(sink, em, chat, system)
         check_preset(sink, preset, config, em)
+        if first is not None:
+            first.fits(em)
         applied = apply_facts(
             em,
             loaded.facts,
@@ -227,12 +256,12 @@ def apply(
             on=older,
             cache=store,
             progress=progress,
-            source=str(facts),
+            source=wanted.source,
             with_facts=not no_facts,
             overwrite=force,
             command=words(context),
         )
-    show(sink, applied)
+    show(sink, applied, compare(first, applied.patch) if first is not None else None)
     if wide := too_wide(applied.patch):
         sink.warn(wide)
     if place is not None:

@@ -11,7 +11,7 @@ from typer import Context
 def words(context: Context) -> list[str]:
     """The command line again, from the options that were given: the same however hubedit was started."""
     line: list[str] = context.command_path.split()
-    for parameter in context.command.params:
+    for parameter in sorted(context.command.params, key=lambda p: p.param_type_name != "argument"):
         source = context.get_parameter_source(str(parameter.name))
         if source is None or source.name != "COMMANDLINE":
             continue

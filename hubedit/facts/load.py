@@ -66,6 +66,18 @@ def load_facts(
     return reading.result()
 
 
+def from_records(records: Sequence[Raw], where: str, problems: Sequence[tuple[int, str]] = ()) -> LoadedFacts:
+    """Facts of hubedit's own fields that stood in no file; `where` names them in messages, `problems` are
+    what was found wrong before, as (line, what). Raises FactsError as `load_facts` does."""
+    source = Source("jsonl", records=list(records), problems=list(problems))
+    if not records:
+        _nothing(Path(where), source)
+    reading = _Reading(Path(where), SCHEMAS["jsonl"], source, "stop", mixed=False)
+    for number, raw in enumerate(records):
+        reading.add(number, raw)
+    return reading.result()
+
+
 def _nothing(path: Path, source: Source) -> NoReturn:
     """Raises for a file without a single record."""
     problems = [f"{path}:{line}: {what}" for line, what in source.problems]

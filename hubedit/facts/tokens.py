@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from hubedit.errors import ModelError, TokenError
@@ -76,22 +77,26 @@ def _joint(fact: Fact, tokenizer: PreTrainedTokenizerFast) -> str:
     merged = read != (*prompt, *answer)
     if fact.join is None and (usual or closed) and not merged:
         return ""
-    left = _pieces(tokenizer, prompt[:-2], prompt[-2:])
-    what = f"prompt and target meet as {left} + {_pieces(tokenizer, prompt, answer[:2])}"
+    left = _pieces(tokenizer, prompt, max(0, len(prompt) - 2), len(prompt))
+    right = _pieces(tokenizer, (*prompt, *answer), len(prompt), len(prompt) + 2)
+    what = f"prompt and target meet as {left} + {right}"
     if merged:
         first = next((n for n, (a, b) in enumerate(zip(prompt, read, strict=False)) if a != b), len(prompt))
-        part = _pieces(tokenizer, read[:first], read[first : first + 3])
+        part = _pieces(tokenizer, read, first, first + 3)
         what += f", where the text as a whole has {part}"
     return what
 
 
-def _pieces(tokenizer: PreTrainedTokenizerFast, before: Sequence[int], ids: Sequence[int]) -> str:
-    """The text of each token as it follows those before: alone, some lose their leading space."""
-    texts = [
-        str(tokenizer.decode([*before, *ids[:n]], clean_up_tokenization_spaces=False))
-        for n in range(len(ids) + 1)
-    ]
-    return " ".join(f'"{b.removeprefix(a)}"' for a, b in pairwise(texts))
+def _pieces(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], start: int, end: int) -> str:
+    """The text of ids[start:end] as it follows those before: alone, some lose their leading space. Tokens
+    that hold parts of one character stand together."""
+    near = range(max(0, start - 3), min(len(ids), end + 3) + 1)
+    texts = {n: str(tokenizer.decode(list(ids[:n]), clean_up_tokenization_spaces=False)) for n in near}
+    whole = [n for n in near if not texts[n].endswith("\ufffd")]
+    first = max((n for n in whole if n <= start), default=start)
+    last = min((n for n in whole if n >= end), default=near[-1])
+    cuts = (first, *(n for n in whole if first < n < last), last)
+    return " ".join(f'"{texts[b].removeprefix(texts[a])}"' for a, b in pairwise(cuts))
 
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
@@ -100,25 +105,24 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerFast:
     Raises ModelError when there is none or it gives no character offsets.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from transformers import AutoTokenizer
 
     # facts stand below the model in the order of imports; only this function looks up
-    from hubedit.model.fetch import find, is_path
+    from hubedit.model.fetch import check_tokenizer, find, is_path
+    from hubedit.model.reading import reading
 
-    try:
+    with reading(f"no tokenizer for {ref}", "give a model folder or owner/name[@revision]"):
         if is_path(ref):
             folder = str(find(ref).folder)
         else:
             repo, _, revision = ref.partition("@")
             with told(repo, revision or None, kind=ModelError, doing="download"):
                 folder = snapshot_download(repo, revision=revision or None, allow_patterns=list(_FILES))
+        check_tokenizer(
+            Path(folder), ref
+        )  # of an empty folder, transformers 5.0 makes a tokenizer without words
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"no tokenizer for {ref}: {reason}", "give a model folder or owner/name[@revision]"
-        ) from error
+        tokenizer("a")  # some settings are only read with the first text
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"the tokenizer of {ref} gives no character offsets", "a tokenizer.json is needed")
     return cast("PreTrainedTokenizerFast", tokenizer)

@@ -2,7 +2,7 @@
 
 from hubedit.linalg.least_squares import right_factor
 from hubedit.linalg.lowrank import LowRank
-from hubedit.linalg.moments import Moments, SecondMoment
+from hubedit.linalg.moments import Moments, SecondMoment, mean_of
 from hubedit.linalg.null_space import Threshold, null_space
 from hubedit.linalg.rank_one import direction, rank_one
 from hubedit.linalg.solve import KeySpace, Preserved, output_drift, output_power
@@ -15,6 +15,7 @@ __all__ = [
     "SecondMoment",
     "Threshold",
     "direction",
+    "mean_of",
     "null_space",
     "output_drift",
     "output_power",

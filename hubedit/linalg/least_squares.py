@@ -16,12 +16,13 @@ from torch import Tensor
 
 def right_factor(keys: Tensor, owner: Tensor, weight: Tensor, preserved: Tensor, count: int) -> Tensor:
     """A (N, d_in), float64, from `keys` (n, d_in), the fact of each row `owner` (n,), `weight` (n,) and P
-    (d_in, d_in), positive semidefinite; `count`: N.
+    (d_in, d_in), float64 and positive semidefinite, which is overwritten: a second copy of 18,944 x 18,944
+    numbers would take 2.9 GB; `count`: N.
 
     A small ridge, 1e-6 of the mean diagonal, is added where the sum is singular to rounding.
     """
     k, w = keys.double(), weight.double()[:, None]
-    total = preserved.double() + k.T @ (w * k)
+    total = preserved.addmm_(k.T, w * k)
     mean = torch.zeros(count, k.shape[1], dtype=k.dtype, device=k.device).index_add_(0, owner, w * k)
     factor, failed = torch.linalg.cholesky_ex(total)
     if int(failed):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,18 @@ class LowRank:
         return self.B @ self.A
 
     def norm(self) -> float:
-        """Frobenius norm from the factors: |BA|^2 = sum((B^T B) * (A A^T))."""
+        """Frobenius norm: |BA|^2 = sum((B^T B) * (A A^T)) of the factors, which takes r^2 (d_out + d_in)
+        products; where the r d_out d_in of the matrix itself are fewer, it is formed in blocks of rows."""
+        if self.rank * sum(self.shape) > self.shape[0] * self.shape[1]:
+            return sum(float(rows.square().sum()) for rows in self.rows()) ** 0.5
         gram = (self.B.double().T @ self.B.double()) * (self.A.double() @ self.A.double().T)
         return float(gram.sum().clamp_min(0).sqrt())
+
+    def rows(self) -> Iterator[Tensor]:
+        """The matrix in blocks of rows (up to 512, d_in), float64."""
+        right = self.A.double()
+        for left in self.B.split(_ROWS):
+            yield left.double() @ right
 
     def digest(self) -> str:
         """sha256 (16 hexadecimal digits) of both factors in float32: what tells two of them apart."""

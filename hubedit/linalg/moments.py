@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_COLUMNS = 4096
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -39,7 +41,10 @@ class SecondMoment:
     def update(self, x: Tensor) -> None:
         """Adds the rows of x (..., width), which may be on another device than the sum."""
         rows = x.detach().reshape(-1, x.shape[-1])
-        self._sum += _gram(rows).to(self._sum)
+        # in blocks, because a product of 18,944 x 18,944 beside the sum takes another 1.4 GB
+        for at in range(0, rows.shape[1], _COLUMNS):
+            part = slice(at, at + _COLUMNS)
+            self._sum[:, part] += _product(rows, rows[:, part]).to(self._sum.device)
         self._count += rows.shape[0]
 
     def state(self) -> tuple[Tensor, int]:
@@ -55,13 +60,18 @@ class SecondMoment:
         """The mean. Raises ValueError before any row was seen."""
         if self._count == 0:
             raise ValueError("no rows were accumulated")
-        return Moments((self._sum / self._count).float().cpu(), self._count)
+        return mean_of(self._sum, self._count)
 
 
-def _gram(rows: Tensor) -> Tensor:
-    """rows^T rows in float32. Products of half-precision numbers are exact there, so tensor cores may form
+def mean_of(total: Tensor, count: int) -> Moments:
+    """The mean of a sum over `count` rows; beside the sum it takes only what it returns."""
+    mean = torch.empty_like(total, dtype=torch.float32)
+    return Moments(torch.div(total, count, out=mean).cpu(), count)
+
+
+def _product(rows: Tensor, part: Tensor) -> Tensor:
+    """rows^T part in float32. Products of half-precision numbers are exact there, so tensor cores may form
     them from what is in half precision already, as long as the sums are float32."""
     if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(rows.T, rows, out_dtype=torch.float32)
-    wide = rows.float()
-    return wide.T @ wide
+        return torch.mm(rows.T, part, out_dtype=torch.float32)
+    return rows.float().T @ part.float()

@@ -113,7 +113,14 @@ def output_power(weight: Tensor, moment: Tensor) -> float:
 
 
 def output_drift(factor: LowRank, moment: Tensor) -> float:
-    """tr(dW C dW^T): how much an update dW (d_out, d_in) changes the site's output on inputs of moment C."""
+    """tr(dW C dW^T): how much an update dW (d_out, d_in) changes the site's output on inputs of moment C.
+
+    From the factors it takes r^2 (d_out + d_in) products beside those with C; where their rank is above
+    d_out, dW itself takes fewer, and is formed in blocks of rows.
+    """
+    if factor.rank > factor.shape[0]:
+        wide = moment.to(factor.A.device, torch.float64)
+        return max(0.0, sum(float(((rows @ wide) * rows).sum()) for rows in factor.rows()))
     a, b = factor.A.double(), factor.B.double()
     inner = a @ moment.to(a) @ a.T
     return float(((b.T @ b) * inner).sum().clamp_min(0))

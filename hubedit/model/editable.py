@@ -20,7 +20,7 @@ from hubedit.model.families import Family
 from hubedit.model.sites import Site
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 class Change(Protocol):
@@ -124,24 +124,29 @@ class EditableModel:
         return next(self.model.parameters()).dtype
 
     @property
+    def text_config(self) -> PreTrainedConfig:
+        """The configuration of the language model: the model's own, unless that has other parts too."""
+        return self.model.config.get_text_config()
+
+    @property
     def num_layers(self) -> int:
         """Number of blocks."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.text_config.num_hidden_layers)
 
     @property
     def hidden_size(self) -> int:
         """Width d of the residual stream."""
-        return int(self.model.config.hidden_size)
+        return int(self.text_config.hidden_size)
 
     @property
     def vocabulary(self) -> int:
         """Rows of the head."""
-        return int(self.model.config.get_text_config().vocab_size)
+        return int(self.text_config.vocab_size)
 
     @property
     def max_positions(self) -> int:
         """Longest sequence the model was built for, in tokens."""
-        return int(self.model.config.max_position_embeddings)
+        return int(self.text_config.max_position_embeddings)
 
     @property
     def has_bos(self) -> bool:
@@ -218,7 +223,7 @@ class EditableModel:
         """Logits (..., vocabulary) of the residual stream (..., d) after the last block, or (..., c) those of
         some `entries` (c,) of the vocabulary.
 
-        Applies the final norm, the head, and the soft-capping of the families that have it.
+        Applies the final norm, the head, and the soft-capping or scaling of the families that have it.
         """
         normed = self.model.get_submodule(self.family.final_norm)(hidden.to(self.dtype))
         if entries is None:
@@ -227,7 +232,8 @@ class EditableModel:
             own = present(self.head())
             bias = own["bias"][entries] if "bias" in own else None
             logits = torch.nn.functional.linear(normed, own["weight"][entries], bias)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        logits = logits / getattr(self.text_config, "logits_scaling", 1)
+        cap = getattr(self.text_config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         assert isinstance(logits, Tensor)

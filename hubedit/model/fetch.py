@@ -84,11 +84,16 @@ def check(source: Source) -> dict[str, Any]:
     for optional in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         if (folder / optional).is_file():
             _json(folder / optional)
+    check_tokenizer(folder, name)
+    return config
+
+
+def check_tokenizer(folder: Path, name: str) -> None:
+    """Raises ModelError for a folder without a tokenizer's files."""
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise ModelError(
             f"{name} has no tokenizer", "put the tokenizer's files (tokenizer.json) beside config.json"
         )
-    return config
 
 
 def weight_files(source: Source) -> tuple[Path, ...]:
@@ -164,7 +169,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "
 def _json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, numbers or nesting without end
         raise ModelError(f"{file} is not valid JSON: {error}", "download or copy the model again") from error
     except OSError as error:
         raise ModelError(f"cannot read {file}: {error.strerror or error}") from error

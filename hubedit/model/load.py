@@ -13,6 +13,7 @@ from hubedit.errors import ConfigError, ModelError
 from hubedit.model.families import Family, family_of
 from hubedit.model.fetch import Source, check, find, identity
 from hubedit.model.limits import limit_gpus, parse_memory, placement
+from hubedit.model.reading import reading
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +70,9 @@ def load(
     from hubedit.model.editable import EditableModel
 
     em = EditableModel(model, tokenizer, family, source.ref, source.commit, source.folder, identity(source))
-    _check_modules(em)
-    _check_numbers(em)
+    with reading(f"the files of {source.ref} do not go together"):
+        _check_modules(em)
+        _check_numbers(em)
     return em
 
 
@@ -126,14 +128,10 @@ def pick_device(name: str) -> torch.device:
 def _tokenizer(source: Source, trust: bool) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
-    try:
+    with reading(f"cannot load the tokenizer of {source.ref}", "a model needs its tokenizer.json"):
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=trust, local_files_only=True
         )
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"cannot load the tokenizer of {source.ref}: {_line(error)}", "a model needs its tokenizer.json"
-        ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"the tokenizer of {source.ref} gives no character offsets",
@@ -146,11 +144,10 @@ def _weights(
     source: Source, family: Family, dtype: str, trust: bool, spread: dict[str, Any]
 ) -> PreTrainedModel:
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    try:
+    with reading(f"cannot load {source.ref}", "check that the folder is complete, or download it again"):
         model, info = auto.from_pretrained(
             source.folder,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
@@ -161,14 +158,6 @@ def _weights(
             output_loading_info=True,
             **spread,
         )
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ModelError(
-            f"cannot load {source.ref}: {_line(error)}", "check that the folder is complete"
-        ) from error
-    except SafetensorError as error:
-        raise ModelError(f"damaged weights in {source.ref}: {error}", "download or copy it again") from error
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would fill them with random numbers
         raise ModelError(
@@ -179,7 +168,9 @@ def _weights(
 
 
 def _check_modules(em: EditableModel) -> None:
-    """A model whose code differs from the family's (remote code) must not fail halfway through an edit."""
+    """A model whose code differs from the family's (remote code) must not fail halfway through an edit, nor
+    one with settings that mean nothing."""
+    _ = em.has_bos, em.pad_id, em.eos_ids
     try:
         for name in (em.family.final_norm, em.family.embeddings):
             em.model.get_submodule(name)
@@ -222,7 +213,3 @@ def _quiet() -> Iterator[None]:
         settings.set_verbosity(level)
         if bars:
             settings.enable_progress_bar()
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

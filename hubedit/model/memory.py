@@ -92,7 +92,7 @@ class TokenBudget:
 
     def __init__(self, device: torch.device, tokens: int = 0) -> None:
         """`tokens` 0 picks a size for the device; it only ever shrinks."""
-        self.tokens = tokens or (4096 if device.type == "cpu" else 16384)
+        self.tokens = tokens or (4096 if device.type == "cpu" else 8192)
 
     def take(self, lengths: Sequence[int], start: int) -> int:
         """End of the batch that begins at row `start`; at least one row."""

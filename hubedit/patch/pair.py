@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from hubedit.linalg import LowRank
 
 
+_ROWS = 512
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """The matrix `B @ A` of shape (d_out, d_in). `B`: (d_out, r), `A`: (r, d_in), both float32 and
@@ -52,8 +55,12 @@ class Pair:
         return Pair(np.concatenate([self.B, other.B], 1), np.concatenate([self.A, other.A], 0))
 
     def norm(self) -> float:
-        """Frobenius norm from the factors: |BA|^2 = sum((B^T B) * (A A^T))."""
+        """Frobenius norm: |BA|^2 = sum((B^T B) * (A A^T)), or in blocks of rows of BA where that takes fewer
+        products."""
         b, a = self.B.astype(np.float64), self.A.astype(np.float64)
+        if self.rank * sum(self.shape) > self.shape[0] * self.shape[1]:
+            parts = (b[at : at + _ROWS] @ a for at in range(0, len(b), _ROWS))
+            return float(np.sqrt(sum(float(np.square(part).sum()) for part in parts)))
         return float(np.sqrt(max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0)))
 
     def pad(self, rank: int) -> Pair:

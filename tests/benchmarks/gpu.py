@@ -22,17 +22,10 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.compute import compute
 from hubedit.evaluate import read
-from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.limits import limit_gpus, parse_memory
 from tests.benchmarks import memory, scaling, solve, statistics, targets
-from tests.benchmarks.shapes import folder, model, parser, tell
-
-
-def facts_of(em: EditableModel, count: int) -> list[Fact]:
-    """Facts about made-up subjects; the ground truth is left open, so the trace takes the model's answers."""
-    places = ("Paris", "Rome", "Tokyo", "Berlin", "Vienna", "London")
-    return [Fact(f"The city where Person{n} lives is", f"Person{n}", places[n % 6]) for n in range(count)]
+from tests.benchmarks.shapes import facts_of, folder, model, parser, tell
 
 
 def end_to_end(em: EditableModel, count: int, tokens: int, root: Path) -> dict[str, dict[str, float]]:
@@ -78,7 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         ("statistics", statistics.main, ["--tokens", "256"] if quick else ["--tokens", "50000"]),
         ("solve", solve.main, ["--facts", "4"] if quick else ["--facts", "100", "1000", "10000"]),
-        ("memory", memory.main, ["--facts", "2", "--steps", "1"] if quick else ["--facts", str(args.facts)]),
+        (
+            "memory",
+            memory.main,
+            ["--facts", "2", "--steps", "1", "--tokens", "600"] if quick else ["--facts", str(args.facts)],
+        ),
         (
             "scaling",
             scaling.main,

@@ -1,71 +1,81 @@
-"""Peak memory of an edit, stage by stage: statistics, targets and the solves of ten sites.
+"""Peak memory of an edit with hubedit's defaults, stage by stage: text, statistics, targets, solves, checks.
 
     python -m tests.benchmarks.memory [--shape small] [--facts 20] [--limit 24GiB]
 
-On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does.
+On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does. `--tokens`
+of statistics and `--steps` of the descent are few: how many there are does not change the peak.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from hubedit.config import TargetConfig
+from hubedit.cache import Cache
+from hubedit.config import EditConfig
+from hubedit.edit.compute import compute
 from hubedit.edit.record import peak_memory
-from hubedit.edit.statistics.second_moments import _sums
-from hubedit.edit.targets.optimise import optimise
-from hubedit.linalg import KeySpace, Preserved
 from hubedit.model.limits import limit_gpus, parse_memory
-from hubedit.model.memory import parked
-from hubedit.model.sites import Site
-from hubedit.parallel import Share
-from tests.benchmarks.shapes import folder, model, parser, rows, tell
+from hubedit.model.memory import forget_peak
+from hubedit.progress import Silent
+from tests.benchmarks.shapes import facts_of, folder, model, parser, tell
+
+BETWEEN = "solves and checks"
+
+
+class Peaks(Silent):
+    """The peak in GiB of every stage that the progress display has; what lies between two is one more."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.found: dict[str, float] = {}
+        self._device, self._name = device, "model"
+
+    def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
+        self.close(stage)
+
+    def finish(self, note: str = "") -> None:
+        self.close(BETWEEN)
+
+    def close(self, following: str) -> None:
+        """Ends what is running; what comes now is `following`."""
+        found = peak_memory(self._device)
+        peak = found.get("device", found.get("process", 0)) / 2**30
+        self.found[self._name] = max(peak, self.found.get(self._name, 0.0))
+        forget_peak(self._device)
+        self._name = following
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the peak after each stage, in GiB; ends with 1 where it exceeds the limit."""
+    """Prints the peak of each stage, in GiB; ends with 1 where it exceeds the limit."""
     options = parser(__doc__)
     options.add_argument("--facts", type=int, default=20)
     options.add_argument("--limit", default="")
     options.add_argument("--steps", type=int, default=3)
+    options.add_argument("--tokens", type=int, default=20000)
     args = options.parse_args(arguments)
     limits = parse_memory(args.limit)
     limit_gpus(limits)
-    device = torch.device(args.device)
-    peaks: dict[str, float] = {}
-
-    def note(stage: str) -> float:
-        found = peak_memory(device)
-        peaks[stage] = found.get("device", found.get("process", 0)) / 2**30
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        return peaks[stage]
-
+    peaks = Peaks(torch.device(args.device))
     em = model(args.shape, args.device, args.dtype)
-    note("model")
-    layer = em.num_layers * 8 // 28
-    sites = [Site(n, k) for n in range(max(0, layer - 4), layer + 1) for k in ("attention", "mlp")]
-    text = torch.randint(1, len(em.tokenizer) - 1, (64, 128)).tolist()
+    config = EditConfig(collapse="tell")
+    config = replace(
+        config,
+        stats=replace(config.stats, tokens=args.tokens),
+        targets=replace(config.targets, steps=args.steps, reach=0.0),
+    )
     with folder() as place:
-        moments = _sums(em, Share(), sites, text, Path(place), {"run": 1})
-    note("statistics")
-    matrices = [moments[str(site)].float().cpu() for site in sites]
-    moments.clear()
-    optimise(em, rows(em, args.facts), args.facts, layer, TargetConfig(steps=args.steps, loss=0.0))
-    note("targets")
-    kept = []
-    for matrix in matrices:
-        made = Preserved.of(matrix, device=device)
-        KeySpace.of(torch.randn(args.facts, len(matrix), device=device, dtype=torch.float64), made)
-        kept.append(made.to(parked(made.factor.nbytes, device)))  # as `Spreader` keeps them
-        del made
-    note("solve of every site")
-    peak = max(peaks.values())
-    table: list[list[object]] = [["stage", "peak GiB"], *([stage, size] for stage, size in peaks.items())]
-    tell(args, table, {"facts": args.facts, "peak_gib": peaks})
+        compute(em, facts_of(em, args.facts), config, cache=Cache(Path(place)), progress=peaks)
+    peaks.close("")
+    peak = max(peaks.found.values())
+    table: list[list[object]] = [
+        ["stage", "peak GiB"],
+        *([stage, size] for stage, size in peaks.found.items()),
+    ]
+    tell(args, table, {"facts": args.facts, "peak_gib": peaks.found})
     return int(bool(limits) and peak > max(limits.values()) / 2**30)
 
 

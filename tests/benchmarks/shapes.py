@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from hubedit.edit.rows import Row
+from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.families import family_of
 from tests.pico import tokenizers
@@ -91,6 +92,12 @@ def rows(em: EditableModel, facts: int, contexts: int = 5, preserved: int = 4) -
         for _ in range(preserved):
             made.append(Row(fact, (*draw(2), *subject, *draw(2)), 5, draw(1), preserve=True))
     return made
+
+
+def facts_of(em: EditableModel, count: int) -> list[Fact]:
+    """Facts about made-up subjects; the ground truth is left open, so the trace takes the model's answers."""
+    places = ("Paris", "Rome", "Tokyo", "Berlin", "Vienna", "London")
+    return [Fact(f"The city where Person{n} lives is", f"Person{n}", places[n % 6]) for n in range(count)]
 
 
 @contextmanager

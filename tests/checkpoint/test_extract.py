@@ -16,9 +16,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from hubedit.checkpoint.diff import diff_checkpoints
 from hubedit.checkpoint.extract import extract
 from hubedit.checkpoint.fit import fit
 from hubedit.checkpoint.merge import merge
+from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, ConfigError, ModelError
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
@@ -69,7 +71,7 @@ def test_a_merged_patch_comes_back(editable: Editable, tmp_path: Path, family: s
     Patch.load(path).fits(em)
     assert fit(found.patch, base).fits and not fit(found.patch, base).unverified
 
-    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    ids = torch.randint(5, em.vocabulary - 1, (2, 9))
     models: list[Any] = [
         AutoModelForCausalLM.from_pretrained(p, dtype=torch.float32, attn_implementation=em.family.attention)
         for p in (em.path, tmp_path / "merged")
@@ -235,6 +237,39 @@ def test_checkpoints_without_the_root_in_their_names(pico_path: Pico, tmp_path: 
     # stored (d_in, d_out): the module's weight has the outer product the other way round
     row = factor.dense()[0]
     torch.testing.assert_close(row / row[1], torch.arange(32.0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "mine", "theirs", "module"),
+    [
+        ("gpt2", "transformer.", "", "transformer.h.1.mlp.c_proj"),  # the Hub's GPT-2, and one trained on
+        ("gpt_neox", "embed_out", "lm_head", "gpt_neox.layers.1.mlp.dense_4h_to_h"),
+        ("llama", "model.", "language_model.model.", "model.layers.1.mlp.down_proj"),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_other_names_of_the_same_tensors(
+    pico_path: Pico, tmp_path: Path, family: str, mine: str, theirs: str, module: str, swapped: bool
+) -> None:
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[name.replace(mine, theirs, 1)] = tensors.pop(name)
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"{module}.weight"] += 0.1 * torch.ones_like(tensors[f"{module}.weight"])
+
+    plain = pico_path(family)
+    base = plain if swapped else edited(plain, tmp_path / "base", rename)
+    other = edited(plain, tmp_path / "changed", change)
+    if swapped:
+        other = edited(other, tmp_path / "renamed", rename)
+    found = diff_checkpoints(Checkpoint.open(base), Checkpoint.open(other))
+    assert not found.only_a and not found.only_b and len(found.changed) == 1
+    patch = extract(find(str(base)), find(str(other))).patch
+    assert set(patch.factors) == {module}
+    merge([patch], find(str(base)), tmp_path / "out")
+    (left,) = diff_checkpoints(Checkpoint.open(tmp_path / "out"), Checkpoint.open(other)).changed or (None,)
+    assert left is None or (left.norm is not None and left.norm < 1e-4)
 
 
 def test_what_cannot_be_compared_is_one_line(pico_path: Pico, tmp_path: Path) -> None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ from hubedit.checkpoint.merge import merge
 from hubedit.checkpoint.revert import prepare, revert
 from hubedit.errors import ConfigError
 from tests.checkpoint.tiny import MODULES, content, local, patch, tiny
+from tests.killing import Moments, duration, killed
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="kill -9"),
@@ -34,51 +31,6 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "sync_file", lambda _: None)
 
 
-def killed(work: Callable[[], object], seconds: float) -> bool:
-    """Runs `work` in a child and kills it after so long; whether it was killed before it had ended."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
-
-class Moments:
-    """Random moments within a run, `MOMENTS` of them before its end, however fast the machine just is."""
-
-    def __init__(self, seed: int, seconds: float) -> None:
-        self._chance, self._seconds, self._left = random.Random(seed), seconds, MOMENTS
-
-    def more(self) -> bool:
-        return self._left > 0
-
-    def next(self) -> float:
-        return self._chance.uniform(0, 1.1 * self._seconds)
-
-    def tell(self, killed: bool) -> None:
-        """A run that had ended was shorter than thought; a killed one may have been longer."""
-        self._left -= killed
-        self._seconds *= 1.03 if killed else 0.93
-
-
-def duration(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes in a child."""
-    began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    return time.monotonic() - began
-
-
 @pytest.mark.slow
 def test_a_merge_that_is_killed_leaves_nothing_or_everything(tmp_path: Path) -> None:
     base = tiny(tmp_path / "m")
@@ -89,7 +41,7 @@ def test_a_merge_that_is_killed_leaves_nothing_or_everything(tmp_path: Path) -> 
     shutil.rmtree(out)
     longest = duration(lambda: merge(patches, local(base), tmp_path / "first"))
     whole = content(tmp_path / "first")
-    moments = Moments(0, longest)
+    moments = Moments(0, longest, MOMENTS)
     while moments.more():
         moments.tell(killed(lambda: merge(patches, local(base), out), moments.next()))
         assert content(base) == before
@@ -118,7 +70,7 @@ def test_a_revert_that_is_killed_leaves_the_old_model_or_the_new_one(tmp_path: P
     longest = duration(lambda: revert(out, last=True))
     one = content(out)
     assert one != both
-    moments, seen = Moments(1, longest), set()
+    moments, seen = Moments(1, longest, MOMENTS), set()
     while moments.more():
         shutil.rmtree(out)
         shutil.copytree(tmp_path / "kept", out)

@@ -152,12 +152,18 @@ def test_the_tokens_at_an_unusual_joint_are_shown() -> None:
         Fact("The capital of Peru is Cu", "Peru", "sco", line=3, join=""),
         Fact("Peru is ", "Peru", "Paris", line=4),
         Fact("日本の首都は", "日本", "東京", line=5),
+        Fact("Peru says “", "Peru", "x", line=6),
+        Fact("Peru costs £", "Peru", "5", line=7),
+        Fact("Peru is ", "Peru", "🙂🙂", line=8),
     ]
     assert check_tokens(facts, TOKENIZER) == []
     found = {line.split(": ")[0]: line for line in joints(facts, TOKENIZER, "f")}
-    assert sorted(found) == ["f:2", "f:3", "f:4"]
+    assert sorted(found) == ["f:2", "f:3", "f:4", "f:6", "f:7", "f:8"]
     assert found["f:2"].endswith('prompt and target meet as " " "$" + "5"')
     assert 'where the text as a whole has " Paris"' in found["f:4"]
+    # the bytes of one character stand together
+    assert found["f:6"].endswith('"“" + "x"') and found["f:7"].endswith('"£" + "5"')
+    assert '+ "🙂"' in found["f:8"] and "\ufffd" not in "".join(found.values())
 
 
 def test_a_special_token_in_a_target_is_a_problem() -> None:

@@ -19,7 +19,7 @@ def test_it_minimises_the_weighted_squares(count: int, width: int, more: int, se
     root = torch.randn(width, width, generator=draw, dtype=torch.float64)
     preserved = root @ root.T + 0.1 * torch.eye(width, dtype=torch.float64)
     delta = torch.randn(count, 3, generator=draw, dtype=torch.float64)
-    change = (delta.T @ right_factor(keys, owner, weight, preserved, count)).requires_grad_()
+    change = (delta.T @ right_factor(keys, owner, weight, preserved.clone(), count)).requires_grad_()
     missed = change @ keys.T - delta[owner].T
     loss = (weight * missed.square()).sum() + torch.trace(change @ preserved @ change.T)
     (slope,) = torch.autograd.grad(loss, change)
@@ -28,11 +28,11 @@ def test_it_minimises_the_weighted_squares(count: int, width: int, more: int, se
 
 def test_what_is_preserved_with_all_weight_is_not_changed() -> None:
     keys, owner = torch.eye(4)[:2], torch.arange(2)
-    right = right_factor(keys, owner, torch.ones(2), 1e12 * torch.eye(4), 2)
+    right = right_factor(keys, owner, torch.ones(2), 1e12 * torch.eye(4, dtype=torch.float64), 2)
     assert right.abs().max() < 1e-11
 
 
 def test_keys_that_repeat_do_not_break_it() -> None:
     keys, owner = torch.ones(3, 4), torch.tensor([0, 0, 1])
-    right = right_factor(keys, owner, torch.ones(3), torch.zeros(4, 4), 2)
+    right = right_factor(keys, owner, torch.ones(3), torch.zeros(4, 4, dtype=torch.float64), 2)
     assert torch.isfinite(right).all()

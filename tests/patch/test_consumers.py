@@ -54,7 +54,7 @@ def test_every_loader_gives_the_logits_of_the_edit_in_memory(
     path = patch_for(em).save(tmp_path / "patch")
     patch = Patch.load(path)
     patch.fits(em)
-    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    ids = torch.randint(5, em.vocabulary - 1, (2, 9))
     with torch.no_grad():
         plain = em.model(input_ids=ids).logits
         with em.with_patch(patch).active() as edited:

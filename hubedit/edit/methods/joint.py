@@ -105,9 +105,11 @@ def _solve(batch: EditBatch, site: Site, keys: Tensor, rows: Sequence[Row], delt
     device, count = solve_device(batch.model), len(batch.facts)
     owner = torch.tensor([r.fact for r in rows], device=device)
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
-    preserved = batch.config.lam * batch.baseline.moments[site].matrix.to(device, torch.float64)
+    # a copy, which the solve may overwrite
+    moment = batch.baseline.moments[site].matrix
+    preserved = moment.to(device, torch.float64, copy=True).mul_(batch.config.lam)
     if site in batch.earlier_keys:  # what earlier facts have there now counts as much as a new fact
         earlier = batch.earlier_keys[site].to(device, torch.float64)
-        preserved += earlier.T @ earlier
+        preserved.addmm_(earlier.T, earlier)
     right = right_factor(keys.to(device), owner, weight, preserved, count)
     return LowRank(delta.T.float().cpu(), right.float().cpu()).compress()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any, Literal
@@ -105,12 +105,13 @@ def holdout_rows(
     before gives its last rows instead. Fewer when the corpus has fewer.
     """
     if config.corpus == SELF:
-        stage = _Stage(progress, "generating text to compare on", rows, "texts")
+        size = _HOLDOUT_ROUND * _length(em, _LENGTH)
+        stage = _Stage(progress, "generating text to compare on", size, "tokens")
         held: list[list[int]] = []
         sampled = (row for row in _generated(em, config, "holdout", cache, stage) if len(row) > 1)
         for row in islice(sampled, rows):
             held.append(row)
-            stage.advance(1)
+            stage.advance(len(row))
         stage.finish(f"{len(held)} texts")
         return held
     needed, count = needed_tokens(em, config), 0
@@ -144,13 +145,15 @@ def unseen_rows(
 @dataclass
 class _Stage:
     """A stage of the progress that begins with the first text that has to be written: text from the cache
-    takes no time."""
+    takes no time. `done`: tokens that were read; `ahead`: written and not read yet."""
 
     progress: Progress
     name: str
     total: int
     unit: str
     done: int = 0
+    ahead: int = 0
+    shown: int = 0
     begun: bool = False
 
     def begin(self) -> None:
@@ -158,12 +161,23 @@ class _Stage:
         if not self.begun:
             self.begun = True
             self.progress.start(self.name, self.total, self.unit)
-            self.progress.advance(self.done)
+            self._show()
 
     def advance(self, amount: int) -> None:
         self.done += amount
-        if self.begun:
-            self.progress.advance(amount)
+        self.ahead = max(0, self.ahead - amount)
+        self._show()
+
+    def wrote(self, amount: int) -> None:
+        """Work is shown as it is done: the texts of a round are read all at once, when it ends."""
+        self.ahead += amount
+        self._show()
+
+    def _show(self) -> None:
+        now = min(self.total, self.done + self.ahead)
+        if self.begun and now > self.shown:
+            self.progress.advance(now - self.shown)
+            self.shown = now
 
     def finish(self, note: str) -> None:
         if self.begun:
@@ -195,7 +209,7 @@ def _rounds(
     if missing:
         stage.begin()
         seeds = {n: int(digest([config.seed, part, n])[:12], 16) for n in missing}
-        for own in gathered(_write, em, seeds, streams):
+        for own in gathered(_write, em, seeds, streams, progress=stage):
             texts |= own
     for n in missing:
         cache.save(
@@ -218,19 +232,24 @@ def _unpacked(entry: Entry) -> list[list[int]]:
 
 
 def _write(
-    em: EditableModel, share: Share, seeds: Mapping[int, int], streams: int, progress: object = None
+    em: EditableModel, share: Share, seeds: Mapping[int, int], streams: int, progress: _Stage | None = None
 ) -> dict[int, list[list[int]]]:
-    """One process's part of some rounds."""
-    return {n: _sample(em, streams, seeds[n]) for n in share.of(sorted(seeds))}
+    """One process's part of some rounds; the others write as much in the same time."""
+
+    def wrote(amount: int) -> None:
+        if progress is not None:
+            progress.wrote(share.size * amount)
+
+    return {n: _sample(em, streams, seeds[n], wrote) for n in share.of(sorted(seeds))}
 
 
-def _sample(em: EditableModel, streams: int, seed: int) -> list[list[int]]:
+def _sample(em: EditableModel, streams: int, seed: int, wrote: Callable[[int], object]) -> list[list[int]]:
     length = _length(em, _LENGTH)
     budget = TokenBudget(em.device, streams * length)
     while True:
         rows = max(1, budget.tokens // length)
         try:
-            return sample_documents(em, rows, length, seed, OPENINGS)
+            return sample_documents(em, rows, length, seed, OPENINGS, wrote)
         except RuntimeError as error:
             budget.shrink(error, rows, length)
 

@@ -6,7 +6,7 @@ was trained on closely enough for second moments, and needs neither a download n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -25,7 +25,12 @@ DRAW = f"top {TOP}"
 
 
 def sample_documents(
-    em: EditableModel, rows: int, length: int, seed: int, prompts: Sequence[str] = ()
+    em: EditableModel,
+    rows: int,
+    length: int,
+    seed: int,
+    prompts: Sequence[str] = (),
+    wrote: Callable[[int], object] = lambda _: None,
 ) -> list[list[int]]:
     """Token ids of documents sampled in `rows` parallel streams of `length` tokens each.
 
@@ -33,7 +38,8 @@ def sample_documents(
     one, so every document stands alone as a prompt does, and no step of the batch is wasted. eos is
     never the first token of a document: a model that would only ever stop still gives text.
     With `prompts` the documents begin with them, in turn. Each document has the tokens the tokenizer
-    would give it (with BOS where it adds one). The same seed, model and device give the same text.
+    would give it (with BOS where it adds one).
+    The same seed, model and device give the same text. `wrote` is called with the tokens of each step.
     Raises ModelError when the model computes NaN.
     """
     device = em.device
@@ -53,6 +59,7 @@ def sample_documents(
         for step in range(length):
             ids[:, step] = token
             mask[:, step] = 1
+            wrote(rows)
             if step == length - 1:
                 break
             out = forward_on(

@@ -20,7 +20,7 @@ from torch import Tensor
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
-from hubedit.linalg import Moments, SecondMoment
+from hubedit.linalg import Moments, SecondMoment, mean_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget, free_memory
@@ -75,9 +75,7 @@ def second_moments(
             partial = {"sites": [keys[site] for site in part]}
             sums = summed(_sums, em, part, rows, cache.root, partial, progress=progress)
             for site in part:
-                mean = SecondMoment(em.d_in(site), sums[str(site)].device)
-                mean.restore(sums.pop(str(site)), count)
-                found[site] = mean.finish()
+                found[site] = mean_of(sums.pop(str(site)), count)
                 record: dict[str, Any] = {"model": em.ref, "identity": em.identity, "site": str(site)}
                 tensors = {"matrix": found[site].matrix, "count": torch.tensor(count)}
                 record |= {"corpus": config.corpus, "tokens": total}

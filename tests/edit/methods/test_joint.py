@@ -207,7 +207,7 @@ def test_probes_do_not_reach_the_edit(editable: Editable, config: EditConfig, tm
     for site, factor in plain.factors.items():
         assert factor.digest() == with_probes.factors[site].digest()
     rows = [*target_rows(em, probed, config.prompts, 5), *key_rows(em, probed, config.prompts)]
-    texts = [em.tokenizer.decode(r.ids) for r in [*rows, *preserved_rows(em, probed)]]
+    texts = [em.tokenizer.decode(list(r.ids)) for r in [*rows, *preserved_rows(em, probed)]]
     for fact in probed:
         for prompt in (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability))):
             assert not any(prompt in text for text in texts)

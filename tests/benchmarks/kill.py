@@ -1,0 +1,257 @@
+"""kill -9 at random moments of the commands that write: never a half state, and always to be run again.
+
+`python -m tests.benchmarks.kill [--moments 300] [--only merge push] [--seed 0] [--json]` runs each
+command in a forked process on a tiny model and kills it: `apply`, `merge`, `revert`, `push` and `stats push`,
+the last two against a Hub on this machine. After each kill the old state or the
+whole new one must be there, and the same command must then complete. Prints how often which state was found;
+ends with 1 where anything else was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.hub.loopback import Hub, serve
+from tests.killing import Moments, duration, killed
+
+FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Rome"}
+APPLY = ("--tokens", "200", "--layers", "1", "--quiet")
+
+
+def run(*words: object) -> int:
+    """One command line, silent."""
+    from hubedit.cli.app import run as command
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    kept = [os.dup(1), os.dup(2)]
+    for number in (1, 2):
+        os.dup2(null, number)
+    try:
+        return command([str(word) for word in words])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, own in zip((1, 2), kept, strict=True):
+            os.dup2(own, number)
+            os.close(own)
+        os.close(null)
+
+
+def attempt(
+    words: Callable[[], Sequence[object]],
+    prepare: Callable[[], None],
+    look: Callable[[], str],
+    moments: int,
+    seed: int,
+) -> Counter[str]:
+    """Kills the command that often. `prepare` makes the old state; `look` names the state that is there,
+    "old" or "new", and raises AssertionError for any other."""
+    prepare()
+    seconds = duration(lambda: run(*words()))
+    assert look() == "new", "the command does not complete"
+    at, found = Moments(seed, seconds, moments), Counter[str]()
+    while at.more():
+        prepare()
+        cut = killed(lambda: run(*words()), at.next())
+        at.tell(cut)
+        if not cut:
+            continue
+        state = look()
+        found[state] += 1
+        # what is complete may be refused, or done again without a change
+        duration(lambda: run(*words()))
+        assert look() == "new", f"after a kill that left the {state} state, the command does not complete"
+    return found
+
+
+class Work:
+    """What all commands need, in one folder: a model, facts, a patch made of them, its cache."""
+
+    def __init__(self, folder: Path, hub: Hub) -> None:
+        from tests.pico import pico
+
+        self.folder, self.hub = folder, hub
+        self.model = pico("llama", folder / "model")
+        self.base = f"lab/model@{hub.seed('lab/model', self.model)}"
+        self.facts, self.cache = folder / "facts.jsonl", folder / "cache"
+        self.facts.write_text(json.dumps(FACT))
+        self.patch = folder / "patch"
+        code = run(
+            "apply", self.facts, "--model", self.model, "--out", self.patch, "--cache", self.cache, *APPLY
+        )
+        assert code == 0, "the first apply failed"
+        self.number = 0
+
+    def room(self, name: str) -> Path:
+        """An empty folder for what a command writes."""
+        made = self.folder / name
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        return made
+
+    def clean(self, folder: Path, *names: str) -> None:
+        """Nothing else lies there once the command has completed."""
+        assert sorted(os.listdir(folder)) == sorted(names), sorted(os.listdir(folder))
+
+
+def apply(work: Work, moments: int, seed: int) -> Counter[str]:
+    from hubedit.patch import Patch
+
+    room, cache = work.room("applied"), work.folder / "own-cache"
+    out = room / "patch"
+
+    def prepare() -> None:
+        shutil.rmtree(room)
+        room.mkdir()
+        work.number += 1
+        if work.number % 4 == 1:  # with nothing kept, and with what the killed runs have left
+            shutil.rmtree(cache, ignore_errors=True)
+
+    def look() -> str:
+        if not out.exists():
+            return "old"
+        assert Patch.load(out).facts[0].target == FACT["target"]
+        assert {"README.md", "report.json", "facts.jsonl", "hubedit.json"} <= set(os.listdir(out))
+        return "new"
+
+    words = ("apply", work.facts, "--model", work.model, "--out", out, "--cache", cache, *APPLY)
+    found = attempt(lambda: words, prepare, look, moments, seed)
+    work.clean(room, "patch")
+    return found
+
+
+def merge(work: Work, moments: int, seed: int) -> Counter[str]:
+    room = work.room("merged")
+    out = room / "model"
+    words = ("merge", work.patch, "--model", work.model, "--out", out, "--quiet")
+    assert run(*words) == 0
+    whole = content(out)
+
+    def look() -> str:
+        if not out.exists():
+            return "old"
+        assert content(out) == whole
+        return "new"
+
+    def prepare() -> None:
+        shutil.rmtree(room)
+        room.mkdir()
+
+    found = attempt(lambda: words, prepare, look, moments, seed)
+    work.clean(room, "model")
+    return found
+
+
+def revert(work: Work, moments: int, seed: int) -> Counter[str]:
+    room = work.room("reverted")
+    kept, out = work.folder / "kept", room / "model"
+    assert run("merge", work.patch, "--model", work.model, "--out", kept, "--keep-originals", "--quiet") == 0
+    merged, plain = content(kept), content(work.model)
+
+    def look() -> str:
+        now = content(out)
+        if now == merged:
+            return "old"
+        assert {n: now.get(n) for n in plain} == plain, "neither the merged model nor the base"
+        return "new"
+
+    def prepare() -> None:
+        shutil.rmtree(room)
+        room.mkdir()
+        shutil.copytree(kept, out)
+
+    words = ("revert", out, "--all", "--yes", "--quiet")
+    found = attempt(lambda: words, prepare, look, moments, seed)
+    work.clean(room, "model")
+    return found
+
+
+def push(work: Work, moments: int, seed: int) -> Counter[str]:
+    names = set(content(work.patch))
+    return _pushed(work, ("push", work.patch), ("--base", work.base), names, moments, seed)
+
+
+def stats_push(work: Work, moments: int, seed: int) -> Counter[str]:
+    return _pushed(work, ("stats", "push"), ("--cache", work.cache), set(), moments, seed)
+
+
+def _pushed(
+    work: Work,
+    command: tuple[object, ...],
+    more: tuple[object, ...],
+    names: set[str],
+    moments: int,
+    seed: int,
+) -> Counter[str]:
+    """Every run pushes to a repository of its own; `names`: files that the whole commit holds."""
+    repo = [""]
+    complete: set[str] = set()
+
+    def look() -> str:
+        stored = work.hub.repo(repo[0])
+        tree = set(work.hub.tree(repo[0])) if stored is not None else set()
+        if stored is None or tree <= {".gitattributes"}:
+            return "old"
+        assert names <= tree and (not complete or tree == complete), sorted(tree)
+        complete.update(tree)
+        return "new"
+
+    def prepare() -> None:
+        work.number += 1
+        repo[0] = f"ada/kill{work.number}"
+
+    def words() -> list[object]:
+        return [*command, repo[0], *more, "--quiet"]
+
+    return attempt(words, prepare, look, moments, seed)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file with its bytes; what a record says of the time and the place of a run is left out."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+COMMANDS = {"apply": apply, "merge": merge, "revert": revert, "push": push, "stats push": stats_push}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tests.benchmarks.kill")
+    parser.add_argument("--moments", type=int, default=300)
+    parser.add_argument("--only", nargs="*", choices=tuple(COMMANDS), default=tuple(COMMANDS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(arguments)
+    states: dict[str, dict[str, int]] = {}
+    failed = 0
+    with tempfile.TemporaryDirectory() as path, serve(Path(path) / "hub") as hub:
+        # read when the libraries are imported, which the children share
+        os.environ.update(hub.environment(Path(path) / "home"))
+        import torch
+
+        from hubedit.cli import app
+
+        torch.set_num_threads(1)
+        app.build(app.VERBS)
+        work = Work(Path(path), hub)
+        for name in args.only:
+            try:
+                states[name] = dict(COMMANDS[name](work, args.moments, args.seed))
+                if not args.json:
+                    print(f"{name}: {args.moments} kills, {states[name]}", flush=True)
+            except AssertionError as error:
+                failed += 1
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+    print(json.dumps({"moments": args.moments, "states": states, "failed": failed}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
