@@ -18,6 +18,10 @@ PREFERENCES = {"success": 1.5, "balanced": 1.0, "locality": 0.7}
 strongest setting on real models (docs/experiments.md); these two factors themselves were not measured."""
 
 
+AUTO_RANK = -1
+"""As `EditConfig.rank`: the smallest that keeps nearly all (`hubedit.patch.ranks`)."""
+
+
 @dataclass(frozen=True)
 class TraceConfig:
     """Causal tracing (Meng et al. 2022, ROME, section 2; method.md section 1).
@@ -103,7 +107,7 @@ class EditConfig:
     """One edit run. Which of these a method reads is in `hubedit.presets.METHODS`.
 
     `method`: "joint" (hubedit's own) or a published one, "intattn", "memit", "rome", "r-rome",
-    "intattn-rome", "alphaedit", "emmet", "lora" or "ft" (docs/method.md);
+    "intattn-rome", "alphaedit", "emmet", "lora", "ft" or "ultraedit" (docs/method.md);
     `batch_size`: edit at most so many facts at once, batch after batch (0 = all at once);
     `layers`: "auto", "4-8" or "4,6,8";
     `depths`: with "auto", the first and the last edited layer as shares of the model's depth. Early layers
@@ -114,10 +118,10 @@ class EditConfig:
     `lam`: weight of the preserved second moment against the facts' keys, of which a fact's rows have 1
     together;
     `prefer`: "success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`);
-    `rank`: truncate the patch (0 = exact);
+    `rank`: truncate the patch (0 = exact; -1 = to the smallest rank that keeps 99 %);
     `null_space`: only write into eigenvectors of the preserved moment with eigenvalues below this, "0.02"
     absolute or "1%" of the largest ("" = anywhere);
-    `l2`: AlphaEdit's L2, EMMET's weight on the diagonal;
+    `l2`: AlphaEdit's L2, EMMET's weight on the diagonal, UltraEdit's ridge;
     `whiten`: ROME's direction is C^-1 k and not k;
     `collapse`: "stop" raises when the model is damaged, "tell" goes on;
     `seed`: of what is drawn at random.

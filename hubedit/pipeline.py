@@ -12,16 +12,19 @@ from typing import Any
 import torch
 
 from hubedit.cache import Cache
-from hubedit.config import EditConfig
+from hubedit.config import AUTO_RANK, EditConfig
 from hubedit.edit.compute import Edit, compute
 from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
+from hubedit.edit.methods.earlier import save_keys
 from hubedit.edit.record import edit_record, method_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
 from hubedit.edit.statistics.corpus import SELF, TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.edit.statistics.documents import source as corpus_source
+from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
+from hubedit.evaluate.forms import all_forms
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
 from hubedit.facts import Fact, check_tokens, to_record
@@ -30,9 +33,12 @@ from hubedit.folder import check_free as check_place
 from hubedit.folder import next_step
 from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import forms_of, usual
 from hubedit.patch import Patch, base_record
-from hubedit.patch.ontop import protected, replaced, stacked, whole_sites
+from hubedit.patch.identity import patch_id
+from hubedit.patch.ledger import brief
+from hubedit.patch.ontop import origins, protected, replaced, stacked, whole_sites
+from hubedit.patch.owners import as_record
+from hubedit.patch.ranks import cut, rank_for
 from hubedit.patch.value import RECORD
 from hubedit.presets import METHODS, check_method, check_settings
 from hubedit.progress import Progress, Silent
@@ -41,6 +47,7 @@ from hubedit.report.licence import licence_of
 from hubedit.report.markup import plural
 
 _SHOWN = 3  # facts that a message names one by one
+_ASKED = 50  # of an older patch's facts, so many of the oldest and of the newest are asked again
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +101,8 @@ def apply_facts(
     if len(long) > _SHOWN:
         progress.message(f"and {len(long) - _SHOWN:,} more targets as long")
     kept = protected(on, facts)
+    # a long stack's facts are not all asked for every batch; `hubedit check` asks all of them
+    some = kept if len(kept) <= 2 * _ASKED else (*kept[:_ASKED], *kept[-_ASKED:])
     again = replaced(on, facts)
     for fact in again[:_SHOWN]:
         progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
@@ -103,32 +112,34 @@ def apply_facts(
     stood = em if on is None else em.with_patch(on)
     before = _read(stood, facts, "asking before", progress)
     context = read(stood, facts, in_context=True)
-    forms_before, context_forms = _forms(stood, facts, before), _forms(stood, facts, context)
-    kept_before = read(stood, kept)
+    some_before = read(stood, some)
+    forms_before, context_forms = all_forms(stood, facts, before), all_forms(stood, facts, context)
     seconds["reading before"] = time.perf_counter() - start
-    edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
-    tried = holdout_rows(stood, config.stats, TEXT_ROWS, cache, progress)
-    text, used = unseen_rows(stood, config.stats, cache, progress)
+    edit = compute(
+        em, facts, config, on=on, kept=kept, steps=origins(on, facts), cache=cache, progress=progress
+    )
+    tried = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
+    text, used = unseen_rows(em, config.stats, cache, progress)
     seconds |= edit.seconds
 
     start = time.perf_counter()
     patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
+    prompts = [fact.prompt for fact in facts]
+    save_keys(cache, patch_id(patch), config.method, prompts, edit.keys)
     if on is not None:
         patch = stacked(on, patch)
-    truncated = 0 < config.rank < max(factor.rank for factor in patch.factors.values())
-    if truncated:
-        patch, _ = patch.truncate(config.rank)
+    patch, truncated = _cut(em, patch, config, cache, progress)
     if truncated:
         moved = drift(stood, em.with_patch(patch.by_site(em)), tried)
         count = max(sum(moved.tokens), 1)
-        clean, cut = sum(moved.nll_before) / count, sum(moved.nll_after) / count
-        judge_collapse(edit.reports, clean, cut, config, progress)
-        perplexity = float(torch.tensor(cut).exp())
+        clean, left = sum(moved.nll_before) / count, sum(moved.nll_after) / count
+        judge_collapse(edit.reports, clean, left, config, progress)
+        perplexity = float(torch.tensor(left).exp())
     edited = em.with_patch(patch.by_site(em))
     moved = drift(stood, edited, text)
     after = _read(edited, facts, "asking after", progress)
-    forms_after = _forms(edited, facts, after)
-    kept_after = read(edited, kept)
+    some_after = read(edited, some)
+    forms_after = all_forms(edited, facts, after)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
     if _checksum(em) != weights:
@@ -144,10 +155,7 @@ def apply_facts(
         command=command,
     )
     made["perplexity"]["after"] = perplexity
-    if on is not None:
-        made["sites"] = whole_sites(made["sites"], patch, em)
-    record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
-    patch = replace(patch, record=record)
+    made |= {"metrics": report.metrics, "counts": report.counts}
     told = {
         **report_json(
             facts,
@@ -159,12 +167,18 @@ def apply_facts(
     }
     told = {name: value for name, value in told.items() if value not in ({}, [], None)}
     if kept:
-        shares = [compare(kept, r, r).metrics["success"] for r in (kept_before, kept_after)]
-        told["on"] = {"facts": len(kept), "success_before": shares[0], "success_after": shares[1]}
+        shares = [compare(some, r, r).metrics["success"] for r in (some_before, some_after)]
+        older = {"asked": len(some), "success_before": shares[0], "success_after": shares[1]}
+        told["on"] = {"facts": len(kept), **older}
         progress.message(
-            f"{plural(len(kept), 'fact')} of the older patch: "
+            f"{plural(len(some), 'fact')} of the older patch: "
             f"{shares[0]:.0%} hold before, {shares[1]:.0%} after"
         )
+    if on is not None:
+        step = {**patch.record["steps"][-1], **brief(made)}
+        made["steps"] = [*patch.record["steps"][:-1], step | ({"older": told["on"]} if kept else {})]
+        made["sites"] = whole_sites(made["sites"], patch, em)
+    patch = replace(patch, record={**patch.record, **made})
     files = _files(patch, told, path.name, with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
     if strict:
@@ -191,7 +205,7 @@ def check_config(em: EditableModel, config: EditConfig) -> None:
     check_one_layer(config, layers)
     for name in ("rank", "lam", "batch_size", "l2"):
         value = getattr(config, name)
-        if not 0 <= value < float("inf"):
+        if not 0 <= value < float("inf") and (name, value) != ("rank", AUTO_RANK):
             raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
     check_settings(config)
     if config.stats.corpus != SELF:
@@ -237,7 +251,23 @@ def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditCon
         "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
         **({} if em.chat is None else {CHAT: {"system": em.chat.system}}),
     }
+    if edit.rows is not None:
+        record["rows"] = as_record(dict.fromkeys(factors, edit.rows))
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
+
+
+def _cut(
+    em: EditableModel, patch: Patch, config: EditConfig, cache: Cache, progress: Progress
+) -> tuple[Patch, bool]:
+    """The patch at the rank that the configuration asks for, and whether it is a smaller one."""
+    exact = max(pair.rank for pair in patch.pairs.values())
+    if config.rank == 0 or exact <= config.rank:
+        return patch, False
+    sites = patch.sites(em)
+    found = second_moments(em, sites.values(), config.stats, cache, progress)
+    moments = {module: found[site].matrix.numpy() for module, site in sites.items()}
+    rank = config.rank if config.rank > 0 else rank_for(patch, moments)
+    return (cut(patch, rank, moments), True) if rank < exact else (patch, False)
 
 
 def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progress) -> Reading:
@@ -246,17 +276,6 @@ def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progre
     progress.advance(len(facts))
     progress.finish(f"{len(reading.texts)} prompts")
     return reading
-
-
-def _forms(em: EditableModel, facts: Sequence[Fact], own: Reading) -> dict[str, Reading]:
-    """The facts in every form that the model has; `own`: in the usual one. In the others their own prompts
-    alone are asked."""
-    return {
-        form: own
-        if form == usual(em)
-        else read(em, facts, probes=False, in_context=own.in_context, form=form, score=False)
-        for form in forms_of(em)
-    }
 
 
 def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) -> dict[str, bytes]:

@@ -68,10 +68,11 @@ def plan(
     share = 0.5 if alpha_traced or not shared else float(config.alpha)
     sites = [Site(layer, "attention") for layer in layers or (0,) if share > 0 and method.attention]
     sites += [Site(layer, "mlp") for layer in layers or (0,) if share < 1]
-    most = len(facts)
+    answers = [len(continuation(em.tokenizer, f.prompt, f.target, f.join)) for f in facts]
+    most = sum(answers) if method.by_token else len(facts)
     if method.trained:
-        most = min(em.weight(sites[0]).shape) if method.full_rank else config.rank or LORA_RANK
-    rank = uniform_rank({"": min(most, config.rank or most)})
+        most = min(em.weight(sites[0]).shape) if method.full_rank else max(config.rank, 0) or LORA_RANK
+    rank = uniform_rank({"": min(most, max(config.rank, 0) or most)})
     place = loading.pick_device(device).type
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())
@@ -81,9 +82,8 @@ def plan(
     each = [2 * 8 * em.d_in(site) ** 2 for site in sites]
     solve = (max(each, default=0) if place == "cuda" else sum(each)) + 3 * 8 * len(facts) * size
     lengths = [
-        len(encode(em.tokenizer, put(em, f)[0]).ids)
-        + len(continuation(em.tokenizer, f.prompt, f.target, f.join))
-        for f in facts
+        len(encode(em.tokenizer, put(em, f)[0]).ids) + answer
+        for f, answer in zip(facts, answers, strict=True)
     ]
     rows = 2 + config.targets.contexts
     traced = min(config.trace.max_facts, len(facts)) if alpha_traced or not layers else 0

@@ -17,7 +17,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("bench", "tune", "session", "tour", "doctor"),
-    ("pipeline", "plan"),
+    ("pipeline", "plan", "standing"),
     ("hub",),
     ("readers",),
     ("report",),

@@ -29,6 +29,7 @@ NAMES = {
     "emmet": "EMMET",
     "lora": "LoRA",
     "ft": "LocFT-BF",
+    "ultraedit": "UltraEdit",
 }
 BALANCED = ("joint", "intattn", "intattn-rome")
 """The methods that have an alpha; the others are run once, not once for each."""

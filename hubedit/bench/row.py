@@ -16,6 +16,9 @@ from hubedit.edit.record import base_name, device_name, peak_memory, versions
 from hubedit.model.editable import EditableModel
 from hubedit.report.measures import measures
 
+HUNDRED = 100
+"""Facts of each end of a sequence whose success is told apart."""
+
 
 def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """A report's numbers by "group/key": {"before", "in_context", "after", "low", "high", "error", "n"},
@@ -29,6 +32,14 @@ def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             entry |= {"after": after.value, "low": after.low, "high": after.high, "error": after.error}
         found[f"{one.group}/{one.key}"] = {name: x for name, x in entry.items() if x is not None}
     return found
+
+
+def ends(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Success of the oldest and the newest hundred facts of a report, as `flat` has it; of fewer facts both
+    are all."""
+    held = [float(fact["success"]) for fact in data.get("facts", ())]
+    parts = {"oldest": held[:HUNDRED], "newest": held[-HUNDRED:]}
+    return {f"sequence/{k}": {"after": sum(v) / len(v), "n": float(len(v))} for k, v in parts.items() if v}
 
 
 def edit_told(edit: Edit) -> dict[str, Any]:

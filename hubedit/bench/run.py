@@ -15,7 +15,7 @@ from hubedit.bench.cells import Cell, cells
 from hubedit.bench.facts import Pool, chosen, pool, sha256
 from hubedit.bench.plan import Bench, ModelEntry
 from hubedit.bench.results import Results, Row
-from hubedit.bench.row import edit_told, flat, made
+from hubedit.bench.row import edit_told, ends, flat, made
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.edit.compute import Edit, compute
@@ -295,4 +295,4 @@ class _Bed:
             cache=self._cache,
         )
         told = report(facts, old, new, bystanders=others, seed=cell.seed)
-        return flat(told), list(told.get("notes", ()))
+        return flat(told) | ends(told), list(told.get("notes", ()))

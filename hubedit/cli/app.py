@@ -30,6 +30,7 @@ VERBS = (
     "edit",
     "ask",
     "eval",
+    "check",
     "bench",
     "tune",
     "report",

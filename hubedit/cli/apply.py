@@ -12,8 +12,8 @@ from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import check_preset, settings
-from hubedit.cli.wanted import check_alone, read_wanted
+from hubedit.cli.settings import check_preset, parse_rank, settings
+from hubedit.cli.wanted import check_again, check_alone, read_wanted
 
 
 class Method(StrEnum):
@@ -29,6 +29,7 @@ class Method(StrEnum):
     emmet = "emmet"
     lora = "lora"
     ft = "ft"
+    ultraedit = "ultraedit"
 
 
 class Prefer(StrEnum):
@@ -70,6 +71,9 @@ def apply(
         str,
         Option("--on", metavar="PATCH", help="Edit on top of it; joint and alphaedit protect its facts."),
     ] = "",
+    again: Annotated[
+        bool, Option("--again", help="Of the facts of --on, edit those again that no longer hold.")
+    ] = False,
     method: Annotated[
         Method | None,
         Option(
@@ -101,7 +105,13 @@ def apply(
         float | None, Option("--lam", min=0, help="Weight of what is preserved.  [default: 30; the method's]")
     ] = None,
     rank: Annotated[
-        int | None, Option("--rank", min=0, help="Truncate to this rank; 0 is exact.  [default: 0]")
+        str | None,
+        Option(
+            "--rank",
+            metavar="N|auto",
+            help="Truncate to it; auto: the smallest that keeps 99 % and that readers take; 0 is exact.  "
+            "[default: 0]",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -182,7 +192,7 @@ def apply(
         "alpha": alpha,
         "prefer": prefer.value if prefer else None,
         "lam": lam,
-        "rank": rank,
+        "rank": parse_rank(rank),
         "batch_size": batch_size,
         "null_space": null_space,
         "corpus": corpus,
@@ -190,6 +200,8 @@ def apply(
         "seed": seed,
     }
     chosen_method = method.value if method else ""
+    if again:
+        check_again(on, from_, dry_run)
     if from_:
         check_alone(preset, chosen_method, on, given)
     else:
@@ -199,13 +211,14 @@ def apply(
 
         parse_memory(max_memory)
 
+    from hubedit.facts.together import again as edited_again
     from hubedit.hub import patch_folder
     from hubedit.patch import Patch
     from hubedit.patch.again import compare, settings_of
     from hubedit.patch.doubts import too_wide
     from hubedit.pipeline import check_free
 
-    wanted = read_wanted(facts, fact or (), from_, format.value, on_conflict.value)
+    wanted = read_wanted(facts, fact or (), from_, format.value, on_conflict.value, on if again else "")
     target = out if out is not None else Path(f"{wanted.name}-patch")
     loaded = wanted.loaded
     for notice in loaded.notices:
@@ -229,6 +242,8 @@ def apply(
     from hubedit.model.load import load
     from hubedit.parallel import hold
     from hubedit.pipeline import apply_facts, check_strict
+    from hubedit.report.markup import plural
+    from hubedit.standing import standing
 
     # a login that may not write, or a repository that is not there, is told before the long work
     place = destination(push) if push else None
@@ -248,9 +263,18 @@ def apply(
         check_preset(sink, preset, config, em)
         if first is not None:
             first.fits(em)
+        chosen = list(loaded.facts)
+        if again and older is not None:
+            failed = standing(em, older).failed
+            progress.message(f"{len(failed)} of {plural(len(older.facts), 'fact')} no longer hold")
+            changed = edited_again(failed, chosen)
+            chosen += [fact for n, fact in enumerate(failed) if n not in changed]
+        if again and not chosen:
+            sink.note(f"all facts of {on} hold: nothing is written")
+            return
         applied = apply_facts(
             em,
-            loaded.facts,
+            chosen,
             config,
             out=target,
             on=older,

@@ -45,6 +45,17 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
     return config
 
 
+def parse_rank(text: str | None) -> int | None:
+    """The rank of `--rank`. Raises ConfigError."""
+    from hubedit.config import AUTO_RANK
+
+    if text is None or text == "auto":
+        return None if text is None else AUTO_RANK
+    if not text.isdecimal():
+        raise ConfigError(f"cannot read --rank {text!r}", "write auto, a number, or 0 for the exact patch")
+    return int(text)
+
+
 def check_preset(sink: Output, preset: str | None, config: EditConfig, em: EditableModel) -> None:
     """A notice where a preset file was found on another model than this one. Raises ConfigError where the
     preset's layers are not in this model."""

@@ -26,11 +26,19 @@ class Wanted:
 
 
 def read_wanted(
-    file: Path | None, lines: Sequence[str], patch: str, format: str, on_conflict: OnConflict
+    file: Path | None,
+    lines: Sequence[str],
+    patch: str,
+    format: str,
+    on_conflict: OnConflict,
+    mended: str = "",
 ) -> Wanted:
-    """Reads the facts. Raises ConfigError unless they come from one place (a patch that keeps its facts to
-    itself needs the file beside it), FactsError and PatchError for what is there."""
-    from hubedit.facts import load_facts, typed_facts
+    """Reads the facts. `mended`: the patch whose failed facts are edited again, which needs no others.
+
+    Raises ConfigError unless they come from one place (a patch that keeps its facts to itself needs the file
+    beside it), FactsError and PatchError for what is there.
+    """
+    from hubedit.facts import LoadedFacts, load_facts, typed_facts
     from hubedit.facts.line import WHERE
 
     if file is not None and lines:
@@ -41,9 +49,20 @@ def read_wanted(
         return _of_patch(patch, file, format, on_conflict)
     if file is not None:
         return Wanted(load_facts(file, format=format, on_conflict=on_conflict), str(file), file.stem)
+    if not lines and mended:
+        return Wanted(LoadedFacts((), "", (), ""), mended, f"{Path(mended).name}-again")
     if not lines:
         raise ConfigError("no facts", f'give a facts file, or {WHERE} "The capital of Japan is -> Kyoto"')
     return Wanted(typed_facts(lines), WHERE, "my")
+
+
+def check_again(on: str, from_: str, dry_run: bool) -> None:
+    """Raises ConfigError where --again stands without its patch, or beside an option that excludes it."""
+    hint = "hubedit check PATCH lists the facts that no longer hold"
+    if not on:
+        raise ConfigError("--again goes with --on PATCH", hint)
+    if from_ or dry_run:
+        raise ConfigError(f"--again and {'--from' if from_ else '--dry-run'} exclude each other", hint)
 
 
 def check_alone(preset: str | None, method: str, on: str, given: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hubedit.errors import HubError
 from hubedit.facts import Fact
+from hubedit.patch.value import silent
 from hubedit.remote import without_tokens
 from hubedit.report.markup import last
 
@@ -42,7 +43,7 @@ def without_paths(value: Any) -> Any:
 def nameless(record: Mapping[str, Any]) -> dict[str, Any]:
     """A patch's hubedit.json without the names of files and folders, which often say what was edited: those
     of its command line become `facts.jsonl`, `patch`, or the option in capitals."""
-    command = record.get("command")
+    record, command = silent(record), record.get("command")
     if not isinstance(command, list):
         return dict(record)
     base = str((record.get("base") or {}).get("ref") or "MODEL")

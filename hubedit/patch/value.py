@@ -133,7 +133,8 @@ class Patch:
         config = adapter.config(self.base, self.commit, list(self.factors), self.rank, self.fan_in_fan_out)
         _write_json(path / adapter.CONFIG, config)
         adapter.write_weights(self.pairs, self.rank, path / adapter.WEIGHTS)
-        _write_json(path / RECORD, self.full_record())
+        record = self.full_record()
+        _write_json(path / RECORD, record if with_facts else silent(record))
         if with_facts and self.facts:
             (path / FACTS).write_bytes(dump_facts(self.facts).encode())
         for name, data in more.items():
@@ -174,6 +175,12 @@ class Patch:
             text = dump_facts(self.facts).encode()
             full["facts"] = {"count": len(self.facts), "sha256": hashlib.sha256(text).hexdigest()}
         return full
+
+
+def silent(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the facts that its steps edited again."""
+    steps = [{k: v for k, v in step.items() if k != "replaced"} for step in record.get("steps", ())]
+    return {**record, "steps": steps} if steps else dict(record)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

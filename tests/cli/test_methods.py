@@ -122,7 +122,14 @@ def test_options_that_do_not_fit_the_method(
 
 @pytest.mark.parametrize(
     ("method", "sites", "rank"),
-    [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8), ("joint", 2, 8)],
+    [
+        ("ultraedit", 2, 8),
+        ("memit", 2, 8),
+        ("alphaedit", 2, 8),
+        ("lora", 4, 8),
+        ("intattn", 4, 8),
+        ("joint", 2, 8),
+    ],
 )
 def test_the_plan_knows_the_method(
     words: list[str], method: str, sites: int, rank: int, capsys: pytest.CaptureFixture[str]
@@ -163,13 +170,20 @@ def test_published_settings_are_complete_and_plain(method: str) -> None:
         return
     for config in rows:
         assert (config.prefer, config.targets.optimizer) == ("balanced", "adam")
-    own = (
-        ["6", "23", "22"] if method == "ft" else ["5" if METHODS[method].one_layer else "4-8"] * len(PRESETS)
-    )
-    assert [c.layers for c in rows] == ["auto", *own]
+    own = {"ft": ["6", "23", "22"], "ultraedit": ["29-30"]}
+    usual = ["5" if METHODS[method].one_layer else "4-8"] * len(PRESETS)
+    assert [c.layers for c in rows] == ["auto", *own.get(method, usual)]
+    if method not in PRESETS["qwen2.5-7b"]:
+        return
     assert settings("Qwen2.5-7B", method, batch_size=7) == preset("qwen2.5-7b", method).__class__(
         **{**vars(preset("qwen2.5-7b", method)), "batch_size": 7}
     )
+
+
+def test_a_preset_without_a_method_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"qwen2\.5-7b has no settings for --method ultraedit"):
+        settings("qwen2.5-7b", "ultraedit")
+    assert settings("mistral-7b", "ultraedit").targets.step == 1e-6
 
 
 def test_a_paper_s_preset_runs_the_paper_s_method() -> None:

@@ -108,7 +108,9 @@ def test_a_fact_edited_again_leaves_the_list(older: Patch) -> None:
     new = replace(older, facts=LATER)
     whole = stacked(older, new)
     assert whole.facts == (older.facts[0], *LATER)
-    assert owners(whole) is None
+    # what the older patch wrote for it belongs to the fact that took its place
+    assert owners(whole) == dict.fromkeys(whole.pairs, (0, 2, 1, 2))
+    assert [step["facts"] for step in whole.record["steps"]] == [1, 2]
     assert all(f.rank == 2 * older.factors[m].rank for m, f in whole.factors.items())
 
 

@@ -32,8 +32,7 @@ def alphaedit(batch: EditBatch) -> Edit:
         basis = batch.baseline.null_spaces[site].to(device)
         moment = l2 * torch.eye(len(basis), dtype=torch.float64)
         if site in batch.earlier_keys:
-            earlier = batch.earlier_keys[site].double()
-            moment += earlier.T @ earlier
+            moment += batch.earlier_keys[site]
         preserved = Preserved.of(moment, ridge=0.0, device=device, basis=basis)
         return KeySpace.of(keys, preserved).solve(residual, 1.0), l2
 

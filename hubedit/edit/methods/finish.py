@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log
 
 from hubedit.edit.batch import EditBatch
@@ -35,8 +35,9 @@ def finished(
     reports: Mapping[Site, SiteReport],
     targets: Targets | None,
     alpha: Mapping[int, float],
+    rows: Sequence[int] | None = None,
 ) -> Edit:
-    """The edit, measured on held-out text. Raises CollapseError."""
+    """The edit, measured on held-out text; `rows`: as in `Edit`. Raises CollapseError."""
     baseline = batch.baseline
     after = perplexity(batch.model.with_patch(factors), baseline.text)
     judge_collapse(reports, log(baseline.perplexity), log(after), batch.config, batch.progress)
@@ -51,4 +52,5 @@ def finished(
         baseline.perplexity,
         after,
         batch.clock.laps,
+        None if rows is None else tuple(rows),
     )

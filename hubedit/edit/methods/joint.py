@@ -109,7 +109,6 @@ def _solve(batch: EditBatch, site: Site, keys: Tensor, rows: Sequence[Row], delt
     moment = batch.baseline.moments[site].matrix
     preserved = moment.to(device, torch.float64, copy=True).mul_(batch.config.lam)
     if site in batch.earlier_keys:  # what earlier facts have there now counts as much as a new fact
-        earlier = batch.earlier_keys[site].to(device, torch.float64)
-        preserved.addmm_(earlier.T, earlier)
+        preserved += batch.earlier_keys[site].to(device)
     right = right_factor(keys.to(device), owner, weight, preserved, count)
     return LowRank(delta.T.float().cpu(), right.float().cpu()).compress()

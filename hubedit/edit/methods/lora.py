@@ -29,7 +29,7 @@ def lora(batch: EditBatch) -> Edit:
     """Trains one pair of factors a site; further batches go on training the same ones."""
     em, config, moments = batch.model, batch.config, batch.baseline.moments
     sites = sorted(moments)
-    rank = config.rank or LORA_RANK
+    rank = max(config.rank, 0) or LORA_RANK
     a, b = _start(em, sites, rank, config.seed)
     size = config.batch_size or len(batch.facts)
     parts = [batch.facts[at : at + size] for at in range(0, len(batch.facts), size)]
