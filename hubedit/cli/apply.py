@@ -11,7 +11,7 @@ from typer import Argument, Context, Option
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import check_preset, settings
+from hubedit.cli.settings import check_preset, chosen_on, settings
 
 
 class Method(StrEnum):
@@ -215,6 +215,7 @@ def apply(
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
         check_preset(sink, preset, config, em)
+        note = chosen_on(preset, loaded.facts)
         applied = apply_facts(
             em,
             loaded.facts,
@@ -227,7 +228,10 @@ def apply(
             with_facts=not no_facts,
             overwrite=force,
             command=words(context),
+            notes=[note] if note else [],
         )
+    if note:
+        sink.warn(note)
     show(sink, applied)
     if wide := too_wide(applied.patch):
         sink.warn(wide)
