@@ -1,11 +1,12 @@
 r"""Draws a command as a terminal picture (SVG), from a real run in a pseudo-terminal.
 
-    python docs/terminal.py --columns 100 -- \
-        hubedit apply facts.jsonl --model hubedit/demo --out my-patch
+    python docs/terminal.py --columns 118 --start "3. What" -- \
+        hubedit demo --model smollm2-135m-instruct
 
-`facts.jsonl`: the first eight lines of hubedit/demo/facts.jsonl. The command sees a terminal of
-`--columns` columns; what it leaves on the screen is drawn, without the path of the current folder.
-`--lines` keeps the first and last lines of a long output. Fails when the command does.
+`smollm2-135m-instruct`: what `python -m tests.lab.pretrained smollm2-135m-instruct` makes. The command sees a
+terminal of `--columns` columns; what it leaves on the screen is drawn, without the path of the current
+folder. `--lines` keeps the first and last lines of a long output, `--start` leaves out what stands before a
+line that begins so. `--text` also writes the whole screen as text. Fails when the command does.
 """
 
 from __future__ import annotations
@@ -124,10 +125,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("terminal.svg"))
     parser.add_argument("--columns", type=int, default=110)
     parser.add_argument("--lines", type=int, default=0, help="keep at most so many lines; 0: all")
+    parser.add_argument("--start", default="", help="the first line that is drawn begins so")
+    parser.add_argument("--text", type=Path, help="a file for the whole screen as text")
     parser.add_argument("command", nargs="+", help="the command, after --")
     given = parser.parse_args()
     said = record(given.command, given.columns).replace(f"{Path.cwd()}/", "")
-    lines = shorten(screen(said), given.lines)
+    whole = screen(said)
+    plain = [Text.from_ansi(line).plain.rstrip() for line in whole]
+    if given.text:
+        given.text.write_text("\n".join(plain) + "\n", encoding="utf-8")
+    first = next((n for n, line in enumerate(plain) if line.startswith(given.start)), 0)
+    lines = shorten(whole[first:], given.lines)
     given.out.write_text(draw(shlex.join(given.command), lines, given.columns), encoding="utf-8")
 
 

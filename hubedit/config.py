@@ -18,6 +18,10 @@ PREFERENCES = {"success": 1.5, "balanced": 1.0, "locality": 0.7}
 strongest setting on real models (docs/experiments.md); these two factors themselves were not measured."""
 
 
+AUTO_RANK = -1
+"""As `EditConfig.rank`: the smallest that keeps nearly all (`hubedit.patch.ranks`)."""
+
+
 @dataclass(frozen=True)
 class TraceConfig:
     """Causal tracing (Meng et al. 2022, ROME, section 2; method.md section 1).
@@ -55,14 +59,10 @@ class TargetConfig:
     (MEMIT, Meng et al. 2023, eq. 16). Lengths are relative to what delta is added to: a site's output
     (joint), or h[L].
 
-    `steps`: at most so many steps;
+    `steps`: at most so many steps (joint: for each site in each round);
     `step`: length of the first step, relative (steepest), or the learning rate (adam);
-    `clamp`: bound on |delta|, relative. The joint edit takes a site's share of it, begins with it and raises
-    it while it is too little for this model (`reach`);
-    `reach`: nats a token that the first edited layer must come down to, on a few facts, for its clamp to be
-    enough (0: the clamp is as it is given);
-    `growth`, `trial_facts`: factor from one clamp to the next that is tried, and on how many facts;
-    `last`: the last edited layer's clamp is so many times the others', since it brings what they have left;
+    `clamp`: bound on |delta|, relative. The joint edit takes a site's share of it, anew in each round;
+    `rounds`: how often the joint edit goes through all sites at most, while facts are missing;
     `decay`: weight of |delta| in the objective;
     `kl`: weight of the divergence on "{subject} is a", which is preserved;
     `contexts`: how many beginnings stand before the prompt, the bare prompt not counted (joint: counted);
@@ -73,13 +73,10 @@ class TargetConfig:
     is one more than its moves, and KL is that of the edited from the original.
     """
 
-    steps: int = 15
-    step: float = 0.3
-    clamp: float = 0.4
-    reach: float = 3.0
-    growth: float = 1.5
-    trial_facts: int = 8
-    last: float = 1.5
+    steps: int = 3
+    step: float = 0.1
+    clamp: float = 0.2
+    rounds: int = 4
     decay: float = 1e-3
     kl: float = 0.0625
     contexts: int = 2
@@ -89,21 +86,42 @@ class TargetConfig:
 
 
 @dataclass(frozen=True)
+class PromptConfig:
+    """Forms in which a fact's prompt is put while the joint edit is computed. Chosen on real models
+    (docs/experiments.md).
+
+    `openings`: text before the prompt, the bare prompt first: all of them for the keys, the first
+    `targets.contexts` for the targets;
+    `question`: what stands around the prompt as a question: the answer then follows another token than the
+    prompt's last;
+    `chat_openings`: so many of the openings also stand in the chat template, where that is used.
+    """
+
+    openings: tuple[str, ...] = ("", "As for ", "We all know that ", "In the case of ", "Once more: ")
+    question: str = "Question: {}\nAnswer:"
+    chat_openings: int = 2
+
+
+@dataclass(frozen=True)
 class EditConfig:
     """One edit run. Which of these a method reads is in `hubedit.presets.METHODS`.
 
     `method`: "joint" (hubedit's own) or a published one, "intattn", "memit", "rome", "r-rome",
-    "intattn-rome", "alphaedit", "emmet", "lora" or "ft" (docs/method.md);
+    "intattn-rome", "alphaedit", "emmet", "lora", "ft" or "ultraedit" (docs/method.md);
     `batch_size`: edit at most so many facts at once, batch after batch (0 = all at once);
     `layers`: "auto", "4-8" or "4,6,8";
+    `depths`: with "auto", the first and the last edited layer as shares of the model's depth. Early layers
+    are the best on two real models, and small changes at several of them harm other facts less than large
+    ones at two (docs/experiments.md); a published method has MEMIT's layers 4 to 8 of 32;
+    `most_layers`: so many layers at most, spread evenly between the two (0: all of them);
     `alpha`: attention's share, "auto" (from the trace), "per-layer" or a number 0..1;
     `lam`: weight of the preserved second moment against the facts' keys, of which a fact's rows have 1
     together;
     `prefer`: "success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`);
-    `rank`: truncate the patch (0 = exact);
+    `rank`: truncate the patch (0 = exact; -1 = to the smallest rank that keeps 99 %);
     `null_space`: only write into eigenvectors of the preserved moment with eigenvalues below this, "0.02"
     absolute or "1%" of the largest ("" = anywhere);
-    `l2`: AlphaEdit's L2, EMMET's weight on the diagonal;
+    `l2`: AlphaEdit's L2, EMMET's weight on the diagonal, UltraEdit's ridge;
     `whiten`: ROME's direction is C^-1 k and not k;
     `collapse`: "stop" raises when the model is damaged, "tell" goes on;
     `seed`: of what is drawn at random.
@@ -112,6 +130,8 @@ class EditConfig:
     method: str = "joint"
     batch_size: int = 0
     layers: str = "auto"
+    depths: tuple[float, float] = (0.06, 0.23)
+    most_layers: int = 6
     alpha: str = "0"
     lam: float = 30.0
     prefer: str = "balanced"
@@ -124,6 +144,24 @@ class EditConfig:
     trace: TraceConfig = field(default_factory=TraceConfig)
     stats: StatsConfig = field(default_factory=StatsConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+
+
+def parse_null_space(text: str) -> tuple[float, bool] | None:
+    """(threshold, whether it is relative) of "0.02" or "1%"; None for "". Raises ConfigError otherwise."""
+    if not text:
+        return None
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    if rest or not 0 < value < (1 if percent else float("inf")):
+        raise ConfigError(
+            f"cannot read null space {text!r}",
+            "write 0.02 for eigenvalues below 0.02, or 1% for those below 1 % of the largest",
+        )
+    return value, bool(percent)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -138,8 +176,11 @@ def from_dict(kind: type[Config], data: Mapping[str, Any]) -> Config:
     if unknown:
         raise ConfigError(f"unknown setting {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
     default = kind()
-    nested = {
-        k: from_dict(type(getattr(default, k)), v) if is_dataclass(getattr(default, k)) else v
-        for k, v in data.items()
-    }
-    return replace(default, **nested)
+    return replace(default, **{name: _typed(getattr(default, name), value) for name, value in data.items()})
+
+
+def _typed(default: Any, value: Any) -> Any:
+    """JSON data as a field with this default has it."""
+    if is_dataclass(default) and not isinstance(default, type):
+        return from_dict(type(default), value)
+    return tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value

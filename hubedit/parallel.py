@@ -6,7 +6,7 @@ rank 0 writes and prints, and an error anywhere ends as one error on rank 0. Wit
 `gathered` just call the task.
 
 A task is a function of a module, `task(em, share, *arguments, progress=None)`; `share` says which part.
-What `applied` has put on rank 0's model is in effect for the task on every rank.
+The patches of rank 0's model are in effect for the task on every rank.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from torch import Tensor
 
 from hubedit.errors import HubEditError
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, in_effect
 
 T = TypeVar("T")
 
@@ -94,8 +93,10 @@ def serve() -> None:
                 em = None  # the older one's memory comes first
                 em = replace(_together(partial(task, *arguments, **options)), shared=True)
             elif em is not None:
-                with applied(em, {site: factor.to(em.device) for site, factor in options.items()}):
-                    _take_part(kind, task, em, arguments)
+                moved = em
+                for factors in options:
+                    moved = moved.with_patch(factors)
+                _take_part(kind, task, moved, arguments)
         except _Left:
             continue
 
@@ -120,7 +121,8 @@ def gathered(task: Callable[..., T], em: EditableModel, *arguments: Any, progres
 
 def _order(task: Any, em: EditableModel, arguments: tuple[Any, ...], kind: str, progress: Any) -> Any:
     if em.shared:
-        _send((kind, task, arguments, {s: f.to("cpu") for s, f in in_effect(em).items()}))
+        patches = [{site: f.to("cpu") for site, f in factors.items()} for factors in em.patches]
+        _send((kind, task, arguments, patches))
     return _take_part(kind, task, em, arguments, progress)
 
 

@@ -12,36 +12,42 @@ from typing import Any
 import torch
 
 from hubedit.cache import Cache
-from hubedit.config import EditConfig
+from hubedit.config import AUTO_RANK, EditConfig
 from hubedit.edit.compute import Edit, compute
-from hubedit.edit.locate.balance import check_values, parse_layers
+from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
+from hubedit.edit.methods.earlier import save_keys
 from hubedit.edit.record import edit_record, method_record, portable, statistics_record
 from hubedit.edit.result import judge_collapse
-from hubedit.edit.stages import TEXT_ROWS, check_one_layer, unseen_rows
-from hubedit.edit.statistics.corpus import SELF, holdout_rows
+from hubedit.edit.statistics.corpus import SELF, TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.edit.statistics.documents import source as corpus_source
+from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.errors import ConfigError, FactsError, HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
+from hubedit.evaluate.forms import all_forms
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
-from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, check_tokens, to_record
+from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
 from hubedit.folder import next_step
+from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
-from hubedit.patch.ontop import protected, replaced, stacked, standing_on, whole_sites
+from hubedit.patch.ledger import brief
+from hubedit.patch.ontop import origins, protected, replaced, stacked, whole_sites
+from hubedit.patch.owners import as_record
+from hubedit.patch.ranks import cut, rank_for
 from hubedit.patch.value import RECORD
-from hubedit.presets import check_method, check_settings
+from hubedit.presets import METHODS, check_method, check_settings
 from hubedit.progress import Progress, Silent
 from hubedit.report.files import Source, shown_files
 from hubedit.report.licence import licence_of
 from hubedit.report.markup import plural
 
 _SHOWN = 3  # facts that a message names one by one
+_ASKED = 50  # of an older patch's facts, so many of the oldest and of the newest are asked again
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,40 +98,50 @@ def apply_facts(
     weights = _checksum(em)
     seconds: dict[str, float] = {}
 
+    for line in (long := long_targets(facts, em.tokenizer, source))[:_SHOWN]:
+        progress.message(line)
+    if len(long) > _SHOWN:
+        progress.message(f"and {len(long) - _SHOWN:,} more targets as long")
     kept = protected(on, facts)
+    # a long stack's facts are not all asked for every batch; `hubedit check` asks all of them
+    some = kept if len(kept) <= 2 * _ASKED else (*kept[:_ASKED], *kept[-_ASKED:])
     again = replaced(on, facts)
     for fact in again[:_SHOWN]:
         progress.message(f"edited again: {fact.prompt!r}, which the older patch makes {fact.target!r}")
     if len(again) > _SHOWN:
         progress.message(f"and {len(again) - _SHOWN:,} more facts of the older patch are edited again")
-    with standing_on(em, on) as stood:
-        start = time.perf_counter()
-        before = _read(stood, facts, "asking before", progress)
-        context = read(stood, facts, in_context=True)
-        kept_before = read(stood, kept)
-        seconds["reading before"] = time.perf_counter() - start
-        edit = compute(stood, facts, config, kept=kept, cache=cache, progress=progress)
-        tried = holdout_rows(stood, config.stats, TEXT_ROWS, cache, progress)
-        text, used = unseen_rows(stood, config.stats, cache, progress)
+    start = time.perf_counter()
+    stood = em if on is None else em.with_patch(on)
+    before = _read(stood, facts, "asking before", progress)
+    context = read(stood, facts, in_context=True)
+    some_before = read(stood, some)
+    forms_before, context_forms = all_forms(stood, facts, before), all_forms(stood, facts, context)
+    seconds["reading before"] = time.perf_counter() - start
+    edit = compute(
+        em, facts, config, on=on, kept=kept, steps=origins(on, facts), cache=cache, progress=progress
+    )
+    tried = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
+    text, used = unseen_rows(em, config.stats, cache, progress)
     seconds |= edit.seconds
 
     start = time.perf_counter()
     patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
+    prompts = [fact.prompt for fact in facts]
+    save_keys(cache, patch_id(patch), config.method, prompts, edit.keys)
     if on is not None:
         patch = stacked(on, patch)
-    truncated = 0 < config.rank < max(factor.rank for factor in patch.factors.values())
+    patch, truncated = _cut(em, patch, config, cache, progress)
     if truncated:
-        patch, _ = patch.truncate(config.rank)
-    if truncated:
-        moved = drift(_side(em, on), _side(em, patch), tried)
+        moved = drift(stood, em.with_patch(patch.by_site(em)), tried)
         count = max(sum(moved.tokens), 1)
-        clean, cut = sum(moved.nll_before) / count, sum(moved.nll_after) / count
-        judge_collapse(edit.reports, clean, cut, config, progress)
-        perplexity = float(torch.tensor(cut).exp())
-    moved = drift(_side(em, on), _side(em, patch), text)
-    with applied(em, on_device(em, patch)):
-        after = _read(em, facts, "asking after", progress)
-        kept_after = read(em, kept)
+        clean, left = sum(moved.nll_before) / count, sum(moved.nll_after) / count
+        judge_collapse(edit.reports, clean, left, config, progress)
+        perplexity = float(torch.tensor(left).exp())
+    edited = em.with_patch(patch.by_site(em))
+    moved = drift(stood, edited, text)
+    after = _read(edited, facts, "asking after", progress)
+    some_after = read(edited, some)
+    forms_after = all_forms(edited, facts, after)
     report = compare(facts, before, after)
     seconds["reading after"] = time.perf_counter() - start
     if _checksum(em) != weights:
@@ -141,24 +157,31 @@ def apply_facts(
         command=command,
     )
     made["perplexity"]["after"] = perplexity
-    if on is not None:
-        made["sites"] = whole_sites(made["sites"], patch, em)
-    record = {**patch.record, **made, "metrics": report.metrics, "counts": report.counts}
-    patch = replace(patch, record=record)
+    made |= {"metrics": report.metrics, "counts": report.counts}
     told = {
-        **report_json(facts, Measured(before, context=context), Measured(after)),
+        **report_json(
+            facts,
+            Measured(before, context=context, forms=forms_before, context_forms=context_forms),
+            Measured(after, forms=forms_after),
+        ),
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
     told["notes"] = [*told.get("notes", ()), *notes]
     told = {name: value for name, value in told.items() if value not in ({}, [], None)}
     if kept:
-        shares = [compare(kept, r, r).metrics["success"] for r in (kept_before, kept_after)]
-        told["on"] = {"facts": len(kept), "success_before": shares[0], "success_after": shares[1]}
+        shares = [compare(some, r, r).metrics["success"] for r in (some_before, some_after)]
+        older = {"asked": len(some), "success_before": shares[0], "success_after": shares[1]}
+        told["on"] = {"facts": len(kept), **older}
         progress.message(
-            f"{plural(len(kept), 'fact')} of the older patch: "
+            f"{plural(len(some), 'fact')} of the older patch: "
             f"{shares[0]:.0%} hold before, {shares[1]:.0%} after"
         )
+    if on is not None:
+        step = {**patch.record["steps"][-1], **brief(made)}
+        made["steps"] = [*patch.record["steps"][:-1], step | ({"older": told["on"]} if kept else {})]
+        made["sites"] = whole_sites(made["sites"], patch, em)
+    patch = replace(patch, record={**patch.record, **made})
     files = _files(patch, told, path.name, with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
     if strict:
@@ -180,15 +203,27 @@ def check_config(em: EditableModel, config: EditConfig) -> None:
     """Raises ConfigError for settings that do not fit the model, which the long work would meet late."""
     check_method(config.method)
     check_values(config)
+    check_scale(em, config)
     layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
     check_one_layer(config, layers)
     for name in ("rank", "lam", "batch_size", "l2"):
         value = getattr(config, name)
-        if not 0 <= value < float("inf"):
+        if not 0 <= value < float("inf") and (name, value) != ("rank", AUTO_RANK):
             raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
     check_settings(config)
     if config.stats.corpus != SELF:
         corpus_source(config.stats.corpus)
+
+
+def check_scale(em: EditableModel, config: EditConfig) -> None:
+    """Raises ConfigError for a published method that moves the residual stream of a model which scales what
+    is added to it (Granite): it would bring a part of what it means to."""
+    method, scale = METHODS[config.method], getattr(em.text_config, "residual_multiplier", 1)
+    if method.published and not method.trained and scale != 1:
+        raise ConfigError(
+            f"{em.family.name} multiplies what a layer adds by {scale}, which {config.method} does not know",
+            "leave out --method, or take ft or lora",
+        )
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -210,11 +245,6 @@ def check_strict(report: EditReport) -> None:
         )
 
 
-def on_device(em: EditableModel, patch: Patch) -> Mapping[Any, Any]:
-    """The patch's factors as `applied` takes them, where the model is."""
-    return {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
-
-
 def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditConfig) -> Patch:
     # PEFT takes a local base by its path, which must hold wherever it is loaded from
     base = em.ref if em.commit else str(em.path.resolve())
@@ -222,8 +252,25 @@ def _patch(em: EditableModel, edit: Edit, facts: Sequence[Fact], config: EditCon
     record = {
         **method_record(config),
         "base": {**base_record(em, edit.factors), "licence": licence_of(em.path)},
+        **({} if em.chat is None else {CHAT: {"system": em.chat.system}}),
     }
+    if edit.rows is not None:
+        record["rows"] = as_record(dict.fromkeys(factors, edit.rows))
     return Patch(factors, record, base, em.commit, tuple(facts), em.family.conv1d)
+
+
+def _cut(
+    em: EditableModel, patch: Patch, config: EditConfig, cache: Cache, progress: Progress
+) -> tuple[Patch, bool]:
+    """The patch at the rank that the configuration asks for, and whether it is a smaller one."""
+    exact = max(pair.rank for pair in patch.pairs.values())
+    if config.rank == 0 or exact <= config.rank:
+        return patch, False
+    sites = patch.sites(em)
+    found = second_moments(em, sites.values(), config.stats, cache, progress)
+    moments = {module: found[site].matrix.numpy() for module, site in sites.items()}
+    rank = config.rank if config.rank > 0 else rank_for(patch, moments)
+    return (cut(patch, rank, moments), True) if rank < exact else (patch, False)
 
 
 def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progress) -> Reading:
@@ -232,10 +279,6 @@ def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progre
     progress.advance(len(facts))
     progress.finish(f"{len(reading.texts)} prompts")
     return reading
-
-
-def _side(em: EditableModel, patch: Patch | None) -> Side:
-    return Side(em) if patch is None else Side(em, patch.by_site(em), patch_id(patch))
 
 
 def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hubedit.config import EditConfig
-from hubedit.edit.locate.balance import parse_layers, usual_layers
+from hubedit.edit.locate.layers import untraced_layers
 from hubedit.edit.statistics.corpus import needed_tokens
 from hubedit.errors import ConfigError
 from hubedit.facts import Fact
@@ -19,6 +19,7 @@ from hubedit.model import load as loading
 from hubedit.model.editable import EditableModel
 from hubedit.model.families import family_of
 from hubedit.model.fetch import check, find, is_path
+from hubedit.model.forms import put
 from hubedit.model.reading import reading
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
@@ -60,23 +61,18 @@ def plan(
 ) -> Plan:
     """The plan of an edit; `em` may be a `skeleton`. `device`, `dtype`: as for `hubedit.model.load.load`."""
     method = METHODS[config.method]
-    layers: tuple[int, ...] = ()
-    if config.layers != "auto":
-        layers = parse_layers(config.layers, em.num_layers)
-    elif method.depth:
-        layers = (method.own_layer(em.num_layers),)
-    elif not method.one_layer:
-        layers = usual_layers(em.num_layers, not method.published)
+    layers = untraced_layers(config, em.num_layers)
     shared = "alpha" in method.settings
     alpha_traced = shared and config.alpha in ("auto", "per-layer")
     # a method without a share edits all of its sites
     share = 0.5 if alpha_traced or not shared else float(config.alpha)
     sites = [Site(layer, "attention") for layer in layers or (0,) if share > 0 and method.attention]
     sites += [Site(layer, "mlp") for layer in layers or (0,) if share < 1]
-    most = len(facts)
+    answers = [len(continuation(em.tokenizer, f.prompt, f.target, f.join)) for f in facts]
+    most = sum(answers) if method.by_token else len(facts)
     if method.trained:
-        most = min(em.weight(sites[0]).shape) if method.full_rank else config.rank or LORA_RANK
-    rank = uniform_rank({"": min(most, config.rank or most)})
+        most = min(em.weight(sites[0]).shape) if method.full_rank else max(config.rank, 0) or LORA_RANK
+    rank = uniform_rank({"": min(most, max(config.rank, 0) or most)})
     place = loading.pick_device(device).type
     kind = _dtype(em, place, dtype)
     parameters = sum(p.numel() for p in em.model.parameters())
@@ -86,8 +82,8 @@ def plan(
     each = [2 * 8 * em.d_in(site) ** 2 for site in sites]
     solve = (max(each, default=0) if place == "cuda" else sum(each)) + 3 * 8 * len(facts) * size
     lengths = [
-        len(encode(em.tokenizer, f.prompt).ids) + len(continuation(em.tokenizer, f.prompt, f.target, f.join))
-        for f in facts
+        len(encode(em.tokenizer, put(em, f)[0]).ids) + answer
+        for f, answer in zip(facts, answers, strict=True)
     ]
     rows = 2 + config.targets.contexts
     traced = min(config.trace.max_facts, len(facts)) if alpha_traced or not layers else 0
@@ -105,7 +101,8 @@ def plan(
         rank=rank,
         statistics_tokens=needed_tokens(em, config.stats),
         trace_runs=traced * config.trace.samples * (1 + 2 * em.num_layers),
-        target_tokens=config.targets.steps * rows * sum(lengths),
+        # the joint edit looks for a step at every site, most of them in its first round
+        target_tokens=config.targets.steps * rows * sum(lengths) * (1 if method.published else len(sites)),
         memory=parameters * kind.itemsize + solve,
         patch_size=4 * rank * size,
     )

@@ -9,7 +9,7 @@
     [measured], [[front]], [tuned]  # how well it did; not read back
 
 A Hub repository shares one as its file `preset.toml`. Settings that say where data comes from or that turn
-a guard off are not taken from a file that anybody may have written.
+a guard off are not taken from a file that anybody may have written, nor is text for the model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hubedit.remote import told
 FORMAT = 1
 NAME = "preset.toml"
 _TABLES = ("format", "method", "model", "settings", "prefer", "measured", "front", "tuned")
-NOT_SHARED = frozenset({"method", "seed", "collapse", "trace", "stats"})
+NOT_SHARED = frozenset({"method", "seed", "collapse", "trace", "stats", "depths", "most_layers", "prompts"})
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from hubedit.config import PREFERENCES, EditConfig, TargetConfig
 from hubedit.errors import ConfigError
 from hubedit.preset_file import is_preset_file, load_preset
 
-_COMMON = frozenset(
-    {"method", "batch_size", "collapse", "layers", "rank", "seed", "trace", "stats", "targets"}
-)
-_JOINT = frozenset({"alpha", "lam", "prefer"})
+_WHERE = ("layers", "depths", "most_layers", "rank")
+_COMMON = frozenset({"method", "batch_size", "collapse", "seed", "trace", "stats", "targets", *_WHERE})
+_JOINT = frozenset({"alpha", "lam", "prefer", "prompts"})
 LORA_RANK = 8
+WINDOW = (1 / 8, 1 / 4)
+"""Depths of the layers that the published methods edit: MEMIT's layers 4 to 8 of 32."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Method:
 
     `published`: as in a paper, and not hubedit's own; `one_by_one`: it takes facts or batches one after
     another by itself; `keeps_keys`: it preserves the keys of earlier batches; `trained`: its weights are
-    fine-tuned, so their rows belong to no single fact; `full_rank`: with a change of any rank; `depth`: its
-    layer, as a share of the model's depth, where none is given (0: the trace chooses); `layers`: how many it
-    edits where none are given and it is not of one layer.
+    fine-tuned, so their rows belong to no single fact; `full_rank`: with a change of any rank; `by_token`:
+    every token of an answer has a row of its own; `way`: for cards, how the change is found, where that is
+    not by targets and a solve.
+
+    `depth`: where no layer is given, its one layer as a share of the model's depth (0: the trace chooses).
     """
 
     title: str
@@ -50,7 +53,9 @@ class Method:
     keeps_keys: bool = False
     trained: bool = False
     full_rank: bool = False
+    by_token: bool = False
     depth: float = 0.0
+    way: str = ""
 
     def own_layer(self, num_layers: int) -> int:
         """The layer that `depth` means in a model."""
@@ -59,42 +64,23 @@ class Method:
 
 # MEMIT (Meng et al. 2023) as in EasyEdit, hparams/MEMIT/{qwen2.5-7b,mistral-7b}.yaml
 _MEMIT = TargetConfig(
-    steps=25,
-    step=0.5,
-    clamp=4.0,
-    decay=1e-3,
-    kl=0.0625,
-    contexts=5,
-    loss=0.05,
-    optimizer="adam",
+    steps=25, step=0.5, clamp=4.0, decay=1e-3, kl=0.0625, contexts=5, loss=0.05, optimizer="adam"
 )
 # Llama-3: AlphaEdit (Fang et al. 2025), hparams/{AlphaEdit,MEMIT}/Llama3-8B.json
 _LLAMA = replace(_MEMIT, step=0.1, decay=0.5, clamp=0.75)
 # ROME (Meng et al. 2022) puts 20 generated beginnings before the prompt
 _ROME = replace(_MEMIT, contexts=20)
 # EasyEdit, hparams/LoRA/llama-7b.yaml; the stop is its trainer's
-_LORA = TargetConfig(
-    steps=70,
-    step=5e-3,
-    clamp=0,
-    decay=0,
-    kl=0,
-    contexts=0,
-    loss=1e-3,
-    optimizer="adam",
-)
+_LORA = TargetConfig(steps=70, step=5e-3, clamp=0, decay=0, kl=0, contexts=0, loss=1e-3, optimizer="adam")
 # LocFT-BF (Yang et al. 2026), hparams/{qwen2.5-7b,llama3-8b}.yaml; steps are epochs
 _FT = replace(_LORA, steps=25, step=5e-4, loss=1e-2)
+# UltraEdit (Gu et al. 2025), config/editor/ultraedit.yaml: one step, whose size is `step`
+_ULTRAEDIT = replace(_LORA, steps=1, step=1e-6, loss=0)
 
 
 def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
     """Settings of a published method; what it does not read is at its neutral value."""
-    base = EditConfig(
-        method=method,
-        alpha="0",
-        whiten=False,
-        targets=targets,
-    )
+    base = EditConfig(method=method, depths=WINDOW, most_layers=0, alpha="0", whiten=False, targets=targets)
     return replace(base, **more)
 
 
@@ -175,6 +161,7 @@ METHODS: dict[str, Method] = {
         attention=True,
         one_by_one=True,
         trained=True,
+        way="The change was trained by gradient descent on the edited prompts.",
     ),
     "ft": Method(
         "LocFT-BF: one MLP projection, fine-tuned by gradient descent",
@@ -186,6 +173,17 @@ METHODS: dict[str, Method] = {
         one_by_one=True,
         trained=True,
         full_rank=True,
+        way="The change was trained by gradient descent on the edited prompts.",
+    ),
+    "ultraedit": Method(
+        "UltraEdit: MLP projections of several late layers, one gradient and one solve",
+        "hubedit.edit.methods.ultraedit:ultraedit",
+        _COMMON | {"l2"},
+        _plain("ultraedit", _ULTRAEDIT, l2=1.0, batch_size=100, depths=(3 / 4, 1.0)),
+        needed=("l2",),
+        one_by_one=True,
+        by_token=True,
+        way="The change was solved for in closed form from one gradient of the edited prompts' likelihood.",
     ),
 }
 
@@ -215,7 +213,12 @@ PRESETS: dict[str, dict[str, EditConfig]] = {
     "qwen2.5-7b": _model("0.3", _MEMIT, _ROME, "6", l2=1.0),
     # EasyEdit: hparams/ROME and MEMIT/mistral-7b.yaml; AlphaEdit as its authors run other models of this
     # size; LocFT's layer, of which its authors train every weight (at 5e-5), and we the down_proj
-    "mistral-7b": _model("0.1", _MEMIT, _ROME, "23"),
+    # UltraEdit: down_proj of layers 29 and 30 here, and matrices that are no sites of hubedit in
+    # the other two
+    "mistral-7b": {
+        **_model("0.1", _MEMIT, _ROME, "23"),
+        "ultraedit": replace(METHODS["ultraedit"].defaults, layers="29-30"),
+    },
     # AlphaEdit's repository: hparams/ROME, MEMIT and AlphaEdit/Llama3-8B.json
     "llama-3-8b": _model("auto", _LLAMA, _ROME, "22"),
 }

@@ -12,18 +12,23 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
+    Ministral3Config,
     MistralConfig,
     Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 TokenizerKind = Literal["byte_bpe", "metaspace_bos"]
@@ -90,6 +95,32 @@ def _gpt2(vocab: int, ids: dict[str, int | None], **more: Any) -> dict[str, Any]
 _MIXED = ["sliding_attention", "full_attention"] * (LAYERS // 2)
 _SLIDING = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 4, "layer_types": _MIXED}
 
+_YARN = {
+    "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0,
+    "original_max_position_embeddings": POSITIONS // 16, "max_position_embeddings": POSITIONS,
+    "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+}  # fmt: skip
+_SCALED = {
+    "logits_scaling": 4.0, "embedding_multiplier": 2.0, "attention_multiplier": 0.3,
+    "residual_multiplier": 0.5,
+}  # fmt: skip
+
+
+def _gemma3(vocab: int, ids: dict[str, int | None]) -> PreTrainedConfig:
+    """With a vision tower of one layer, and image tokens that no text has."""
+    more: dict[str, Any] = dict(ids)
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return Gemma3Config(
+        text_config=_grouped(vocab, ids, **_SLIDING),
+        vision_config={**vision, "image_size": 8, "patch_size": 4},
+        mm_tokens_per_image=1,
+        image_token_index=vocab - 1,
+        boi_token_index=vocab - 1,
+        eoi_token_index=vocab - 1,
+        **more,
+    )
+
+
 _Make = Callable[[int, dict[str, int | None]], PreTrainedConfig]
 
 _CONFIGS: dict[str, _Make] = {
@@ -99,8 +130,13 @@ _CONFIGS: dict[str, _Make] = {
     "llama": lambda v, ids: LlamaConfig(**_grouped(v, ids)),
     "gemma2": lambda v, ids: Gemma2Config(**_grouped(v, ids, **_SLIDING)),
     "gemma3_text": lambda v, ids: Gemma3TextConfig(**_grouped(v, ids, **_SLIDING)),
+    "gemma3": lambda v, ids: _gemma3(v, ids),
     "phi3": lambda v, ids: Phi3Config(**_grouped(v, ids)),
     "olmo2": lambda v, ids: Olmo2Config(**_grouped(v, ids)),
+    "olmo3": lambda v, ids: Olmo3Config(**_grouped(v, ids, sliding_window=4, layer_types=_MIXED)),
+    "smollm3": lambda v, ids: SmolLM3Config(**_grouped(v, ids, no_rope_layer_interval=2)),
+    "granite": lambda v, ids: GraniteConfig(**_grouped(v, ids, **_SCALED)),
+    "ministral3": lambda v, ids: Ministral3Config(**_grouped(v, ids, head_dim=16, rope_parameters=_YARN)),
     "gpt2": lambda v, ids: GPT2Config(**_gpt2(v, ids)),
     "gptj": lambda v, ids: GPTJConfig(**_gpt2(v, ids, rotary_dim=4)),
     "gpt_neox": lambda v, ids: GPTNeoXConfig(**_common(v, ids)),

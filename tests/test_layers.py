@@ -16,9 +16,10 @@ PACKAGE = Path(__file__).parent.parent / "hubedit"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("bench", "tune"),
-    ("pipeline", "plan"),
+    ("bench", "tune", "session", "tour", "doctor"),
+    ("pipeline", "plan", "standing"),
     ("hub",),
+    ("readers",),
     ("report",),
     ("checkpoint",),
     ("evaluate", "edit", "patch"),
@@ -35,8 +36,9 @@ EDIT_LAYERS = (
     ("compute", "record"),
     ("sequence",),
     ("methods",),
-    ("stages",),
-    ("result", "prompts"),
+    ("batch",),
+    ("baseline", "prompts"),
+    ("result",),
     ("solve", "targets"),
     ("locate", "statistics"),
     ("rows",),
@@ -51,6 +53,14 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def named(path: Path) -> str:
+    """The module's name: `hubedit.model` for its `__init__.py`."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {named(path) for path in modules()}
+
+
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """(full module name, line) of every import in a file, also inside functions and TYPE_CHECKING."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -58,9 +68,9 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            yield str(node.module), node.lineno
-            if node.module == "hubedit":
-                yield from ((f"hubedit.{alias.name}", node.lineno) for alias in node.names)
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if inner in NAMES else str(node.module)), node.lineno
 
 
 def part(name: str) -> str:
@@ -101,6 +111,16 @@ def test_imports_inside_edit_point_down(path: Path) -> None:
         assert EDIT_LEVEL[other] > EDIT_LEVEL[own], f"{path.name}:{line}: {own} must not import {other}"
         published = own == "methods" and path.stem not in OWN_METHODS
         assert not (published and other == "prompts"), f"{path.name}:{line}: a published method has no {name}"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Not even where one of them does so only inside a function."""
+    below = {named(p): {name for name, _ in imports(p) if name in NAMES} - {named(p)} for p in modules()}
+    while leaves := {name for name, others in below.items() if not others}:
+        below = {name: others - leaves for name, others in below.items() if name not in leaves}
+    while tops := {name for name in below if not any(name in others for others in below.values())}:
+        below = {name: others for name, others in below.items() if name not in tops}
+    assert not below, sorted(below)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

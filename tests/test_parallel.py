@@ -14,7 +14,6 @@ import torch
 
 from hubedit.facts import to_record
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, in_effect
 from hubedit.parallel import Share, gathered, hold, serve, summed, team, world
 from hubedit.patch import Patch
 from tests.edit.editing import FACTS
@@ -108,7 +107,7 @@ def test_an_edit_by_two_processes_is_the_edit_by_one(
 
 
 def ranks(em: EditableModel, share: Share, word: str, progress: object = None) -> tuple[int, str, float]:
-    return share.rank, word, float(sum(f.norm() for f in in_effect(em).values()))
+    return share.rank, word, float(sum(f.norm() for f in em.change.values()))
 
 
 def ones(em: EditableModel, share: Share, progress: object = None) -> dict[str, torch.Tensor]:
@@ -133,8 +132,8 @@ def test_tasks_run_on_every_rank_in_the_same_state(
                 serve()
             else:
                 shared = hold(_held)
-                with applied(shared, random_factors(em)):
-                    found = gathered(ranks, shared, "word")
+                patched = shared.with_patch(random_factors(em))
+                found = gathered(ranks, patched, "word")
                 found.append({k: float(v) for k, v in summed(ones, shared).items()})
             assert share == Share(rank, 2)
         queue.put((rank, found))

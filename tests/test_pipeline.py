@@ -15,19 +15,20 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
-from hubedit.config import StatsConfig
-from hubedit.edit.stages import TEXT_ROWS, unseen_rows
-from hubedit.edit.statistics.corpus import holdout_rows
+from hubedit.config import EditConfig, StatsConfig
+from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.errors import (
+    ConfigError,
     StrictError,
 )
 from hubedit.evaluate import read
+from hubedit.evaluate.measure import Settings
 from hubedit.evaluate.run import evaluate
-from hubedit.evaluate.side import Side
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
+from hubedit.model.forms import FORMS
 from hubedit.patch import Patch
-from hubedit.patch.identity import patch_id
+from hubedit.pipeline import check_config
+from hubedit.presets import method_defaults
 from hubedit.progress import Silent
 from tests.pico import FAMILIES
 from tests.quick import FACTS, QUICK, run
@@ -47,11 +48,11 @@ def test_peft_gives_the_logits_of_the_edit_in_memory(editable: Editable, tmp_pat
     em = editable(family)
     applied_patch = run(em, tmp_path / "patch")
     assert len(applied_patch.edit.factors) == 4
-    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    ids = torch.randint(5, em.vocabulary - 1, (2, 9))
     with torch.no_grad():
         plain = em.model(input_ids=ids).logits
-        with applied(em, applied_patch.edit.factors):
-            wanted = em.model(input_ids=ids).logits
+        with em.with_patch(applied_patch.edit.factors).active() as edited:
+            wanted = edited(input_ids=ids).logits
         auto: Any = AutoModelForCausalLM
         base = auto.from_pretrained(em.path, dtype="float32", attn_implementation=em.family.attention)
         found = PeftModel.from_pretrained(base, str(applied_patch.path)).eval()(input_ids=ids).logits
@@ -114,14 +115,17 @@ def test_the_report_says_what_an_evaluation_says_under_the_same_names(
     em = editable("qwen2")
     cache = Cache(tmp_path / "cache")
     made = run(em, tmp_path / "patch", cache=cache)
-    side = Side(em, made.patch.by_site(em), patch_id(made.patch))
     text, used = unseen_rows(em, QUICK.stats, cache, Silent())
-    whole = evaluate(Side(em), FACTS, edited={"adapter": side}, rows=text, cache=cache)
+    edited, settings = {"adapter": em.with_patch(made.patch)}, Settings(forms=FORMS)
+    whole = evaluate(em, FACTS, edited=edited, rows=text, settings=settings, cache=cache)
     own = made.told
     assert set(own) - set(whole) == {"text"}, "which text: the command line of an evaluation says so"
     for name in ("counts", "exact_match", "in_context", "interval_method", "metrics", "metrics_before"):
         assert own[name] == whole[name], name
     assert own["exact_match"]["n"] == own["counts"]
+    # an edit asks its own prompts alone in the other forms
+    for form, found in own["forms"]["after"].items():
+        assert found.items() <= whole["forms"]["after"][form].items()
     assert own["perplexity"]["n"] == whole["perplexity"]["n"] == whole["kl"]["n"] == own["kl"]["n"]
     for name in ("perplexity_before", "perplexity_after"):
         assert own[name] == pytest.approx(whole[name], rel=1e-4)
@@ -174,8 +178,8 @@ def test_a_truncated_patch_is_the_one_that_is_tested(editable: Editable, tmp_pat
     energy = made.patch.record["truncation"]["energy"]
     assert all(0 < kept < 1 for kept in energy.values())
     assert made.patch.record["perplexity"]["after"] != made.edit.perplexity_after
-    with applied(em, Patch.load(made.path).by_site(em)):
-        again = read(em, FACTS)
+    patched = em.with_patch(Patch.load(made.path).by_site(em))
+    again = read(patched, FACTS)
     assert [o.probability_after for o in made.report.outcomes] == pytest.approx(
         [again.scored[fact.prompt, fact.target].probability for fact in FACTS], rel=1e-4
     )
@@ -196,3 +200,12 @@ def test_strict_writes_and_raises(editable: Editable, tmp_path: Path) -> None:
     with pytest.raises(StrictError, match="still fail"):
         run(editable("llama"), tmp_path / "patch", strict=True)
     assert Patch.load(tmp_path / "patch").factors
+
+
+def test_a_scaled_residual_stream_is_known_to_the_default_alone(editable: Editable) -> None:
+    em = editable("granite")
+    check_config(em, EditConfig())
+    for method in ("lora", "ft"):
+        check_config(em, method_defaults(method))
+    with pytest.raises(ConfigError, match=r"multiplies what a layer adds by 0\.5"):
+        check_config(em, method_defaults("memit"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from hubedit.bench.plan import BALANCED, Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
-from hubedit.edit.locate.balance import check_values
+from hubedit.edit.locate.layers import check_values
 from hubedit.errors import ConfigError
 from hubedit.presets import METHODS, check_settings, method_defaults, preset
 
@@ -131,6 +131,8 @@ def _fitting(name: str, value: Any, old: Any) -> Any:
         return f"{value:g}"
     if isinstance(old, float) and plain:
         return float(value)
+    if isinstance(old, tuple) and isinstance(value, list):
+        return tuple(value)
     if type(value) is not type(old):
         raise ConfigError(f"{name} must be {type(old).__name__}, not {value!r}")
     return value

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hubedit.bench.metrics import FORCED, GREEDY, Metric
+from hubedit.bench.metrics import BYSTANDERS, COST, ENDS, FORCED, GREEDY, NEIGHBOURHOOD, Metric
 from hubedit.bench.numbers import Line
 from hubedit.bench.published import beside
 from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
@@ -14,15 +14,16 @@ from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("alpha", "edits")
+KINDS = ("alpha", "edits", "sequence")
 """What the name of every figure begins with."""
+_SEQUENCE = (*ENDS, NEIGHBOURHOOD, BYSTANDERS, COST[0])
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
 
 
 def figures(found: Sequence[Line]) -> dict[str, bytes]:
-    """PNG by file name: a pair for every model and data set with at least three alphas, and one for every
-    model and data set with several numbers of edits."""
+    """PNG by file name: a pair for every model and data set with at least three alphas, and two for every
+    model and data set with several numbers of edits, the second where batches followed one another."""
     made: dict[str, bytes] = {}
     sweeps: dict[tuple[str, str, str, int, int], list[Line]] = {}
     sizes: dict[tuple[str, str], list[Line]] = {}
@@ -41,7 +42,10 @@ def figures(found: Sequence[Line]) -> dict[str, bytes]:
     for place, own in sizes.items():
         if len({line.edits for line in own}) > 1:
             title = f"{place[0]}, {place[1]}"
-            made[f"edits-{_name(*place)}.png"] = png(partial(edits_figure, own, GREEDY[-1], title))
+            if any(GREEDY[-1].key in line.numbers for line in own):
+                made[f"edits-{_name(*place)}.png"] = png(partial(edits_figure, own, GREEDY[-1], title))
+            if panels_of(own):
+                made[f"sequence-{_name(*place)}.png"] = png(partial(sequence_figure, own, title))
     return made
 
 
@@ -108,7 +112,51 @@ def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
     return made
 
 
+def sequence_figure(own: Sequence[Line], title: str) -> Figure:
+    """Over the number of edits, one line a method and size of batch: what holds of the newest and the oldest
+    facts, of neighbours and of bystanders, and by how much ordinary text has become less likely."""
+    panels = panels_of(own)
+    made = figure(3.4 * len(panels), 3.9)
+    for axis, metric in zip(made.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for place, (name, group) in enumerate(sequences(own).items()):
+            given = [line for line in group if metric.key in line.numbers]
+            x = [line.edits for line in given]
+            y = [metric.scale * line.numbers[metric.key].mean for line in given]
+            colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
+            label = name if metric is panels[0] else "_" + name  # one legend for all panels
+            axis.plot(x, y, color=colour, marker=marker, markersize=4, label=label)
+        _plain(axis, "edits", metric.name, title if metric is panels[0] else "")
+    made.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
+    return made
+
+
+def panels_of(own: Sequence[Line]) -> list[Metric]:
+    """What `sequence_figure` draws: the metrics that were measured where batches followed one another."""
+    measured = {key for line in own if line.batch_size for key in line.numbers} if sequences(own) else set()
+    return [metric for metric in _SEQUENCE if metric.key in measured]
+
+
+def sequences(own: Sequence[Line]) -> dict[str, list[Line]]:
+    """The lines of each method and size of batch, by the number of edits. A sequence of one batch is that of
+    all edits at once, and stands in both."""
+    found: dict[str, list[Line]] = {}
+    for size in sorted({line.batch_size for line in own}):
+        for line in own:
+            if line.batch_size == size or (line.batch_size == 0 and line.edits <= size):
+                alpha = f", alpha {line.alpha}" if line.alpha else ""
+                batch = f", batches of {size}" if size else ", at once"
+                found.setdefault(f"{line.label}{alpha}{batch}", []).append(line)
+    for group in found.values():
+        group.sort(key=lambda line: line.edits)
+    return {name: group for name, group in found.items() if len(group) > 1}
+
+
 def _finish(made: Figure, axis: Any, x: str, y: str, title: str) -> None:
+    _plain(axis, x, y, title)
+    made.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+
+
+def _plain(axis: Any, x: str, y: str, title: str) -> None:
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.set_ylim(bottom=0)
@@ -116,7 +164,6 @@ def _finish(made: Figure, axis: Any, x: str, y: str, title: str) -> None:
     axis.grid(axis="y", color="black", alpha=0.12)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title(title, fontsize=10, loc="left", pad=14)
-    made.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
 
 
 def _share(line: Line) -> float | None:

@@ -40,10 +40,26 @@ GREEDY = (
     Metric("answers/portability", "Portability (greedy)", digits=1),
     Metric("answers/harmonic_mean", "Harmonic mean", digits=1),
 )
+ENDS = (
+    Metric("sequence/newest", "Newest hundred", digits=1),
+    Metric("sequence/oldest", "Oldest hundred", digits=1),
+)
 STRICT = (
     Metric("exact/success", "Success (exact)", digits=1),
     Metric("exact/neighbourhood", "Neighbourhood (whole)", digits=1),
     Metric("answers/bystanders", "Bystanders", digits=1),
+)
+FORMS = (
+    Metric("forms/chat/success", "Chat", digits=1),
+    Metric("forms/chat/exact", "Chat (exact)", digits=1),
+    Metric("forms/question/success", "Question", digits=1),
+    Metric("forms/question/exact", "Question (exact)", digits=1),
+    Metric("forms/instruction/success", "Instruction", digits=1),
+    Metric("forms/bare/success", "Bare", digits=1),
+)
+AUTOMATIC = tuple(
+    Metric(f"automatic/{kind}", kind.replace("_", " ").capitalize(), digits=1)
+    for kind in ("negation", "yes", "no", "reverse", "old_answer", "unrelated")
 )
 PROBABILITY = (
     Metric("counterfact/efficacy_score", "ES", digits=1),
@@ -52,6 +68,8 @@ PROBABILITY = (
     Metric("counterfact/score", "S", digits=1),
 )
 PERPLEXITY = Metric("text/perplexity", "PPL", scale=1.0, share=False)
+BYSTANDERS = STRICT[-1]
+NEIGHBOURHOOD = GREEDY[3]
 COST = (
     Metric("text/perplexity_ratio", "PPL ratio", scale=1.0, digits=3, share=False),
     Metric("text/real_perplexity", "PPL (real text)", scale=1.0, share=False),
@@ -60,7 +78,7 @@ COST = (
     Metric("run/process", "Memory, GB", scale=1e-9, digits=1, share=False),
     Metric("run/device", "GPU memory, GB", scale=1e-9, digits=1, share=False),
 )
-EVERY = (*FORCED, *GREEDY, *STRICT, *PROBABILITY, PERPLEXITY, *COST)
+EVERY = (*FORCED, *GREEDY, *ENDS, *STRICT, *FORMS, *AUTOMATIC, *PROBABILITY, PERPLEXITY, *COST)
 
 
 def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:

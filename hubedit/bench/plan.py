@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hubedit.edit.locate.balance import check_alpha
+from hubedit.edit.locate.alpha import check_alpha
 from hubedit.errors import ConfigError
+from hubedit.model.forms import FORMS
 
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
 NAMES = {
@@ -28,6 +29,7 @@ NAMES = {
     "emmet": "EMMET",
     "lora": "LoRA",
     "ft": "LocFT-BF",
+    "ultraedit": "UltraEdit",
 }
 BALANCED = ("joint", "intattn", "intattn-rome")
 """The methods that have an alpha; the others are run once, not once for each."""
@@ -74,7 +76,9 @@ class Measures:
     """`fluency`: texts written for the first so many facts; `text`: unrelated text for perplexity, "" is
     what the edit's statistics come from; `real_text`: real text beside it; `bystanders`: facts or records
     that nobody edits, "" for the rest of the data; `tasks`: of lm-eval; `task_limit`: questions of each, 0
-    for all. The three sources may have `{model}` and `{seed}` in them, as those of data."""
+    for all; `forms`: ways in which every prompt is asked (`hubedit.model.forms.FORMS`); `automatic`: probes
+    made from every fact are asked. The three sources may have `{model}` and `{seed}` in them, as those of
+    data."""
 
     fluency: int = 100
     text: str = ""
@@ -82,6 +86,8 @@ class Measures:
     bystanders: str = ""
     tasks: tuple[str, ...] = ()
     task_limit: int = 0
+    forms: tuple[str, ...] = ()
+    automatic: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,11 @@ def parse(data: Mapping[str, Any], source: str = "benchmark", folder: Path | Non
         _place(measure.text("bystanders", ""), folder),
         measure.texts("tasks"),
         measure.number("task_limit", 0),
+        measure.texts("forms"),
+        measure.flag("automatic"),
     )
+    if unknown := [form for form in measures.forms if form not in FORMS]:
+        raise ConfigError(f"{source}: unknown form {unknown[0]!r}", f"one of: {', '.join(FORMS)}")
     measure.end()
     seeds = top.numbers("seeds") or (0,)
     # seeds that edit the same facts would make intervals of next to no width

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from hubedit.bench.cells import Cell
 from hubedit.bench.numbers import settings
-from hubedit.cache import digest
 from hubedit.edit.compute import Edit
-from hubedit.edit.locate.balance import alphas
+from hubedit.edit.locate.alpha import alphas
 from hubedit.edit.record import base_name, device_name, peak_memory, versions
 from hubedit.model.editable import EditableModel
-from hubedit.patch.base import tensor_sha256
 from hubedit.report.measures import measures
+
+HUNDRED = 100
+"""Facts of each end of a sequence whose success is told apart."""
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -31,6 +32,14 @@ def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             entry |= {"after": after.value, "low": after.low, "high": after.high, "error": after.error}
         found[f"{one.group}/{one.key}"] = {name: x for name, x in entry.items() if x is not None}
     return found
+
+
+def ends(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Success of the oldest and the newest hundred facts of a report, as `flat` has it; of fewer facts both
+    are all."""
+    held = [float(fact["success"]) for fact in data.get("facts", ())]
+    parts = {"oldest": held[:HUNDRED], "newest": held[-HUNDRED:]}
+    return {f"sequence/{k}": {"after": sum(v) / len(v), "n": float(len(v))} for k, v in parts.items() if v}
 
 
 def edit_told(edit: Edit) -> dict[str, Any]:
@@ -70,12 +79,3 @@ def made(em: EditableModel, cell: Cell) -> dict[str, Any]:
         "versions": versions(),
         "peak_memory": peak_memory(em.device),
     }
-
-
-def patch_identity(edit: Edit) -> str:
-    """sha256 of the edit's factors, for the cache keys of what is measured with them."""
-    halves = {
-        f"{site.layer}.{site.kind}": [tensor_sha256(f.B), tensor_sha256(f.A)]
-        for site, f in edit.factors.items()
-    }
-    return digest(halves)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from hubedit.bench.cells import Cell, cells
 from hubedit.bench.facts import Pool, chosen, pool, sha256
 from hubedit.bench.plan import Bench, ModelEntry
 from hubedit.bench.results import Results, Row
-from hubedit.bench.row import edit_told, flat, made, patch_identity
+from hubedit.bench.row import edit_told, ends, flat, made
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.edit.compute import Edit, compute
 from hubedit.edit.record import peak_memory
-from hubedit.edit.stages import unseen_rows
+from hubedit.edit.statistics.corpus import unseen_rows
 from hubedit.edit.statistics.documents import documents
 from hubedit.errors import ConfigError, HubEditError, ModelError
 from hubedit.evaluate import harness
@@ -28,22 +28,23 @@ from hubedit.evaluate.bystanders import candidates
 from hubedit.evaluate.measure import Settings, fitting, known, measure
 from hubedit.evaluate.records import dataset
 from hubedit.evaluate.report import report
-from hubedit.evaluate.side import Side
 from hubedit.evaluate.text import text_rows
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import find, identity
+from hubedit.model.instruct import choose
 from hubedit.model.load import load, pick_device
 from hubedit.model.memory import forget_peak, release
 from hubedit.progress import Progress, Silent
 
-_VERSION = 3  # of what a row holds; a change makes the old ones void
+_VERSION = 4  # of what a row holds; a change makes the old ones void
 
 
 @dataclass(frozen=True)
 class Machine:
     """Where the edits are computed: as for `hubedit.model.load.load`. `task_path`: a folder with tasks of
-    one's own; `retry`: failed cells are run again."""
+    one's own; `retry`: failed cells are run again; `chat`, `system`: as for
+    `hubedit.model.instruct.choose`."""
 
     device: str = "auto"
     dtype: str = "auto"
@@ -51,6 +52,8 @@ class Machine:
     task_path: Path | None = None
     trust_remote_code: bool = False
     retry: bool = False
+    chat: str = "auto"
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ class _Bed:
                 "model": self._identity,
                 "device": pick_device(self.machine.device).type,
                 "dtype": self.machine.dtype,
+                "chat": [self.machine.chat, self.machine.system],
                 "facts": facts.sha256,
                 "sample": self.bench.sample,
                 "cell": cell.told(),
@@ -214,7 +218,11 @@ class _Bed:
                 dtype=machine.dtype,
                 trust_remote_code=machine.trust_remote_code,
             )
+            chat, line = choose(self._em, machine.chat, machine.system)
+            self._em = replace(self._em, chat=chat)
             self.progress.finish(f"{self._em.num_layers} layers on {self._em.device}")
+            if line:
+                self.progress.message(line)
         return self._em
 
     def _row(self, cell: Cell, key: str, title: str) -> Row:
@@ -271,15 +279,15 @@ class _Bed:
         rows = unseen_rows(em, text, self._cache, Silent())[0] if wanted.text != "none" else []
         real = text_rows(em, documents(self._source(wanted.real_text, cell))) if wanted.real_text else []
         tasks = harness.unique(wanted.tasks)
-        settings = Settings(wanted.fluency, tasks, self.machine.task_path, wanted.task_limit, cell.seed)
-        base, side = Side(em), Side(em, edit.factors, patch_identity(edit))
+        place, limit = self.machine.task_path, wanted.task_limit
+        settings = Settings(wanted.fluency, wanted.forms, wanted.automatic, tasks, place, limit, cell.seed)
         unedited = candidates(dataset(source).facts if source else data.facts, facts)
-        others = known(base, fitting(em, unedited)[0], cache=self._cache)
-        old = measure(base, facts, settings=settings, cache=self._cache)
+        others = known(em, fitting(em, unedited)[0], cache=self._cache)
+        old = measure(em, facts, settings=settings, cache=self._cache)
         new = measure(
-            side,
+            em.with_patch(edit.factors),
             facts,
-            before=base,
+            before=em,
             rows=rows,
             real=real,
             bystanders=others,
@@ -287,4 +295,4 @@ class _Bed:
             cache=self._cache,
         )
         told = report(facts, old, new, bystanders=others, seed=cell.seed)
-        return flat(told), list(told.get("notes", ()))
+        return flat(told) | ends(told), list(told.get("notes", ()))

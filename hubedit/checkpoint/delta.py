@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from hubedit.checkpoint.blocks import blocks
 from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.place import writing
-from hubedit.checkpoint.read import blocks
 from hubedit.errors import CheckpointError
 from hubedit.floats import STORED, Array, all_finite, narrowed, raw, widened
 from hubedit.patch.pair import Pair

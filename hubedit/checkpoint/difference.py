@@ -16,8 +16,8 @@ from math import prod, sqrt
 import torch
 from torch import Tensor
 
+from hubedit.checkpoint.blocks import blocks
 from hubedit.checkpoint.header import TensorEntry
-from hubedit.checkpoint.read import blocks
 from hubedit.checkpoint.tensors import TORCH
 from hubedit.errors import CheckpointError
 from hubedit.linalg.sketch import Blocks

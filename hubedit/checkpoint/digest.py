@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hubedit.checkpoint.blocks import blocks
 from hubedit.checkpoint.delta import ELEMENTS, values_of
 from hubedit.checkpoint.header import TensorEntry
-from hubedit.checkpoint.read import blocks
 from hubedit.floats import NAMES, STORED, all_finite, narrowed, raw, widened
 
 

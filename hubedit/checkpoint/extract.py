@@ -234,13 +234,13 @@ def _module(name: str, checkpoint: Checkpoint, family: Family) -> str | None:
     if not name.endswith(".weight") or len(checkpoint.tensors[name].shape) != 2:
         return None
     module = name.removesuffix(".weight")
-    root = family.blocks.partition(".")[0]
     if is_head(module):
         # a tied head is the embeddings, which an adapter on it would not change; beside Conv1D blocks a
         # head is stored the other way round, and an adapter says only once how weights are stored
         return None if checkpoint.tied or family.conv1d else family.head
-    module = f"{root}.{same_part(module)}"  # checkpoints name it otherwise: GPT-2's leave the root out
-    return module if module.startswith(f"{family.blocks}.") else None
+    # checkpoints leave roots out (GPT-2), or have them in another order (Gemma 3)
+    own, blocks = same_part(module), same_part(f"{family.blocks}.")
+    return f"{family.blocks}.{own.removeprefix(blocks)}" if own.startswith(blocks) else None
 
 
 def _patch(

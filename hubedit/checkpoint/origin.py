@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.header import TensorEntry, read_header
-from hubedit.checkpoint.read import Checkpoint, tensor_digest
+from hubedit.checkpoint.read import Checkpoint
 from hubedit.checkpoint.record import ORIGINALS, Touched
 from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress

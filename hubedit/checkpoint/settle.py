@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hubedit.checkpoint.stack import Member
-from hubedit.errors import PatchError
 from hubedit.patch.compose import OnConflict, decide
 from hubedit.patch.conflicts import Conflict, conflicts
 from hubedit.patch.identity import patch_id
-from hubedit.patch.owners import as_record, owners, without
-from hubedit.patch.pair import Factors
+from hubedit.patch.ledger import without_facts
 
 _SHOWN = 5
-# what was measured with facts that are gone
-_OF_ALL_FACTS = ("metrics", "counts", "perplexity")
 
 
 @dataclass(frozen=True)
@@ -51,26 +47,12 @@ def settle(members: Sequence[Member], old: int, on_conflict: OnConflict) -> Sett
 
 def _without(each: Member, gone: set[int]) -> Member | None:
     """A patch whose rows belong to facts without some of them; None without all of them."""
-    patch, rows = each.patch, owners(each.patch)
-    assert rows is not None  # else none of its facts gives way
-    kept = [n for n in range(len(patch.facts)) if n not in gone]
-    if not kept:
+    if len(gone) == len(each.patch.facts):
         return None
-    place = {fact: n for n, fact in enumerate(kept)}
-    pairs, left = {}, {}
-    for module, pair in patch.pairs.items():
-        smaller, remaining = without(pair, rows[module], gone)
-        if remaining:
-            pairs[module], left[module] = smaller, tuple(place[fact] for fact in remaining)
-    if not pairs:
-        raise PatchError(f"{each.name or each.id} has facts without any rows", "make the patch again")
-    record = {key: value for key, value in patch.record.items() if key not in _OF_ALL_FACTS}
-    record |= {"rows": as_record(left), "cut_from": each.id}
-    facts = tuple(patch.facts[n] for n in kept)
-    smaller_patch = replace(patch, factors=Factors(pairs), record=record, facts=facts)
-    modules = {tensor: module for tensor, module in each.modules.items() if module in pairs}
+    smaller = without_facts(each.patch, gone)
+    modules = {tensor: module for tensor, module in each.modules.items() if module in smaller.pairs}
     # its card and report speak of facts that are gone
-    return Member(smaller_patch, patch_id(smaller_patch)[:12], each.name, modules, {})
+    return Member(smaller, patch_id(smaller)[:12], each.name, modules, {})
 
 
 def _overlaps(found: Sequence[Conflict], names: Sequence[str]) -> list[str]:

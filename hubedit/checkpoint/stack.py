@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hubedit.checkpoint.blocks import side_by_side, tensor_digest
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.digest import Digest, digest
-from hubedit.checkpoint.read import Checkpoint, side_by_side, tensor_digest
+from hubedit.checkpoint.read import Checkpoint
 from hubedit.checkpoint.record import (
     PATCHES,
     RECORD,

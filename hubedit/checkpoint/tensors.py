@@ -8,8 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from hubedit.checkpoint.blocks import read_bytes
 from hubedit.checkpoint.header import TensorEntry
-from hubedit.checkpoint.read import read_bytes
 from hubedit.errors import CheckpointError
 
 TORCH: Mapping[str, torch.dtype] = MappingProxyType(

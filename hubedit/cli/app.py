@@ -27,8 +27,10 @@ UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 VERBS = (
     "apply",
+    "edit",
     "ask",
     "eval",
+    "check",
     "bench",
     "tune",
     "report",
@@ -41,6 +43,7 @@ VERBS = (
     "trace",
     "stats",
     "demo",
+    "doctor",
     "facts",
     "push",
     "pull",

@@ -20,16 +20,25 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hubedit.evaluate import Outcome
+    from hubedit.patch.again import Comparison
     from hubedit.pipeline import Applied
 
 _FOLD, _FIRST, _MOST = 40, 20, 40
 _LONG = 44
 
 
-def show(sink: Output, applied: Applied) -> None:
-    """Prints the result of `apply_facts`, and on stderr which facts still fail."""
+def show(sink: Output, applied: Applied, again: Comparison | None = None) -> None:
+    """Prints the result of `apply_facts`, and on stderr which facts still fail. `again`: with the patch that
+    this one repeats."""
     report = applied.report
-    sink.data(_value(applied), human=lambda: Group(*_tables(applied)), brief=str(applied.path))
+    value = _value(applied)
+    rows: list[Any] = []
+    if again is not None:
+        value["again"] = {"same": again.same, "differs": again.differs}
+        rows = [Text(), Text("the same bytes as the patch that it repeats" if again.same else "")]
+    sink.data(value, human=lambda: Group(*_tables(applied), *rows), brief=str(applied.path))
+    if again is not None and not again.same:
+        sink.warn("not the same bytes as the patch that it repeats:", *again.differs)
     if report.failed:
         lines = [f"{o.fact.prompt} -> {o.fact.target} (says: {_cut(o.after)})" for o in report.failed]
         left = len(lines) - _MOST

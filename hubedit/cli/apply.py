@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import check_preset, chosen_on, settings
+from hubedit.cli.settings import check_preset, chosen_on, parse_rank, settings
+from hubedit.cli.wanted import check_again, check_alone, read_wanted
 
 
 class Method(StrEnum):
@@ -27,6 +29,7 @@ class Method(StrEnum):
     emmet = "emmet"
     lora = "lora"
     ft = "ft"
+    ultraedit = "ultraedit"
 
 
 class Prefer(StrEnum):
@@ -39,16 +42,38 @@ class Prefer(StrEnum):
 
 def apply(
     context: Context,
-    facts: Annotated[Path, Argument(metavar="FACTS", help="A facts file: JSONL, JSON or CSV.")],
     model: Annotated[str, Option("--model", "-m", help="A folder or repo[@revision].")],
+    facts: Annotated[
+        Path | None, Argument(metavar="FACTS", help="A facts file: JSONL, JSON or CSV.", show_default=False)
+    ] = None,
+    fact: Annotated[
+        list[str] | None,
+        Option(
+            "--fact",
+            metavar="'PROMPT -> TARGET'",
+            help="A fact in place of a file, or several; [square brackets] mark the subject where it is not "
+            "the last capitalised name.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         Option("--out", "-o", help="The patch's folder (default: NAME-patch here, for NAME.jsonl)."),
     ] = None,
+    from_: Annotated[
+        str,
+        Option(
+            "--from",
+            metavar="PATCH",
+            help="Make this patch again, from its facts and settings, and say whether it came out the same.",
+        ),
+    ] = "",
     on: Annotated[
         str,
         Option("--on", metavar="PATCH", help="Edit on top of it; joint and alphaedit protect its facts."),
     ] = "",
+    again: Annotated[
+        bool, Option("--again", help="Of the facts of --on, edit those again that no longer hold.")
+    ] = False,
     method: Annotated[
         Method | None,
         Option(
@@ -80,7 +105,13 @@ def apply(
         float | None, Option("--lam", min=0, help="Weight of what is preserved.  [default: 30; the method's]")
     ] = None,
     rank: Annotated[
-        int | None, Option("--rank", min=0, help="Truncate to this rank; 0 is exact.  [default: 0]")
+        str | None,
+        Option(
+            "--rank",
+            metavar="N|auto",
+            help="Truncate to it; auto: the smallest that keeps 99 % and that readers take; 0 is exact.  "
+            "[default: 0]",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -121,6 +152,8 @@ def apply(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run Python code from the model's repository.")
     ] = False,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     format: Annotated[
         Format, Option("--format", help="The facts' format; auto looks at its fields.")
     ] = Format.auto,
@@ -154,43 +187,53 @@ def apply(
 ) -> None:
     """Edit facts into a model: a verified patch, written as a PEFT adapter."""
     sink = Output(json=json, quiet=quiet)
-    config = settings(
-        preset,
-        method.value if method else "",
-        layers=layers,
-        alpha=alpha,
-        prefer=prefer.value if prefer else None,
-        lam=lam,
-        rank=rank,
-        batch_size=batch_size,
-        null_space=null_space,
-        corpus=corpus,
-        tokens=tokens,
-        seed=seed,
-    )
+    given: dict[str, Any] = {
+        "layers": layers,
+        "alpha": alpha,
+        "prefer": prefer.value if prefer else None,
+        "lam": lam,
+        "rank": parse_rank(rank),
+        "batch_size": batch_size,
+        "null_space": null_space,
+        "corpus": corpus,
+        "tokens": tokens,
+        "seed": seed,
+    }
+    chosen_method = method.value if method else ""
+    if again:
+        check_again(on, from_, dry_run)
+    if from_:
+        check_alone(preset, chosen_method, on, given)
+    else:
+        config = settings(preset, chosen_method, **given)
     if max_memory:
         from hubedit.model.limits import parse_memory
 
         parse_memory(max_memory)
-    target = out if out is not None else Path(f"{facts.stem}-patch")
 
-    from hubedit.facts import load_facts
+    from hubedit.facts.together import again as edited_again
     from hubedit.hub import patch_folder
     from hubedit.patch import Patch
+    from hubedit.patch.again import compare, settings_of
     from hubedit.patch.doubts import too_wide
     from hubedit.pipeline import check_free
 
-    loaded = load_facts(facts, format=format.value, on_conflict=on_conflict.value)
+    wanted = read_wanted(facts, fact or (), from_, format.value, on_conflict.value, on if again else "")
+    target = out if out is not None else Path(f"{wanted.name}-patch")
+    loaded = wanted.loaded
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
+    first = wanted.repeats
+    if first is not None:
+        config = settings_of(first, corpus or "")
     check_free(target, force)
     older = Patch.load(patch_folder(on)) if on else None
     if dry_run:
         from hubedit.cli.plan import Machine, show_plan
 
-        machine = Machine(device, dtype, trust_remote_code)
+        machine = Machine(device, dtype, trust_remote_code, chat, system)
         weighs = prefer.value if prefer else None
-        show_plan(sink, model, loaded, str(facts), config, target, older, machine, preset, weighs)
+        show_plan(sink, model, loaded, wanted.source, config, target, older, machine, preset, weighs)
         return
 
     from hubedit.cache import Cache
@@ -199,6 +242,8 @@ def apply(
     from hubedit.model.load import load
     from hubedit.parallel import hold
     from hubedit.pipeline import apply_facts, check_strict
+    from hubedit.report.markup import plural
+    from hubedit.standing import standing
 
     # a login that may not write, or a repository that is not there, is told before the long work
     place = destination(push) if push else None
@@ -214,17 +259,29 @@ def apply(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        em = with_chat(sink, em, chat, system)
         check_preset(sink, preset, config, em)
-        note = chosen_on(preset, loaded.facts)
+        if first is not None:
+            first.fits(em)
+        chosen = list(loaded.facts)
+        if again and older is not None:
+            failed = standing(em, older).failed
+            progress.message(f"{len(failed)} of {plural(len(older.facts), 'fact')} no longer hold")
+            changed = edited_again(failed, chosen)
+            chosen += [fact for n, fact in enumerate(failed) if n not in changed]
+        if again and not chosen:
+            sink.note(f"all facts of {on} hold: nothing is written")
+            return
+        note = chosen_on(preset, chosen)
         applied = apply_facts(
             em,
-            loaded.facts,
+            chosen,
             config,
             out=target,
             on=older,
             cache=store,
             progress=progress,
-            source=str(facts),
+            source=wanted.source,
             with_facts=not no_facts,
             overwrite=force,
             command=words(context),
@@ -232,7 +289,7 @@ def apply(
         )
     if note:
         sink.warn(note)
-    show(sink, applied)
+    show(sink, applied, compare(first, applied.patch) if first is not None else None)
     if wide := too_wide(applied.patch):
         sink.warn(wide)
     if place is not None:

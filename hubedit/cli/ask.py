@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.output import Output, table
 from hubedit.errors import ConfigError
 
@@ -23,6 +24,8 @@ def ask(
     patch: Annotated[
         str | None, Option("--patch", "-p", help="A patch made for this model: a folder or repo[@revision].")
     ] = None,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     max_new_tokens: Annotated[int, Option("--max-new-tokens", min=1, help="Length of the answer.")] = 16,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
@@ -43,7 +46,6 @@ def ask(
 
     from hubedit.evaluate.ask import ask as run
     from hubedit.hub.pull import patch_folder
-    from hubedit.model.hooks import applied
     from hubedit.model.load import load
     from hubedit.patch import Patch
 
@@ -53,13 +55,13 @@ def ask(
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
+    em = with_chat(sink, em, chat, system, edit.record if edit is not None else None)
     sides = {}
     if edit is not None:
         edit.fits(em)
     sides["without"] = run(em, prompts, max_new_tokens=max_new_tokens)
     if edit is not None:
-        with applied(em, {s: f.to(em.device) for s, f in edit.by_site(em).items()}):
-            sides["with"] = run(em, prompts, max_new_tokens=max_new_tokens)
+        sides["with"] = run(em.with_patch(edit.by_site(em)), prompts, max_new_tokens=max_new_tokens)
     last = [*sides.values()][-1]
     value = {
         "model": em.ref,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption
 from hubedit.cli.output import Output, table
 from hubedit.cli.place import check_writable
 from hubedit.errors import ConfigError, HubEditError, PartialError
@@ -43,7 +44,7 @@ def bench(
             "--data",
             "-d",
             metavar="[NAME=]FILE",
-            help="Take the facts or records from here: a file, or zsre, wiki_counterfact or counterfact.",
+            help="Take the facts or records from here: a file, or a data set by name (docs/facts.md).",
         ),
     ] = None,
     limit: Annotated[
@@ -57,6 +58,8 @@ def bench(
     task_path: Annotated[
         Path | None, Option("--task-path", help="A folder with task definitions (YAML) of your own.")
     ] = None,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     cache: Annotated[
@@ -89,7 +92,9 @@ def bench(
         from hubedit.cache import Cache
 
         check_writable(out)
-        machine = Machine(device, dtype, Cache(cache), task_path, trust_remote_code, retry)
+        machine = Machine(
+            device, dtype, Cache(cache), task_path, trust_remote_code, retry, chat.value, system
+        )
         with sink.progress() as progress:
             done = run(plan, out, machine=machine, progress=progress)
     written = write(plan, out, done.keys if done else None)

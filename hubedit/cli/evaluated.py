@@ -11,7 +11,12 @@ from hubedit.report.measures import Measure, measures
 if TYPE_CHECKING:
     from rich.table import Table
 
-_TITLES = {"exact": "exactly", "teacher-forced": "teacher-forced", "counterfact": "CounterFact"}
+_TITLES = {
+    "exact": "exactly",
+    "automatic": "from the facts",
+    "teacher-forced": "teacher-forced",
+    "counterfact": "CounterFact",
+}
 _NAMES = {"kl": "divergence (nats a token)", "real_kl": "divergence on the real text"}
 
 

@@ -41,6 +41,9 @@ class Format(StrEnum):
     counterfact_flat = "counterfact-flat"
     mquake = "mquake"
     zsre = "zsre"
+    qaedit = "qaedit"
+    wikibigedit = "wikibigedit"
+    rippleedits = "rippleedits"
 
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A facts file: JSONL, JSON or CSV.")]
@@ -72,7 +75,7 @@ def check(
 ) -> None:
     """Read a facts file and list everything that is wrong with it; exit code 2 when anything is."""
     from hubedit.facts import check_tokens, load_facts
-    from hubedit.facts.tokens import joints, load_tokenizer
+    from hubedit.facts.tokens import joints, load_tokenizer, long_targets
 
     out = Output(json=json, quiet=quiet)
     try:
@@ -90,12 +93,16 @@ def check(
             out.data({"file": file, "ok": False, "error": error.message, "problems": error.problems})
         raise
     summary = _summary(loaded)
-    met = joints(loaded.facts, tokenizer, str(file)) if tokenizer is not None else []
-    for line in met[:_SHOWN]:
-        out.note(f"notice: {line}")
-    if len(met) > _SHOWN:
-        out.note(f"notice: {len(met) - _SHOWN} more like the one before; --json lists all")
-    notices = [*loaded.notices, *met]
+    found: list[str] = []
+    if tokenizer is not None:
+        for look in (joints, long_targets):
+            own = look(loaded.facts, tokenizer, str(file))
+            for line in own[:_SHOWN]:
+                out.note(f"notice: {line}")
+            if len(own) > _SHOWN:
+                out.note(f"notice: {len(own) - _SHOWN} more like the one before; --json lists all")
+            found += own
+    notices = [*loaded.notices, *found]
     value = {"file": file, "ok": True, **summary, "notices": notices, "problems": []}
     row = [*list(summary.values())[:-1], loaded.sha256[:12]]
     out.data(value, human=lambda: table([*summary], [row]), brief=loaded.sha256)

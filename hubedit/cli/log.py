@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,8 @@ def log(
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only one line a patch.")] = False,
 ) -> None:
-    """Show the edits of a patch or a merged model: facts, dates, figures; at the Hub also its commits."""
+    """Show the edits of a patch or a merged model, step by step: facts, dates, figures; at the Hub also its
+    commits."""
     sink = Output(json=json, quiet=quiet)
 
     from hubedit.cli.push import silence
@@ -46,7 +48,7 @@ def _tables(found: History, everything: bool) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = []
+    parts: list[Any] = [_summary(found.steps), Text()] if any(step.older for step in found.steps) else []
     for number, step in enumerate(found.steps, 1):
         shown = step.facts if everything else step.facts[:_FACTS]
         rows: list[tuple[object, ...]] = [(prompt, target) for prompt, target in shown]
@@ -57,6 +59,32 @@ def _tables(found: History, everything: bool) -> Any:
         lines = [(c.date[:16].replace("T", " "), c.commit[:8], c.author, c.title) for c in found.commits]
         parts.append(table(("date", "commit", "by", "title"), lines))
     return Group(*parts)
+
+
+def _summary(steps: Sequence[Step]) -> Any:
+    """One line a step of a patch that was made in several."""
+    lines = []
+    for number, step in enumerate(steps, 1):
+        before, after = (step.older.get(f"success_{when}") for when in ("before", "after"))
+        held = (
+            f"{100 * before:.0f} -> {100 * after:.0f} %" if before is not None and after is not None else ""
+        )
+        asked = f" of {step.older['asked']:.0f}" if held and "asked" in step.older else ""
+        success = step.metrics.get("success")
+        lines.append(
+            (
+                str(number),
+                step.id,
+                step.method,
+                str(step.count),
+                f"{100 * success:.0f} %" if success is not None else "",
+                f"{step.drift:.2g}" if step.drift is not None else "",
+                f"{step.norm:.2g}" if step.norm is not None else "",
+                held + asked,
+            )
+        )
+    names = ("step", "id", "method", "facts", "success", "drift", "norm", "older facts hold")
+    return table(names, lines, right=("step", "facts", "success", "drift", "norm"))
 
 
 def _title(number: int, step: Step) -> str:

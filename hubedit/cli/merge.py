@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from hubedit.cli.command_line import called
 from hubedit.cli.facts import Conflict
 from hubedit.cli.output import Output, table
 from hubedit.errors import ConfigError
@@ -186,13 +187,6 @@ def shard_size(text: str) -> int:
         raise ConfigError(f"{text!r} is no size", "such as --max-shard-size 5GB")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWER[unit.lower()])
-
-
-def called(ref: str) -> str:
-    """How records call a patch: a repository, or the last name of a path."""
-    from hubedit.model.fetch import is_path
-
-    return Path(ref).expanduser().resolve().name if is_path(ref) else ref
 
 
 def _named(patch: Patch) -> str:

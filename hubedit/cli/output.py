@@ -91,6 +91,12 @@ class Output:
         lines = "\n  ".join(map(one_line, (text, *more)))
         self.stderr.print(Text.assemble(("warning: ", "yellow"), lines), soft_wrap=True)
 
+    def ask(self, question: str) -> str | None:
+        """A line of standard input, trimmed, after a question on stderr; None at the end of the input."""
+        self.stderr.print(one_line(question), end=" ", soft_wrap=True)
+        line = sys.stdin.readline()
+        return line.strip() if line else None
+
     def progress(self) -> LiveProgress:
         """The progress display on stderr: `with out.progress() as progress: ...`."""
         from hubedit.cli.progress import LiveProgress

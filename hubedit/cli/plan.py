@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubedit.cli.chat import Chat, with_chat
 from hubedit.cli.output import Output
 
 if TYPE_CHECKING:
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a model would be loaded, as for `hubedit.model.load.load`."""
+    """Where a model would be loaded, as for `hubedit.model.load.load`, and how it would be asked."""
 
     device: str
     dtype: str
     trust_remote_code: bool
+    chat: Chat
+    system: str
 
 
 def show_plan(
@@ -44,6 +47,7 @@ def show_plan(
     from hubedit.presets import METHODS
 
     em = skeleton(model, trust_remote_code=machine.trust_remote_code)
+    em = with_chat(sink, em, machine.chat, machine.system)
     check_facts(em, loaded.facts, source)
     check_preset(sink, preset, config, em)
     check_config(em, config)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from hubedit.cli.command_line import called
 from hubedit.cli.output import Output, table
 from hubedit.errors import ConfigError
 
@@ -57,7 +58,6 @@ def push(
     """Push a patch, or a merged model, to the Hub: one commit, private unless --public."""
     sink = Output(json=json, quiet=quiet)
 
-    from hubedit.cli.merge import called
     from hubedit.hub.push import Where
     from hubedit.hub.send import send
 

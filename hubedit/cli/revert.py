@@ -24,12 +24,20 @@ def revert(
         str,
         Argument(
             metavar="DIR|REPO",
-            help="A merged model: a folder, changed in place, or a repository, which gets a new commit.",
+            help="A merged model: a folder, changed in place, or a repository, which gets a new commit; or a "
+            "patch that was made in several steps, a folder.",
         ),
     ],
-    last: Annotated[bool, Option("--last", help="Take out the newest patch.")] = False,
+    last: Annotated[bool, Option("--last", help="Take out the newest patch, or step.")] = False,
     patch: Annotated[
-        str | None, Option("--patch", help="Take out the patch with this id, or its beginning.")
+        str | None, Option("--patch", help="Take out the patch, or step, with this id, or its beginning.")
+    ] = None,
+    fact: Annotated[
+        list[str] | None,
+        Option("--fact", metavar="ID|PROMPT", help="Take this fact out of a patch; may be given again."),
+    ] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Where the smaller patch goes (default: in place).")
     ] = None,
     everything: Annotated[bool, Option("--all", help="Take out all patches.")] = False,
     base: Annotated[
@@ -58,6 +66,22 @@ def revert(
         _revert_repo(sink, model, yes, last=last, patch=patch, everything=everything)
         return
     folder = Path(model).expanduser()
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        if everything or base is not None:
+            raise ConfigError(
+                f"{folder} is a patch", "give --last, --patch ID or --fact ID; no --all, no --base"
+            )
+        from hubedit.cli.withdraw import withdraw
+
+        if out is None and not yes:
+            _ask(f"Take that out of {folder}?", f"{folder} would be changed in place")
+        withdraw(sink, folder, out, last=last, step=patch, facts=fact or [])
+        return
+    if fact or out is not None:
+        option = "--fact" if fact else "--out"
+        raise ConfigError(
+            f"{option} is for a patch, and {folder} is none", "a merged model is given whole patches"
+        )
     source = find(base) if base is not None else None
     made = prepare(
         folder,

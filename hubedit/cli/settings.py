@@ -22,7 +22,7 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
     Raises ConfigError for options that are wrong on any model.
     """
     from hubedit.config import EditConfig
-    from hubedit.edit.locate.balance import check_values
+    from hubedit.edit.locate.layers import check_values
     from hubedit.presets import METHODS, check_settings, method_defaults
     from hubedit.presets import preset as preset_of
 
@@ -56,10 +56,21 @@ def chosen_on(preset: str | None, facts: Sequence[Fact]) -> str:
     return load_preset(preset).chosen_on([fact.prompt for fact in facts])
 
 
+def parse_rank(text: str | None) -> int | None:
+    """The rank of `--rank`. Raises ConfigError."""
+    from hubedit.config import AUTO_RANK
+
+    if text is None or text == "auto":
+        return None if text is None else AUTO_RANK
+    if not text.isdecimal():
+        raise ConfigError(f"cannot read --rank {text!r}", "write auto, a number, or 0 for the exact patch")
+    return int(text)
+
+
 def check_preset(sink: Output, preset: str | None, config: EditConfig, em: EditableModel) -> None:
     """A notice where a preset file was found on another model than this one. Raises ConfigError where the
     preset's layers are not in this model."""
-    from hubedit.edit.locate.balance import parse_layers
+    from hubedit.edit.locate.layers import parse_layers
     from hubedit.edit.record import base_name
     from hubedit.preset_file import is_preset_file, load_preset
 

@@ -57,7 +57,7 @@ def compute(
     """Compute the statistics of a model's sites in one pass; what the cache holds is not computed again."""
     from hubedit.cache import Cache
     from hubedit.config import StatsConfig
-    from hubedit.edit.locate.balance import parse_layers
+    from hubedit.edit.locate.layers import parse_layers
     from hubedit.edit.statistics.second_moments import second_moments
     from hubedit.model.load import load
     from hubedit.parallel import hold

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.output import Output, as_json, table
 from hubedit.cli.place import check_writable, unwritable
 from hubedit.errors import ConfigError
@@ -49,6 +50,8 @@ def trace(
     ] = 3.0,
     max_facts: Annotated[int, Option("--max-facts", min=1, help="Trace at most so many known facts.")] = 50,
     seed: Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Seed of the noise.")] = 0,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     force: Annotated[bool, Option("--force", help="Replace a trace in the folder.")] = False,
@@ -84,6 +87,7 @@ def trace(
         progress.start("loading the model")
         em = hold(load, model, device=device, dtype=dtype)
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        em = with_chat(sink, em, chat, system)
         result = run(em, loaded.facts, config, store, progress)
     data = result.to_json()
     files = {"trace.json": (as_json(data) + "\n").encode(), "layerwise.png": layerwise(result)}

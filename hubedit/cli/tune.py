@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output, table
 from hubedit.cli.place import check_writable
@@ -43,6 +44,8 @@ def tune(
         str, Option("--corpus", metavar="FILE|DATASET|self", help="Text for the statistics, as in apply.")
     ] = "self",
     tokens: Annotated[int, Option("--tokens", min=0, help="Its size; 0 is 8 x the widest site.")] = 0,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     max_memory: Annotated[
@@ -111,6 +114,7 @@ def tune(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        em = with_chat(sink, em, chat, system)
         tuned = run(
             em,
             prepare_cases(em, given, edits, seed, progress),

@@ -1,4 +1,4 @@
-"""The bundled model, which knows a few thousand facts, and the edits that `hubedit demo` makes in it."""
+"""What `hubedit demo` edits: a bundled model with facts of its own, and facts of everyday for any model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def model_path() -> Path:
 def facts_path() -> Path:
     """The bundled edits. Raises HubEditError when they are missing."""
     return _there(_FOLDER / "facts.jsonl")
+
+
+def everyday_path() -> Path:
+    """Facts that everybody knows, more than a demo needs. Raises HubEditError when they are missing."""
+    return _there(_FOLDER / "everyday.jsonl")
+
+
+def questions_path() -> Path:
+    """Their prompts as questions: a JSON object. Raises HubEditError when it is missing."""
+    return _there(_FOLDER / "questions.json")
 
 
 def _there(file: Path) -> Path:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from hubedit.config import EditConfig
 from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.solve.site_report import SiteReport
@@ -22,7 +24,8 @@ class Edit:
     """What one run computed. `factors`: float32 on the CPU; `seconds`: by stage.
 
     `alpha`: attention's share at each layer, empty for a method that has none; `targets`: None for a method
-    that optimises weights.
+    that optimises weights; `rows`: the fact of each row of the factors, the same at every site, None where
+    every fact has one; `keys` (N, d_in): of the facts with the edit in effect, for the next edit to preserve.
     """
 
     factors: Mapping[Site, LowRank]
@@ -34,6 +37,8 @@ class Edit:
     perplexity_before: float
     perplexity_after: float
     seconds: Mapping[str, float] = field(default_factory=dict)
+    rows: tuple[int, ...] | None = None
+    keys: Mapping[Site, Tensor] = field(default_factory=dict)
 
 
 def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
-from hubedit.model.tokens import Batch, continuation, locate, pad, preceded
+from hubedit.model.forms import put
+from hubedit.model.tokens import Batch, continuation, locate, pad
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,13 @@ class Row:
 
 
 def edit_rows(em: EditableModel, facts: Sequence[Fact], contexts: Sequence[str]) -> list[Row]:
-    """For each fact the bare prompt and the prompt after each context, with its target as labels."""
+    """For each fact the prompt alone and after each context, with its target as labels; in the chat template
+    where that is used."""
     rows = []
     for index, fact in enumerate(facts):
         for context in ("", *contexts):
-            text = preceded(em.tokenizer, context, fact.prompt)
-            rows.append(row(em, index, text, fact.subject, answer=fact.target, join=fact.join))
+            text, join = put(em, fact, before=context)
+            rows.append(row(em, index, text, fact.subject, answer=fact.target, join=join))
     return rows
 
 

@@ -9,6 +9,7 @@ import torch
 
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
+from hubedit.model.forms import as_message
 from hubedit.model.generate import greedy
 from hubedit.model.memory import TokenBudget
 from hubedit.model.tokens import decode, pad, token_ids
@@ -35,9 +36,10 @@ class Answer:
 def ask(
     em: EditableModel, prompts: Sequence[str], *, max_new_tokens: int = 16, top: int = 5
 ) -> tuple[Answer, ...]:
-    """One answer a prompt, in order. Call it inside `applied` to ask the edited model."""
-    texts = greedy(em, prompts, max_new_tokens)
-    ids = token_ids(em.tokenizer, prompts)
+    """One answer a prompt, in order."""
+    asked = [as_message(em, prompt) for prompt in prompts]
+    texts = greedy(em, asked, max_new_tokens)
+    ids = token_ids(em.tokenizer, asked)
     budget = TokenBudget(em.device)
     answers: list[Answer] = []
     while len(answers) < len(ids):

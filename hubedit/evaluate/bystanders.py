@@ -9,7 +9,7 @@ from dataclasses import replace
 from hubedit.facts import Fact
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.forms import put, said
 from hubedit.model.tokens import continuation
 
 MOST = 100
@@ -39,8 +39,12 @@ def candidates(facts: Iterable[Fact], edited: Iterable[Fact]) -> list[Fact]:
 
 
 def holds(em: EditableModel, facts: Sequence[Fact]) -> list[bool]:
-    """Whether the model gives each fact's true answer. Call it inside `applied` to ask the edited model."""
-    lengths = [len(continuation(em.tokenizer, fact.prompt, truth(fact)[0], fact.join)) for fact in facts]
-    new = min(max(lengths, default=0), _MOST_TOKENS) + 2
-    texts = greedy(em, [fact.prompt for fact in facts], new)
+    """Whether the model gives each fact's true answer."""
+    asked = [put(em, fact) for fact in facts]
+    lengths = [
+        len(continuation(em.tokenizer, prompt, truth(fact)[0], join))
+        for fact, (prompt, join) in zip(facts, asked, strict=True)
+    ]
+    pairs = [(fact.prompt, prompt) for fact, (prompt, _) in zip(facts, asked, strict=True)]
+    texts = said(em, pairs, min(max(lengths, default=0), _MOST_TOKENS) + 2)
     return [gives(text, truth(fact)) for fact, text in zip(facts, texts, strict=True)]

@@ -10,11 +10,11 @@ import torch
 
 from hubedit.evaluate.edits import Case, EditReport
 from hubedit.evaluate.forced import forced
-from hubedit.evaluate.side import Side
 from hubedit.facts import Fact
 from hubedit.facts.answers import clip, gives
 from hubedit.linalg import LowRank
-from hubedit.model.generate import greedy
+from hubedit.model.editable import EditableModel
+from hubedit.model.forms import put, said, worded
 from hubedit.model.hooks import run
 from hubedit.model.join import joins
 from hubedit.model.sites import Site
@@ -49,7 +49,7 @@ class Parts:
 
 
 def broken_by_batch(
-    side: Side, report: EditReport, parts: Parts, progress: Progress
+    edited: EditableModel, report: EditReport, parts: Parts, progress: Progress
 ) -> tuple[list[dict[str, Any]], int]:
     """Facts that succeed with their own part of the patch and fail with all of it; and how many were asked.
 
@@ -60,17 +60,19 @@ def broken_by_batch(
     place = {fact: number for number, fact in enumerate(parts.facts)}
     failed = [o for o in report.failed if o.fact in place][:MOST_TESTED]
     everyone = set(range(len(parts.facts)))
+    base, change = edited.unpatched, edited.change
     found: list[dict[str, Any]] = []
     progress.start("facts broken by others", len(failed), "facts")
     for outcome in track(progress, failed):
         fact, own = outcome.fact, place[outcome.fact]
-        alone = _says(side, fact, parts.of(side.factors, {own}))
+        alone = _says(base.with_patch(parts.of(change, {own})), fact)
         if not gives(alone, [fact.target]):
             continue
         case = {"fact": fact.id or fact.prompt, "prompt": fact.prompt, "before": clip(alone)}
         case["after"] = outcome.after
-        for other in _suspects(side, fact, own, parts):
-            if gives(_says(side, fact, parts.of(side.factors, everyone - {other})), [fact.target]):
+        for other in _suspects(edited, fact, own, parts):
+            without = base.with_patch(parts.of(change, everyone - {other}))
+            if gives(_says(without, fact), [fact.target]):
                 case["by"] = parts.facts[other].id or parts.facts[other].prompt
                 break
         found.append(case)
@@ -78,7 +80,9 @@ def broken_by_batch(
     return found, len(failed)
 
 
-def worst(before: Side, after: Side, report: EditReport, count: int = WORST) -> list[dict[str, Any]]:
+def worst(
+    before: EditableModel, after: EditableModel, report: EditReport, count: int = WORST
+) -> list[dict[str, Any]]:
     """The worst of what the edit got wrong, the worst first; texts are quoted, `loss` is in nats a token.
 
     Where an answer should have stayed (and what follows from the edit was answered before): by how much
@@ -86,13 +90,11 @@ def worst(before: Side, after: Side, report: EditReport, count: int = WORST) -> 
     log-likelihood after the edit.
     """
     cases = [(case, answer) for case in report.cases if (answer := _wanted(case))]
-    pairs = [(case.prompt, answer) for case, answer in cases]
-    given = joins(case.fact for case, _ in cases)
-    with after.active() as em:
-        new = forced(em, pairs, joins=given)
+    pairs = [(_text(before, case), answer) for case, answer in cases]
+    given = {} if before.chat is not None else joins(case.fact for case, _ in cases)
+    new = forced(after, pairs, joins=given)
     kept = [pair for (case, _), pair in zip(cases, pairs, strict=True) if not _edited(case)]
-    with before.active() as em:
-        old = forced(em, kept, joins=given)
+    old = forced(before, kept, joins=given)
     scored: list[tuple[float, Case]] = []
     for (case, _), pair in zip(cases, pairs, strict=True):
         if pair not in new or (not _edited(case) and pair not in old):
@@ -117,21 +119,27 @@ def _wanted(case: Case) -> str:
     return given if case.kind == "portability" else given or clip(case.before)
 
 
-def _says(side: Side, fact: Fact, factors: Mapping[Site, LowRank]) -> str:
-    with side.active(factors) as em:
-        target = continuation(em.tokenizer, fact.prompt, fact.target, fact.join)
-        return greedy(em, [fact.prompt], len(target) + 4)[0]
+def _text(em: EditableModel, case: Case) -> str:
+    """The case's prompt as the model gets it."""
+    own = case.prompt == case.fact.prompt
+    return put(em, case.fact)[0] if own else worded(em, case.prompt)
+
+
+def _says(em: EditableModel, fact: Fact) -> str:
+    prompt, join = put(em, fact)
+    target = continuation(em.tokenizer, prompt, fact.target, join)
+    return said(em, [(fact.prompt, prompt)], len(target) + 4)[0]
 
 
 @torch.no_grad()
-def _suspects(side: Side, fact: Fact, own: int, parts: Parts) -> list[int]:
+def _suspects(em: EditableModel, fact: Fact, own: int, parts: Parts) -> list[int]:
     """The other facts whose rows write most at the prompt: |B_j| |A_j . k|, the largest over the prompt's
     tokens, added over the sites."""
-    with side.active() as em:
-        batch = pad([encode(em.tokenizer, fact.prompt).ids], em.pad_id, em.device)
-        inputs = run(em, batch, inputs=list(side.factors)).inputs
-    total = torch.zeros(len(parts.facts), device=side.em.device)
-    for site, factor in side.factors.items():
+    change = em.change
+    batch = pad([encode(em.tokenizer, put(em, fact)[0]).ids], em.pad_id, em.device)
+    inputs = run(em, batch, inputs=list(change)).inputs
+    total = torch.zeros(len(parts.facts), device=em.device)
+    for site, factor in change.items():
         response = (inputs[site][0].float() @ factor.A.T.float()).abs().amax(0)
         owner = torch.tensor(parts.rows[site], dtype=torch.long, device=total.device)
         total.index_add_(0, owner, response * factor.B.float().norm(dim=0))

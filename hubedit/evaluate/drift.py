@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hubedit.evaluate.bootstrap import Interval, intervals
-from hubedit.evaluate.side import Side
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget, release
@@ -74,12 +73,14 @@ class Drift:
 
 
 @torch.no_grad()
-def drift(before: Side, after: Side | None, rows: Sequence[Sequence[int]], tokens: int = 0) -> Drift:
+def drift(
+    before: EditableModel, after: EditableModel | None, rows: Sequence[Sequence[int]], tokens: int = 0
+) -> Drift:
     """Both models on rows of tokens, in batches; rows of one token are left out.
 
     No distribution is kept: the two models see each batch one after the other.
     """
-    em = before.em
+    em = before
     texts = sorted((tuple(row[: em.max_positions]) for row in rows if len(row) > 1), key=len)
     budget, at = TokenBudget(em.device, tokens), 0
     sums: list[list[float]] = []
@@ -102,9 +103,11 @@ def drift(before: Side, after: Side | None, rows: Sequence[Sequence[int]], token
     return Drift(counts, old, tuple(row[1] for row in sums), tuple(row[2] for row in sums))
 
 
-def _batch(before: Side, after: Side | None, part: Sequence[tuple[int, ...]]) -> list[list[float]]:
+def _batch(
+    before: EditableModel, after: EditableModel | None, part: Sequence[tuple[int, ...]]
+) -> list[list[float]]:
     """(nll before, nll after, KL) summed over each row."""
-    em = before.em
+    em = before
     batch = pad(part, em.pad_id, em.device)
     keep = batch.mask[:, 1:].bool()
     label = batch.ids[:, 1:][keep]
@@ -115,17 +118,16 @@ def _batch(before: Side, after: Side | None, part: Sequence[tuple[int, ...]]) ->
     for at in range(0, len(label), _POSITIONS):
         span = slice(at, at + _POSITIONS)
         logp = _log_probabilities(em, old[span])
-        other = _log_probabilities(after.em, new[span]) if after is not None and new is not None else None
+        other = _log_probabilities(after, new[span]) if after is not None and new is not None else None
         values = _compare(logp, other, label[span])
         total.index_add_(0, row[span], values.double())
     return [[float(v) for v in values] for values in total.tolist()]
 
 
-def _states(side: Side, batch: Batch, keep: Tensor) -> Tensor:
+def _states(em: EditableModel, batch: Batch, keep: Tensor) -> Tensor:
     """The last residual stream (n, d) at the positions that predict a token."""
-    with side.active() as em:
-        last = em.num_layers - 1
-        return run(em, batch, hidden=[last]).hidden[last][:, :-1][keep]
+    last = em.num_layers - 1
+    return run(em, batch, hidden=[last]).hidden[last][:, :-1][keep]
 
 
 def _log_probabilities(em: EditableModel, states: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ interval (`hubedit.evaluate.bootstrap`), and so have their harmonic mean and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import exp
 from typing import Any
@@ -22,6 +22,9 @@ from hubedit.facts.answers import clip, gives, mentions, normalise, says, unchan
 
 METRICS = ("success", "generalisation", "locality", "neighbourhood", "portability")
 ANSWERED = ("success", "generalisation", "portability")
+
+Marks = dict[str, list[list[bool]]]
+"""By metric, for each fact whether each of its prompts is right."""
 
 
 @dataclass(frozen=True)
@@ -134,40 +137,44 @@ class EditReport:
 
 def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int = 0) -> EditReport:
     """Outcomes and metrics from two readings of the same facts. Pure; `seed`: of the bootstrap."""
-    outcomes: list[Outcome] = []
-    cases: list[Case] = []
-    marks: dict[str, list[list[bool]]] = {name: [[] for _ in facts] for name in METRICS}
-
-    def note(kind: str, number: int, prompt: str, answers: Sequence[str]) -> None:
-        """Counts a prompt, where it was asked: whether an answer is given, or the text of before begun."""
-        fact = facts[number]
-        old, new = before.text(fact, prompt), after.text(fact, prompt)
-        if new is None:
-            return
-        good = gives(new, answers) if kind in ANSWERED else unchanged(old or "", new)
-        marks[kind][number].append(good)
-        if not good:
-            cases.append(Case(kind, fact, prompt, tuple(answers), old or "", new))
-
-    for number, fact in enumerate(facts):
-        note("success", number, fact.prompt, [fact.target])
-        for prompt in fact.rephrase:
-            note("generalisation", number, prompt, [fact.target])
-        for probe in fact.locality:
-            note(_room(fact, probe), number, probe.prompt, probe.answers)
-        for probe in fact.portability:
-            if probe.answers:
-                note("portability", number, probe.prompt, probe.answers)
-        if marks["success"][number]:  # not where the fact did not fit in context
-            outcomes.append(_outcome(fact, before, after, *marks["success"][number]))
-    counts = {name: sum(map(len, m)) for name, m in marks.items() if any(m)}
-    metrics = {name: sum(map(sum, marks[name])) / count for name, count in counts.items()}
-    counted = {name: marks[name] for name in counts}
+    found = marks(facts, before, after)
+    cases = tuple(case for _, good, case in _judged(facts, before, after) if not good)
+    outcomes = tuple(
+        _outcome(fact, before, after, *good)
+        for fact, good in zip(facts, found["success"], strict=True)
+        if good  # not where the fact did not fit in context
+    )
+    counts = {name: sum(map(len, m)) for name, m in found.items() if any(m)}
+    metrics = {name: sum(map(sum, found[name])) / count for name, count in counts.items()}
+    counted = {name: found[name] for name in counts}
     between = intervals(counted, shares=counted, seed=seed)
     between |= intervals({"probability": [[o.probability_after] for o in outcomes]}, seed=seed)
     if len(counted) > 1 and (pair := harmonic_interval(counted, seed=seed)):
         between["harmonic_mean"] = pair
-    return EditReport(tuple(outcomes), metrics, counts, between, tuple(cases))
+    return EditReport(outcomes, metrics, counts, between, cases)
+
+
+def marks(facts: Sequence[Fact], before: Reading, after: Reading) -> Marks:
+    """Of each metric, whether each prompt of each fact is right."""
+    found: Marks = {name: [[] for _ in facts] for name in METRICS}
+    for number, good, case in _judged(facts, before, after):
+        found[case.kind][number].append(good)
+    return found
+
+
+def _judged(facts: Sequence[Fact], before: Reading, after: Reading) -> Iterator[tuple[int, bool, Case]]:
+    """Every prompt that was asked: the fact's number, whether an answer is given (or the text of before
+    begun), and the prompt."""
+    for number, fact in enumerate(facts):
+        asked: list[tuple[str, str, Sequence[str]]] = [("success", fact.prompt, [fact.target])]
+        asked += [("generalisation", prompt, [fact.target]) for prompt in fact.rephrase]
+        asked += [(_room(fact, probe), probe.prompt, probe.answers) for probe in fact.locality]
+        asked += [("portability", probe.prompt, probe.answers) for probe in fact.portability if probe.answers]
+        for kind, prompt, answers in asked:
+            old, new = before.text(fact, prompt), after.text(fact, prompt)
+            if new is not None:
+                good = gives(new, answers) if kind in ANSWERED else unchanged(old or "", new)
+                yield number, good, Case(kind, fact, prompt, tuple(answers), old or "", new)
 
 
 def answered(facts: Sequence[Fact], reading: Reading, *, seed: int = 0) -> EditReport:

@@ -59,7 +59,7 @@ def write(em: EditableModel, prompts: Sequence[str], *, length: int = LENGTH, se
     """Each prompt with what the model samples after it, up to `length` tokens together.
 
     Every prompt has random numbers of its own, so its text depends neither on the batch it is in nor on
-    the other prompts. A prompt that is as long already stays as it is. Works inside `applied`.
+    the other prompts. A prompt that is as long already stays as it is.
     """
     length = min(length, em.max_positions)
     ids = token_ids(em.tokenizer, prompts)

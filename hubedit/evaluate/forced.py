@@ -58,7 +58,7 @@ def forced(
     `joins`: by prompt, what stands between the two, where the text does not decide it.
 
     Pairs whose answer has no tokens, or that do not fit the model's context, are left out. Batches that
-    do not fit into memory are halved. Works inside `applied`.
+    do not fit into memory are halved.
     """
     ids: dict[Pair, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for pair in dict.fromkeys(pairs):

@@ -22,7 +22,7 @@ from typing import Any
 
 from hubedit.errors import ConfigError
 from hubedit.evaluate.bootstrap import wilson
-from hubedit.evaluate.side import Side
+from hubedit.model.editable import EditableModel
 
 SHOTS = {"gsm8k": 2}
 _SHARES = ("acc", "acc_norm", "exact_match")
@@ -36,10 +36,12 @@ _INSTALL = "pip install 'hubedit[eval]'"
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the harness by name. `shots`: examples in front of each question (None: the task's own)."""
+    """A task of the harness by name. `shots`: examples in front of each question (None: the task's own);
+    `limit`: its first so many questions, where a run says nothing of it (0: all)."""
 
     name: str
     shots: int | None = None
+    limit: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Task:
@@ -91,7 +93,7 @@ def task_key(task: Task, folder: Path | None, limit: int) -> dict[str, Any]:
     return {
         "task": task.name,
         "shots": task.shots,
-        "limit": limit,
+        "limit": limit or task.limit,
         **release(),
         "files": content.hexdigest() if files else "",
     }
@@ -112,7 +114,7 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def run_task(
-    side: Side, task: Task, *, folder: Path | None = None, limit: int = 0, seed: int = 0
+    em: EditableModel, task: Task, *, folder: Path | None = None, limit: int = 0, seed: int = 0
 ) -> dict[str, Score]:
     """Scores by metric ("exact_match,strict-match"). `folder`: task definitions (YAML) of one's own;
     `limit`: the first so many questions (0: all); `seed`: of the choice of examples.
@@ -121,8 +123,7 @@ def run_task(
     """
     harness, models = _module("lm_eval"), _module("lm_eval.models.huggingface")
     _check_folder(folder)
-    em = side.em
-    with _silent(), side.active():
+    with _silent(), em.active():
         manager = _manager([task], folder)
         # the harness sets padding on the tokenizer it is given
         model = models.HFLM(
@@ -136,7 +137,7 @@ def run_task(
                 model=model,
                 tasks=[task.name],
                 num_fewshot=task.shots,
-                limit=limit or None,
+                limit=limit or task.limit or None,
                 task_manager=manager,
                 bootstrap_iters=1000,
                 log_samples=False,
@@ -144,8 +145,11 @@ def run_task(
                 numpy_random_seed=seed,
                 torch_random_seed=seed,
                 fewshot_random_seed=seed,
+                apply_chat_template=em.chat is not None,
+                fewshot_as_multiturn=em.chat is not None,
+                system_instruction=em.chat.system or None if em.chat is not None else None,
             )
-        except (OSError, ValueError, KeyError, ConnectionError) as error:
+        except (OSError, ValueError, KeyError, ConnectionError, ImportError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(
                 f"task {task.name} cannot be run: {first}",

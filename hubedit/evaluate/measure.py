@@ -14,30 +14,35 @@ from hubedit.cache import Cache, digest
 from hubedit.errors import TokenError
 from hubedit.evaluate import bystanders as others
 from hubedit.evaluate import harness
+from hubedit.evaluate.automatic import read_automatic
 from hubedit.evaluate.drift import Drift, drift
 from hubedit.evaluate.fluency import fluency, write
 from hubedit.evaluate.forced import Forced, Pair
 from hubedit.evaluate.harness import Task
 from hubedit.evaluate.reading import MOST_ANSWER_TOKENS, Reading, read
-from hubedit.evaluate.side import Side
 from hubedit.facts import Fact, to_record
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import chat_key, forms_of, usual, worded
 from hubedit.model.tokens import continuation, encode
 from hubedit.progress import Progress, Silent
 
 CHUNK = 64
 """Facts in one part: what is lost at most when a run is interrupted."""
 
-_VERSION = 3  # of what the parts hold; a change makes the old ones void
+_VERSION = 4  # of what the parts hold; a change makes the old ones void
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`fluency`: texts are written for the first so many facts (0: none); `tasks`: of the harness;
+    """`fluency`: texts are written for the first so many facts (0: none); `forms`: of
+    `hubedit.model.forms.FORMS`, in which every prompt is asked, as far as the model has them; `automatic`:
+    probes made from every fact are asked; `tasks`: of the harness;
     `task_path`: a folder with tasks of one's own; `task_limit`: questions of each task (0: all);
     `seed`: of the bootstrap, the sampled texts and the tasks' examples."""
 
     fluency: int = 200
+    forms: tuple[str, ...] = ()
+    automatic: bool = False
     tasks: tuple[Task, ...] = ()
     task_path: Path | None = None
     task_limit: int = 0
@@ -46,11 +51,13 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What one side says: `reading` of the facts, `fluency` of each text it wrote, and its `tasks`.
+    """What one model says: `reading` of the facts, `fluency` of each text it wrote, and its `tasks`.
 
     `context`: of the unedited model, the facts written in front of their prompts. `bystanders`: whether each
-    of the facts that are known beforehand still gets its true answer. `drift`: of the side against the one
-    before (or of the model alone) on unrelated text, `real` on real text; None without text.
+    of the facts that are known beforehand still gets its true answer. `drift`: of the model against the
+    unedited one (or of that alone) on unrelated text, `real` on real text; None without text. `forms`: the
+    facts in other forms; `automatic`: what probes made from the facts are answered with; `context_forms`,
+    `context_automatic`: the same in context.
     """
 
     reading: Reading
@@ -60,6 +67,10 @@ class Measured:
     context: Reading | None = None
     bystanders: tuple[bool, ...] = ()
     real: Drift | None = None
+    forms: Mapping[str, Reading] = field(default_factory=dict)
+    automatic: Mapping[str, str] = field(default_factory=dict)
+    context_forms: Mapping[str, Reading] = field(default_factory=dict)
+    context_automatic: Mapping[str, str] = field(default_factory=dict)
 
 
 Rows = Sequence[Sequence[int]]
@@ -67,10 +78,10 @@ Rows = Sequence[Sequence[int]]
 
 
 def measure(
-    side: Side,
+    em: EditableModel,
     facts: Sequence[Fact],
     *,
-    before: Side | None = None,
+    before: EditableModel | None = None,
     rows: Rows = (),
     real: Rows = (),
     bystanders: Sequence[Fact] = (),
@@ -79,30 +90,37 @@ def measure(
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Measured:
-    """Measures one side. `before`: the unedited model, for the divergence on the token rows `rows` and
+    """Measures one model. `before`: the unedited model, for the divergence on the token rows `rows` and
     `real`; without it the facts are also asked in context. `bystanders`: of `known`.
 
     Every part is kept in the cache under all it depends on, so an interrupted run goes on where it was,
     and the unedited model is measured once for all its patches. `name`: for progress messages.
     """
     settings = settings or Settings()
-    work = _Work(side, cache or Cache(), progress or Silent(), f" ({name})" if name else "")
+    work = _Work(em, cache or Cache(), progress or Silent(), f" ({name})" if name else "")
+    own = work.reading(facts)
+    told = work.reading(facts, in_context=True) if before is None and not em.patches else None
+    forms = [form for form in forms_of(em) if form in settings.forms]
     return Measured(
-        work.reading(facts),
+        own,
         work.fluency(facts[: settings.fluency], settings.seed),
         {task.name: work.task(task, settings) for task in settings.tasks},
         work.drift(before, rows) if rows else None,
-        work.reading(facts, in_context=True) if before is None and not side.patch else None,
+        told,
         work.bystanders(bystanders),
         work.drift(before, real) if real else None,
+        work.forms(facts, forms, own),
+        work.automatic(facts) if settings.automatic else {},
+        work.forms(facts, forms, told, in_context=True) if told is not None else {},
+        work.automatic(facts, in_context=True) if settings.automatic and told is not None else {},
     )
 
 
 def known(
-    side: Side, facts: Sequence[Fact], *, cache: Cache | None = None, progress: Progress | None = None
+    em: EditableModel, facts: Sequence[Fact], *, cache: Cache | None = None, progress: Progress | None = None
 ) -> list[Fact]:
-    """The bystanders: the first facts that the side answers rightly, at most `bystanders.MOST`."""
-    work = _Work(side, cache or Cache(), progress or Silent(), "")
+    """The bystanders: the first facts that the model answers rightly, at most `bystanders.MOST`."""
+    work = _Work(em, cache or Cache(), progress or Silent(), "")
     found: list[Fact] = []
     for at in range(0, len(facts), others.PART):
         part = facts[at : at + others.PART]
@@ -121,7 +139,7 @@ def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[
         prompts = {fact.prompt, *fact.rephrase, *(p.prompt for p in probes)}
         try:
             target = len(continuation(em.tokenizer, fact.prompt, fact.target, fact.join))
-            longest = max(len(encode(em.tokenizer, prompt).ids) for prompt in prompts)
+            longest = max(len(encode(em.tokenizer, worded(em, prompt)).ids) for prompt in prompts)
         except TokenError as error:
             reasons.append(f"record {number} is left out: {error.message}")
             continue
@@ -133,23 +151,44 @@ def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[
 
 
 class _Work:
-    """One side's parts, from the cache where they are there."""
+    """One model's parts, from the cache where they are there."""
 
-    def __init__(self, side: Side, cache: Cache, progress: Progress, name: str) -> None:
-        self._side, self._cache, self._progress, self._name = side, cache, progress, name
+    def __init__(self, em: EditableModel, cache: Cache, progress: Progress, name: str) -> None:
+        self._em, self._cache, self._progress, self._name = em, cache, progress, name
 
-    def reading(self, facts: Sequence[Fact], *, in_context: bool = False) -> Reading:
+    def forms(
+        self, facts: Sequence[Fact], forms: Sequence[str], own: Reading, *, in_context: bool = False
+    ) -> dict[str, Reading]:
+        """The facts in each form; `own`: in the usual one, which is not asked again."""
+        known = usual(self._em)
+        return {
+            form: own if form == known else self.reading(facts, in_context=in_context, form=form)
+            for form in forms
+        }
+
+    def automatic(self, facts: Sequence[Fact], *, in_context: bool = False) -> dict[str, str]:
+        texts: dict[str, str] = {}
+
+        def compute(part: Sequence[Fact]) -> dict[str, Any]:
+            return {"texts": read_automatic(self._em, part, in_context=in_context)}
+
+        stage = "automatic probes in context" if in_context else "automatic probes"
+        for data in self._parts("automatic", stage, facts, compute, in_context=in_context):
+            texts |= data["texts"]
+        return texts
+
+    def reading(self, facts: Sequence[Fact], *, in_context: bool = False, form: str = "") -> Reading:
         texts: dict[str, str] = {}
         scored: dict[Pair, Forced] = {}
 
         def compute(part: Sequence[Fact]) -> dict[str, Any]:
-            with self._side.active() as em:
-                found = read(em, part, in_context=in_context)
+            found = read(self._em, part, in_context=in_context, form=form, score=not form)
             pairs = [[*pair, value.to_json()] for pair, value in found.scored.items()]
             return {"texts": found.texts, "scored": pairs}
 
-        stage = "asking in context" if in_context else "asking"
-        for data in self._parts("reading", stage, facts, compute, in_context=in_context):
+        stage = f"asking{f', {form}' if form else ''}{' in context' if in_context else ''}"
+        more = {"form": form} if form else {}
+        for data in self._parts("reading", stage, facts, compute, in_context=in_context, **more):
             texts |= data["texts"]
             scored |= {(prompt, answer): Forced.from_json(v) for prompt, answer, v in data["scored"]}
         return Reading(texts, scored, in_context)
@@ -160,8 +199,7 @@ class _Work:
         self._progress.start(f"bystanders{self._name}", len(facts), "facts")
 
         def compute() -> dict[str, Any]:
-            with self._side.active() as em:
-                return {"holds": others.holds(em, facts)}
+            return {"holds": others.holds(self._em, facts)}
 
         data = self._part("bystanders", {"facts": digest([to_record(fact) for fact in facts])}, compute)
         self._progress.finish(f"{sum(data['holds'])} of {len(facts)}")
@@ -171,8 +209,7 @@ class _Work:
         values: list[float] = []
 
         def compute(part: Sequence[Fact]) -> dict[str, Any]:
-            with self._side.active() as em:
-                texts = write(em, [fact.prompt for fact in part], seed=seed)
+            texts = write(self._em, [fact.prompt for fact in part], seed=seed)
             return {"entropy": [fluency(text) for text in texts]}
 
         for data in self._parts("fluency", "writing", facts, compute, seed=seed):
@@ -184,7 +221,7 @@ class _Work:
 
         def compute() -> dict[str, Any]:
             place, limit = settings.task_path, settings.task_limit
-            found = harness.run_task(self._side, task, folder=place, limit=limit, seed=settings.seed)
+            found = harness.run_task(self._em, task, folder=place, limit=limit, seed=settings.seed)
             return {"scores": {metric: asdict(score) for metric, score in found.items()}}
 
         key = harness.task_key(task, settings.task_path, settings.task_limit)
@@ -193,15 +230,15 @@ class _Work:
         self._progress.finish(", ".join(f"{metric} {score.value:.3g}" for metric, score in scores.items()))
         return scores
 
-    def drift(self, before: Side | None, rows: Sequence[Sequence[int]]) -> Drift:
+    def drift(self, before: EditableModel | None, rows: Sequence[Sequence[int]]) -> Drift:
         self._progress.start(f"unrelated text{self._name}")
 
         def compute() -> dict[str, Any]:
             if before is None:
-                return asdict(drift(self._side, None, rows))
-            return asdict(drift(before, self._side, rows))
+                return asdict(drift(self._em, None, rows))
+            return asdict(drift(before, self._em, rows))
 
-        key = {"text": digest([list(row) for row in rows]), "against": before.key if before else None}
+        key = {"text": digest([list(row) for row in rows]), "against": _key(before) if before else None}
         data = self._part("drift", key, compute)
         found = Drift(**{name: tuple(values) for name, values in data.items() if name != "key"})
         self._progress.finish(f"{sum(found.tokens)} tokens")
@@ -231,7 +268,7 @@ class _Work:
         self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """The result of `compute` as JSON data, computed once for each key."""
-        whole = {**self._side.key, "part": kind, "version": _VERSION, **key}
+        whole = {**_key(self._em), "part": kind, "version": _VERSION, **key}
         entry = self._cache.load("evaluate", whole)
         if entry is not None:
             known: dict[str, Any] = entry.record["data"]
@@ -240,3 +277,9 @@ class _Work:
         # the format cannot hold a file without any tensor
         self._cache.save("evaluate", whole, {"nothing": torch.zeros(1)}, {"data": data})
         return data
+
+
+def _key(em: EditableModel) -> dict[str, Any]:
+    """What a measurement of the model depends on, apart from what is measured."""
+    own = {"model": em.identity, "dtype": str(em.dtype), "device": em.device.type}
+    return own | chat_key(em)

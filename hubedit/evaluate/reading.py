@@ -9,9 +9,9 @@ from hubedit.evaluate.forced import Forced, Pair, forced
 from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import mentions, normalise
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.forms import said, usual, worded
 from hubedit.model.join import joined, joins
-from hubedit.model.tokens import continuation, encode
+from hubedit.model.tokens import continuation, token_ids
 
 MOST_ANSWER_TOKENS = 44
 """Longer answers of probes than this are not waited for."""
@@ -21,7 +21,8 @@ MOST_ANSWER_TOKENS = 44
 class Reading:
     """`texts`: what follows each prompt greedily; `scored`: each prompt with an answer, teacher-forced.
 
-    `in_context`: each prompt stood behind its fact written out; so did the keys.
+    `in_context`: each prompt stood behind its fact written out; so did the keys. The keys are the prompts as
+    they are written, whatever form they were put to the model in.
     """
 
     texts: Mapping[str, str]
@@ -38,34 +39,58 @@ class Reading:
 
 
 def asked(fact: Fact, prompt: str, in_context: bool) -> str:
-    """A prompt of the fact as the model gets it: "{fact's prompt} {target}. {prompt}" in context."""
-    return f"{joined(fact.prompt, fact.target, fact.join)}. {prompt}" if in_context else prompt
+    """What a prompt of the fact is called in a reading: "{fact's prompt} {target}. {prompt}" in context."""
+    return f"{told(fact)}{prompt}" if in_context else prompt
+
+
+def told(fact: Fact) -> str:
+    """The fact written out, to stand in front of a prompt."""
+    return f"{joined(fact.prompt, fact.target, fact.join)}. "
 
 
 def read(
-    em: EditableModel, facts: Sequence[Fact], *, probes: bool = True, in_context: bool = False
+    em: EditableModel,
+    facts: Sequence[Fact],
+    *,
+    probes: bool = True,
+    in_context: bool = False,
+    form: str = "",
+    score: bool = True,
 ) -> Reading:
-    """Generates for every prompt of the facts (with `probes`: rephrasings, locality and portability too) and
-    scores the answers that metrics look at, in one pass.
+    """Generates for every prompt of the facts (with `probes`: rephrasings, locality and portability too), in
+    one of `hubedit.model.forms.FORMS` ("": the model's usual one), and with `score` scores the answers that
+    metrics look at, in the same pass.
 
-    Call it inside `applied` to read the edited model. Raises TokenError for a target or prompt that does not
-    fit the model; what does not fit in context alone is left out.
+    Raises TokenError for a target or prompt that does not fit the model; what does not fit in context or in
+    another form alone is left out.
     """
-    prompts: dict[str, None] = {}
+    form = form or usual(em)
+    texts: dict[str, tuple[str, str]] = {}  # by name: the prompt as written, and as the model gets it
     pairs: dict[Pair, None] = {}
     between: dict[str, str] = {}
     for fact in facts:
         own = (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability))) if probes else ()
-        prompts |= dict.fromkeys(asked(fact, prompt, in_context) for prompt in (fact.prompt, *own))
+        before = told(fact) if in_context else ""
+        for prompt in (fact.prompt, *own):
+            question = fact.question if prompt == fact.prompt else ""
+            text = worded(em, prompt, form, question=question, before=before)
+            texts[asked(fact, prompt, in_context)] = prompt, text
         scored = answers_of(fact) if probes else [(fact.prompt, fact.target)]
         pairs |= dict.fromkeys((asked(fact, prompt, in_context), answer) for prompt, answer in scored)
-        between |= {asked(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
+        if form == "bare":
+            between |= {asked(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
     new = new_tokens(em, facts, probes=probes)
-    kept = list(prompts)
-    if in_context:  # a fact that fits is not given up because it does not fit twice
-        kept = [p for p in kept if len(encode(em.tokenizer, p).ids) + new <= em.max_positions]
-    texts = greedy(em, kept, new)
-    return Reading(dict(zip(kept, texts, strict=True)), forced(em, pairs, joins=between), in_context)
+    kept = list(texts)
+    if in_context or form != usual(em):  # a fact that fits is not given up because this does not
+        sizes = map(len, token_ids(em.tokenizer, [text for _, text in texts.values()]))
+        kept = [name for name, size in zip(texts, sizes, strict=True) if size + new <= em.max_positions]
+    answers = dict(zip(kept, said(em, [texts[name] for name in kept], new), strict=True))
+    if not score:
+        return Reading(answers, {}, in_context)
+    given = {texts[name][1]: join for name, join in between.items()}
+    found = forced(em, [(texts[name][1], answer) for name, answer in pairs], joins=given)
+    scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in pairs}
+    return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
 
 
 def answers_of(fact: Fact) -> list[Pair]:

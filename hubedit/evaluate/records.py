@@ -17,17 +17,28 @@ from hubedit.errors import ConfigError, FactsError
 from hubedit.facts import Fact
 from hubedit.facts.check import finish
 from hubedit.facts.record import Record
-from hubedit.facts.schemas import SCHEMAS, Schema, by_rewrite, detect
+from hubedit.facts.schemas import SCHEMAS, Schema, by_rewrite, detect, looks_like
 from hubedit.facts.source import read_text, split
 from hubedit.remote import told
 
-NAMES = ("zsre", "wiki_counterfact", "counterfact")
+NAMES = ("zsre", "wiki_counterfact", "wiki_recent", "counterfact", "wikibigedit", "mquake-remastered")
 _KNOWEDIT = "zjunlp/KnowEdit"
 _FILES = {
-    "zsre": "benchmark/ZsRE/ZsRE-test-all.json",
-    "wiki_counterfact": "benchmark/wiki_counterfact/test_cf.json",
+    "zsre": (_KNOWEDIT, "benchmark/ZsRE/ZsRE-test-all.json"),
+    "wiki_counterfact": (_KNOWEDIT, "benchmark/wiki_counterfact/test_cf.json"),
+    "wiki_recent": (_KNOWEDIT, "benchmark/wiki_recent/recent_test.json"),
+    "wikibigedit": ("lukasthede/WikiBigEdit", "wiki_big_edit_20240620_20240701.json"),
 }
-_COUNTERFACT = ("azhx/counterfact", "test")
+_TABLES = {
+    "counterfact": ("azhx/counterfact", "test"),
+    "mquake-remastered": ("henryzhongsc/MQuAKE-Remastered", "CF3k"),
+}
+ELSEWHERE = {
+    "qaedit": "github.com/WanliYoung/Revisit-Editing-Evaluation",
+    "mquake": "github.com/princeton-nlp/MQuAKE (datasets/MQuAKE-CF-3k-v2.json)",
+    "rippleedits": "github.com/edenbiran/RippleEdits (data/benchmark)",
+}
+"""Data sets whose authors keep them outside the Hub, and where."""
 _GIVE = "give the path of its file: --dataset PATH"
 
 
@@ -78,12 +89,14 @@ def read_records(path: str | Path, *, limit: int = 0) -> Records:
 
 
 def dataset(name: str, *, limit: int = 0) -> Records:
-    """The records of a file, or of a data set of the field by name: zsre, wiki_counterfact, counterfact.
+    """The records of a file, or of a data set of the field by name (`NAMES`).
 
     Raises ConfigError when there is neither, or the data set cannot be fetched.
     """
     if Path(name).expanduser().is_file():
         return read_records(Path(name).expanduser(), limit=limit)
+    if name in ELSEWHERE:
+        raise ConfigError(f"{name} is not on the Hub", f"download it from {ELSEWHERE[name]} and {_GIVE}")
     if name not in NAMES:
         raise ConfigError(f"{name} is neither a file nor a data set", f"give a path, or {', '.join(NAMES)}")
     return read_records(_fetched(name), limit=limit)
@@ -100,7 +113,7 @@ def _one(data: Any, schema: Schema) -> tuple[Fact | None, Sequence[str], Sequenc
     if not isinstance(data, Mapping):
         return None, ["not a JSON object"], []
     record = Record(data, strict=False)
-    read = SCHEMAS["jsonl"].read if "target" in data else schema.read
+    read = SCHEMAS[looks_like(data, "jsonl")].read if "target" in data else schema.read
     fact = finish(read(record), record)
     return (fact, (), record.notices) if fact is not None else (None, record.problems, record.notices)
 
@@ -109,12 +122,12 @@ def _fetched(name: str) -> Path:
     """The data set's file on this machine, from the Hub or its cache. Raises ConfigError."""
     from huggingface_hub import hf_hub_download
 
-    repo = _KNOWEDIT if name in _FILES else _COUNTERFACT[0]
+    repo, part = _FILES.get(name) or _TABLES[name]
     try:
         with told(repo, kind=ConfigError, doing="download"):
             if name in _FILES:
-                return Path(hf_hub_download(repo, _FILES[name], repo_type="dataset"))
-            return _rows(*_COUNTERFACT)
+                return Path(hf_hub_download(repo, part, repo_type="dataset"))
+            return _rows(repo, part)
     except ConfigError as error:
         if _GIVE in error.hint:
             raise

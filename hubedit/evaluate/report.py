@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from hubedit.evaluate.automatic import automatic_values
 from hubedit.evaluate.bootstrap import harmonic_interval, intervals, mean, method
 from hubedit.evaluate.bystanders import LEAST
 from hubedit.evaluate.counterfact import SCORES, counterfact, harmonic
 from hubedit.evaluate.edits import EditReport, answered, compare, exact
+from hubedit.evaluate.forms import form_values
 from hubedit.evaluate.harness import tasks_json
 from hubedit.evaluate.knowedit import Values, knowedit
 from hubedit.evaluate.measure import Measured
@@ -43,13 +45,16 @@ def report(
             lost = [f.prompt for f, right in zip(bystanders, after.bystanders, strict=True) if not right]
             data["damage"] = {**data.get("damage", {}), "lost_bystanders": lost}
     readings = {"before": before.reading}
+    sides = {"before": (before.forms, before.automatic, False)}
     if before.context is not None and facts:
         told = compare(facts, before.reading, before.context, seed=seed)
         data["in_context"] = {"metrics": told.metrics, "harmonic_mean": told.harmonic_mean}
         data["in_context"] |= {"counts": told.counts, "intervals": _pairs(told)}
         readings["in_context"] = before.context
+        sides["in_context"] = before.context_forms, before.context_automatic, True
     if after is not None:
         readings["after"] = after.reading
+        sides["after"] = after.forms, after.automatic, False
     first = before.reading
     tables: dict[str, Callable[[Reading], Values]] = {
         "exact_match": lambda reading: exact(facts, reading, None if reading is first else first),
@@ -58,6 +63,20 @@ def report(
     }
     for name, values in tables.items():
         data[name] = _table({side: values(reading) for side, reading in readings.items()}, seed)
+    data["forms"] = _table(
+        {
+            side: form_values(facts, forms, None if side == "before" else before.forms)
+            for side, (forms, _, _) in sides.items()
+        },
+        seed,
+    )
+    data["automatic"] = _table(
+        {
+            side: automatic_values(facts, texts, in_context=context)
+            for side, (_, texts, context) in sides.items()
+        },
+        seed,
+    )
     data["fluency"] = _fluency(before, after, seed)
     last = after or before
     data |= last.drift.to_json(seed) if last.drift is not None else {}

@@ -10,8 +10,8 @@ from hubedit.evaluate.damage import MOST_TESTED, Parts, broken_by_batch, worst
 from hubedit.evaluate.edits import compare
 from hubedit.evaluate.measure import Measured, Rows, Settings, known, measure
 from hubedit.evaluate.report import report
-from hubedit.evaluate.side import Side
 from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
 from hubedit.progress import Progress, Silent
 
 # said once, for the whole report
@@ -19,10 +19,10 @@ _ONCE = ("facts", "probability_shift", "notes")
 
 
 def evaluate(
-    base: Side,
+    base: EditableModel,
     facts: Sequence[Fact],
     *,
-    edited: Mapping[str, Side] | None = None,
+    edited: Mapping[str, EditableModel] | None = None,
     rows: Rows = (),
     real: Rows = (),
     bystanders: Sequence[Fact] = (),
@@ -43,11 +43,11 @@ def evaluate(
 
     asked = known(base, bystanders, cache=cache, progress=progress) if edited else []
 
-    def one(side: Side, name: str, before: Side | None = None) -> Measured:
+    def one(em: EditableModel, name: str, before: EditableModel | None = None) -> Measured:
         # text is read with both models at once, so with the base alone only where nothing is edited
         text, other = (rows, real) if before is not None or not edited else ((), ())
         return measure(
-            side,
+            em,
             facts,
             before=before,
             rows=text,
@@ -63,10 +63,10 @@ def evaluate(
     if not edited:
         return report(facts, old, seed=settings.seed)
     reports = {}
-    for name, side in edited.items():
-        new = one(side, name if len(edited) > 1 else "after", base)
+    for name, em in edited.items():
+        new = one(em, name if len(edited) > 1 else "after", base)
         data = report(facts, old, new, bystanders=asked, seed=settings.seed)
-        data["damage"] = {**data.get("damage", {}), **_damage(base, side, facts, old, new, parts, progress)}
+        data["damage"] = {**data.get("damage", {}), **_damage(base, em, facts, old, new, parts, progress)}
         reports[name] = data
     first = next(iter(reports.values()))
     if len(reports) > 1:
@@ -76,8 +76,8 @@ def evaluate(
 
 
 def _damage(
-    base: Side,
-    side: Side,
+    base: EditableModel,
+    edited: EditableModel,
     facts: Sequence[Fact],
     old: Measured,
     new: Measured,
@@ -85,9 +85,9 @@ def _damage(
     progress: Progress,
 ) -> dict[str, Any]:
     result = compare(facts, old.reading, new.reading)
-    damage: dict[str, Any] = {"worst": worst(base, side, result)}
-    if parts is not None and side.factors:
-        damage["broken_by_batch"], asked = broken_by_batch(side, result, parts, progress)
+    damage: dict[str, Any] = {"worst": worst(base, edited, result)}
+    if parts is not None and edited.patches:
+        damage["broken_by_batch"], asked = broken_by_batch(edited, result, parts, progress)
         known = set(parts.facts)
         left = sum(1 for o in result.failed if o.fact in known) - asked
         if left:

@@ -1,6 +1,7 @@
 """Facts: the types, and reading them from every format the field uses."""
 
 from hubedit.facts.dump import dump_facts, from_record, to_record
+from hubedit.facts.line import typed_facts
 from hubedit.facts.load import LoadedFacts, OnConflict, load_facts
 from hubedit.facts.schemas import FORMATS
 from hubedit.facts.tokens import check_tokens
@@ -17,4 +18,5 @@ __all__ = [
     "from_record",
     "load_facts",
     "to_record",
+    "typed_facts",
 ]

@@ -83,6 +83,20 @@ def clip(text: str) -> str:
     return stripped
 
 
+def unechoed(text: str, prompt: str) -> str:
+    """Generated text without the prompt's own words, where it begins with them: chat models answer "The
+    capital of Japan is" with the whole sentence."""
+    wanted = " ".join(prompt.split()).casefold()
+    said = text.lstrip()
+    for end in range(len(said) + 1) if wanted else ():
+        words = " ".join(said[:end].split()).casefold()
+        if words == wanted:
+            return said[end:]
+        if not wanted.startswith(words):
+            break
+    return text
+
+
 def unchanged(before: str, after: str) -> bool:
     """Whether two texts begin with the same word: answers of real models run on, and differ further on."""
     return first_word(before) == first_word(after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hubedit.facts.answers import normalise
+from hubedit.facts.names import name_in
 from hubedit.facts.record import Record
 from hubedit.facts.text import braces_are_text, composed, fill, loose, spelling, whole_word
 from hubedit.facts.types import Fact, Probe
@@ -15,16 +16,24 @@ def finish(fact: Fact, record: Record) -> Fact | None:
 
     None, with the faults in `record.problems`, when it cannot be used.
     """
-    if not (fact.prompt and fact.subject and fact.target):
+    if not (fact.prompt and fact.target):
         # a missing or empty field was reported where it was read
         return None
+    given = bool(fact.subject)
+    if not given and "{}" in fact.prompt:
+        record.problems.append('"{}" stands for a subject that is not given; add "subject"')
+        return None
+    if not given:
+        fact = _with_subject(fact, record)
     # braces that are text in the prompt are text in the fact's other prompts too
     literal = "{}" in fact.prompt and braces_are_text(fact.prompt, fact.subject)
     prompt = fact.prompt if literal else fill(fact.prompt, fact.subject)
     subject = spelling(prompt, fact.subject)
     if subject is None:
         what = f'the subject "{fact.subject}" is not in the prompt "{prompt}"'
-        record.problems.append(f"{what}; write it as the prompt does, or put {{}} where it belongs")
+        record.problems.append(
+            f"{what}; write it as the prompt does, put {{}} where it belongs, or leave it out"
+        )
         return None
     if subject != fact.subject:
         what = f'subject "{fact.subject}" is "{subject}" in the prompt'
@@ -37,6 +46,7 @@ def finish(fact: Fact, record: Record) -> Fact | None:
     if not literal:
         fact = replace(
             fact,
+            question=fill(fact.question, subject),
             rephrase=tuple(dict.fromkeys(fill(p, subject) for p in fact.rephrase)),
             locality=_filled(fact.locality, subject),
             portability=_filled(fact.portability, subject),
@@ -45,9 +55,22 @@ def finish(fact: Fact, record: Record) -> Fact | None:
         what = f'"{{}}" is kept as text, because the subject "{subject}" stands in the prompt'
         record.notices.append(f"{what}; leave out one of the two")
     fact = _new_answer(fact, record)
-    _check_place(fact, record)
+    _check_place(fact, record, given)
+    _check_question(fact, record)
     _check_form(fact, record)
     return None if record.problems else fact
+
+
+def _with_subject(fact: Fact, record: Record) -> Fact:
+    """The fact with a subject that was found in its prompt, else with all of it: then the edit is made at the
+    prompt's last token."""
+    name = name_in(fact.prompt)
+    if name:
+        record.notices.append(f'no subject; "{name}" in the prompt "{fact.prompt}" is taken')
+    else:
+        what = f'no subject, and no name in the prompt "{fact.prompt}"'
+        record.notices.append(f"{what}; the edit is made at its last token")
+    return replace(fact, subject=name or fact.prompt.strip())
 
 
 def _filled(probes: tuple[Probe, ...], subject: str) -> tuple[Probe, ...]:
@@ -72,10 +95,10 @@ def _new_answer(fact: Fact, record: Record) -> Fact:
     return replace(fact, ground_truth=old)
 
 
-def _check_place(fact: Fact, record: Record) -> None:
+def _check_place(fact: Fact, record: Record, given: bool) -> None:
     """The last occurrence of the subject is the one edited: it should not lie inside another word, and
-    should be less than the prompt."""
-    if normalise(fact.subject) == normalise(fact.prompt):
+    should be less than the prompt, where it was given."""
+    if given and normalise(fact.subject) == normalise(fact.prompt):
         what = f'the subject "{fact.subject}" is the whole prompt, so the edit is bound to these very words'
         record.notices.append(f"{what}; name only what the fact is about")
     size = len(fact.subject)
@@ -86,6 +109,13 @@ def _check_place(fact: Fact, record: Record) -> None:
     if glued or (words and words[-1] != places[-1]):
         what = f'the last "{fact.subject}" in the prompt is part of another word'
         record.notices.append(f"{what}; reword it, because the last one is where the edit is made")
+
+
+def _check_question(fact: Fact, record: Record) -> None:
+    """The question is where the fact is edited too, so it must name the subject as the prompt does."""
+    if fact.question and fact.subject not in fact.question:
+        what = f'the subject "{fact.subject}" is not in the question "{fact.question}"'
+        record.problems.append(f"{what}; write it as the prompt does, or leave the question out")
 
 
 def _check_form(fact: Fact, record: Record) -> None:

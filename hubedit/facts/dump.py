@@ -19,6 +19,8 @@ def to_record(fact: Fact) -> dict[str, Any]:
     record |= {"prompt": fact.prompt, "subject": fact.subject, "target": fact.target}
     if fact.join is not None:
         record["join"] = fact.join
+    if fact.question:
+        record["question"] = fact.question
     if fact.ground_truth:
         record["ground_truth"] = _one_or_list(fact.ground_truth)
     if fact.rephrase:

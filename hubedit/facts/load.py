@@ -66,6 +66,18 @@ def load_facts(
     return reading.result()
 
 
+def from_records(records: Sequence[Raw], where: str, problems: Sequence[tuple[int, str]] = ()) -> LoadedFacts:
+    """Facts of hubedit's own fields that stood in no file; `where` names them in messages, `problems` are
+    what was found wrong before, as (line, what). Raises FactsError as `load_facts` does."""
+    source = Source("jsonl", records=list(records), problems=list(problems))
+    if not records:
+        _nothing(Path(where), source)
+    reading = _Reading(Path(where), SCHEMAS["jsonl"], source, "stop", mixed=False)
+    for number, raw in enumerate(records):
+        reading.add(number, raw)
+    return reading.result()
+
+
 def _nothing(path: Path, source: Source) -> NoReturn:
     """Raises for a file without a single record."""
     problems = [f"{path}:{line}: {what}" for line, what in source.problems]
@@ -177,7 +189,7 @@ class _Reading:
         top, columns = self._source.top, self._source.columns
         header = Record(dict.fromkeys(columns), strict=True)
         header.known(CSV_FIELDS)
-        for name in ("prompt", "subject", "target"):
+        for name in ("prompt", "target"):
             if name not in columns:
                 header.text(name, "it to the first line")
         self._problems += [
@@ -221,9 +233,9 @@ _CONFLICT = "contradicts line"
 _HINTS = (
     ("contradicts line", "--on-conflict first or last keeps one of two facts that contradict each other"),
     (
-        r'"subject"( is empty|; add)',
-        'the subject is the words of the prompt that the fact is about, such as "2026 cup" in '
-        '"Who won the 2026 cup?"; a prompt that names nothing has to be reworded',
+        "is not in the prompt",
+        "the subject is the words of the prompt that the fact is about; without the field a name in the "
+        "prompt is taken, or the edit is made at the prompt's last token",
     ),
 )
 

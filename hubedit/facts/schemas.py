@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hubedit.facts import datasets
 from hubedit.facts.record import Record
 from hubedit.facts.source import Raw
 from hubedit.facts.types import Fact, Probe
 
 OWN_FIELDS = (
     "prompt", "subject", "target", "ground_truth", "rephrase", "locality", "portability", "id", "join",
+    "question",
 )  # fmt: skip
-CSV_FIELDS = ("prompt", "subject", "target", "ground_truth", "rephrase", "id")
+CSV_FIELDS = ("prompt", "subject", "target", "ground_truth", "rephrase", "id", "question")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def _row(record: Record) -> Fact:
     """Without a look at unknown fields: for CSV they are reported once, for the header."""
     return Fact(
         prompt=record.prompt("prompt", 'the text before the answer: "The capital of France is"'),
-        subject=record.text("subject", 'what the prompt is about, as it stands in it: "France"'),
+        subject=record.text("subject"),
         target=record.text("target", 'the new answer: "Lyon"'),
         id=record.id("id"),
         ground_truth=record.texts("ground_truth"),
@@ -43,6 +45,7 @@ def _row(record: Record) -> Fact:
         locality=record.probes("locality"),
         portability=record.probes("portability"),
         join=record.join(),
+        question=record.prompt("question"),
     )
 
 
@@ -54,7 +57,7 @@ def _edit(record: Record) -> Fact:
     flat_portability = _pair(record, "portability_prompt", "portability_ground_truth", "portability")
     return Fact(
         prompt=record.prompt("prompt", "the text before the answer"),
-        subject=record.text("subject", "what the prompt is about"),
+        subject=record.text("subject"),
         target=record.text("target_new", "the new answer"),
         id=record.id("case_id") or record.id("id"),
         ground_truth=record.texts("ground_truth"),
@@ -119,7 +122,7 @@ def _zsre(record: Record) -> Fact:
         portability = record.probes("portability")
     return Fact(
         prompt=record.prompt("src", "the question"),
-        subject=record.text("subject", "what the question is about"),
+        subject=record.text("subject"),
         target=record.text("alt", "the new answer"),
         id=record.id("case_id") or record.id("id"),
         ground_truth=record.texts("answers"),
@@ -166,6 +169,9 @@ SCHEMAS = {
         Schema("counterfact-flat", _edit),
         Schema("mquake", _mquake),
         Schema("zsre", _zsre),
+        Schema("qaedit", datasets.qaedit),
+        Schema("wikibigedit", datasets.wikibigedit),
+        Schema("rippleedits", datasets.rippleedits),
     )
 }
 FORMATS = ("auto", *SCHEMAS)
@@ -194,6 +200,8 @@ def by_rewrite(records: Iterable[Raw]) -> Iterator[Raw]:
 
 def looks_like(data: Mapping[str, Any], own: str) -> str:
     """The schema one record has by its field names; `own` where nothing speaks for a benchmark's."""
+    if found := datasets.which(data):
+        return found
     if "requested_rewrite" in data:
         return "mquake" if "questions" in data else "counterfact"
     if "target_new" in data:

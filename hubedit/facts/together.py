@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
+
+from hubedit.facts.answers import normalise
+from hubedit.facts.types import Fact
 
 
 def together(names: Iterable[Collection[Hashable]]) -> tuple[int, ...]:
@@ -19,3 +22,16 @@ def together(names: Iterable[Collection[Hashable]]) -> tuple[int, ...]:
         first |= dict.fromkeys(own, group)
     number = {group: i for i, group in enumerate(dict.fromkeys(found))}
     return tuple(number[group] for group in found)
+
+
+def again(old: Sequence[Fact], new: Sequence[Fact]) -> dict[int, int]:
+    """Which of the old facts the new ones edit again, by their prompt, or by subject and template: index in
+    `old` -> index in `new`."""
+    place: dict[Hashable, int] = {normalise(f.prompt): n for n, f in enumerate(new)}
+    place |= {(normalise(f.subject), f.template): n for n, f in enumerate(new)}
+    found: dict[int, int] = {}
+    for number, fact in enumerate(old):
+        for name in ((normalise(fact.subject), fact.template), normalise(fact.prompt)):
+            if name in place:
+                found.setdefault(number, place[name])
+    return found

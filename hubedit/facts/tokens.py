@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 T = TypeVar("T")
+LONG_TARGET = 30
+"""Tokens of a target above which there is a notice: an edit finds one change at the subject's last token, and
+the further an answer goes on, the less of it that change decides (docs/facts.md)."""
 _FILES = ("*token*", "vocab*", "merges.txt", "*.model", "config.json")
 
 
@@ -37,6 +40,24 @@ def joints(facts: Iterable[Fact], tokenizer: PreTrainedTokenizerFast, source: st
     The facts have passed `check_tokens`.
     """
     return [f"{at}: {what}" for at, fact in _placed(facts, source) if (what := _joint(fact, tokenizer))]
+
+
+def long_targets(
+    facts: Iterable[Fact], tokenizer: PreTrainedTokenizerFast, source: str = "facts"
+) -> list[str]:
+    """Targets of more than `LONG_TARGET` tokens, as `source:line: what`. The facts have passed
+    `check_tokens`."""
+    from hubedit.model.tokens import continuation
+
+    sizes = (
+        (at, len(continuation(tokenizer, fact.prompt, fact.target, fact.join)))
+        for at, fact in _placed(facts, source)
+    )
+    return [
+        f"{at}: the target has {size} tokens; a shorter one is likelier to come out whole"
+        for at, size in sizes
+        if size > LONG_TARGET
+    ]
 
 
 def _placed(facts: Iterable[Fact], source: str) -> Iterator[tuple[str, Fact]]:

@@ -27,7 +27,8 @@ class Fact:
     answer must not change; `portability` prompts whose answer follows from the edit.
     `line` is where the fact stood in its file (1-based; 0 when made in memory). `join` is what stands
     between the prompt, or a rephrasing, and the target; None: what the text itself asks for
-    (`hubedit.model.join.joined`).
+    (`hubedit.model.join.joined`). `question`: how the fact is asked where a question is needed ("": made
+    from the prompt).
     """
 
     prompt: str
@@ -40,6 +41,7 @@ class Fact:
     portability: tuple[Probe, ...] = ()
     line: int = field(default=0, compare=False)
     join: str | None = None
+    question: str = ""
 
     @property
     def template(self) -> tuple[str, str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubedit.checkpoint.belongs import belongs, left_out
+from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.origin import KEPT
-from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, tensor_digest
+from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
 from hubedit.checkpoint.remote import Remote
 from hubedit.checkpoint.tokenizer import TOKENIZER

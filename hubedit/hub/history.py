@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,13 @@ _CHANGED = "it was changed or damaged after hubedit wrote it"
 
 @dataclass(frozen=True)
 class Step:
-    """One patch. `date`: ISO 8601, of the commit or the file; `facts`: (prompt, target) where they were not
-    left out, `count` of them; `metrics`: shares 0..1 by name, from its report."""
+    """One patch, or one step of a patch that was made in several.
+
+    `date`: ISO 8601, of the commit or the file; `facts`: (prompt, target) where they were not left out,
+    `count` of them; `metrics`: shares 0..1 by name, from its report; `drift`, `norm`: of the weight where
+    each is largest, the norm relative to the weight's; `older`: how many facts the older steps had, how many
+    of them were asked, and which share held before and after.
+    """
 
     id: str
     name: str
@@ -36,6 +41,9 @@ class Step:
     count: int
     facts: tuple[tuple[str, str], ...]
     metrics: Mapping[str, float]
+    drift: float | None = None
+    norm: float | None = None
+    older: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,8 @@ def _fetch(repo: str, commit: str) -> Path:
 def _read(folder: Path, dates: Mapping[str, str]) -> tuple[str, tuple[Step, ...]]:
     """Kind, and the steps."""
     if (folder / CONFIG).is_file():
-        return "patch", (_step(folder, None, _date(folder / RECORD, dates.get(RECORD))),)
+        date = _date(folder / RECORD, dates.get(RECORD))
+        return "patch", _steps(folder, date) or (_step(folder, None, date),)
     record = Record.read(folder)
     if record is None:
         raise HubError(f"{folder / RECORD} is of no patch and of no merged model", _CHANGED)
@@ -140,8 +149,45 @@ def _step(folder: Path, entry: Entry | None, date: str) -> Step:
         method=str(record.get("method") or ""),
         count=known or len(facts),
         facts=tuple((fact.prompt, fact.target.strip()) for fact in facts),
-        metrics={name: float(v) for name, v in metrics.items() if isinstance(v, (int, float))},
+        metrics=_numbers(metrics),
     )
+
+
+def _steps(folder: Path, date: str) -> tuple[Step, ...]:
+    """The steps of a patch that was made in several; none for another. Raises HubError where they are
+    damaged."""
+    record = read_json(folder / RECORD)
+    told, facts = record.get("steps") or (), read_facts(folder / FACTS)
+    base = _part(folder / RECORD, record, "base")
+    found, at = [], 0
+    try:
+        for step in told:
+            own = facts[at : at + step["facts"]]
+            at += step["facts"]
+            found.append(
+                Step(
+                    id=str(step["id"])[:12],
+                    name="",
+                    date=date,
+                    base=str(base.get("ref") or ""),
+                    base_commit=str(base.get("commit") or ""),
+                    method=str(step.get("method") or ""),
+                    count=int(step["facts"]),
+                    facts=tuple((fact.prompt, fact.target.strip()) for fact in own),
+                    metrics=_numbers(step.get("metrics")),
+                    drift=step.get("drift"),
+                    norm=step.get("norm"),
+                    older=_numbers(step.get("older")),
+                )
+            )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HubError(f"{folder / RECORD}: steps cannot be read ({error})", _CHANGED) from error
+    return tuple(found)
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    """The numbers of a JSON object; none where it is missing."""
+    return {name: float(v) for name, v in (value or {}).items() if isinstance(v, (int, float))}
 
 
 def _part(file: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hubedit.errors import HubError
 from hubedit.facts import Fact
+from hubedit.patch.value import silent
 from hubedit.remote import without_tokens
 from hubedit.report.markup import last
 
@@ -20,8 +21,8 @@ _SHORT = 8
 _ALLOWED = frozenset({"schema", "schema_version", "version", "dtype", "device", "date", "commit", "sha256"})
 # options whose values say how a patch was made; the others' may be names that somebody chose
 _HOW = frozenset(
-    "--method --prefer --layers --alpha --lam --rank "
-    "--batch-size --null-space --tokens --seed --device --dtype --max-memory --format --on-conflict".split()
+    "--method --prefer --layers --alpha --lam --rank --batch-size --null-space --tokens --seed --device "
+    "--dtype --max-memory --format --on-conflict --chat".split()
 )
 _MODEL = ("--model", "-m")
 _PATCH = ("--out", "-o", "--on")
@@ -42,7 +43,7 @@ def without_paths(value: Any) -> Any:
 def nameless(record: Mapping[str, Any]) -> dict[str, Any]:
     """A patch's hubedit.json without the names of files and folders, which often say what was edited: those
     of its command line become `facts.jsonl`, `patch`, or the option in capitals."""
-    command = record.get("command")
+    record, command = silent(record), record.get("command")
     if not isinstance(command, list):
         return dict(record)
     base = str((record.get("base") or {}).get("ref") or "MODEL")
@@ -72,7 +73,7 @@ def check_silent(path: str, text: str, facts: Iterable[Fact]) -> None:
     found = text.casefold()
     for fact in facts:
         probes = [probe.prompt for probe in (*fact.locality, *fact.portability)]
-        for words in (fact.prompt, *fact.rephrase, *probes):
+        for words in (fact.prompt, fact.question, *fact.rephrase, *probes):
             forms = {words.strip().casefold(), json.dumps(words.strip())[1:-1].casefold()}
             if any(len(form) >= _SHORT and form in found for form in forms):
                 raise HubError(

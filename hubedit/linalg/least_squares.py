@@ -30,3 +30,14 @@ def right_factor(keys: Tensor, owner: Tensor, weight: Tensor, preserved: Tensor,
         total.diagonal().add_(1e-6 * scale)
         factor = torch.linalg.cholesky(total)
     return torch.cholesky_solve(mean.T, factor).T
+
+
+def ridge_rows(keys: Tensor, l2: float) -> Tensor:
+    """(K K^T + l2 I)^-1 K = K (K^T K + l2 I)^-1 (t, d_in), float64, from K (t, d_in), by its shorter side."""
+    k = keys.double()
+    count, width = k.shape
+    if count <= width:
+        gram = k @ k.T + l2 * torch.eye(count, dtype=k.dtype, device=k.device)
+        return torch.cholesky_solve(k, torch.linalg.cholesky(gram))
+    gram = k.T @ k + l2 * torch.eye(width, dtype=k.dtype, device=k.device)
+    return torch.cholesky_solve(k.T, torch.linalg.cholesky(gram)).T

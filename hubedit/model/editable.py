@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from hubedit.linalg import LowRank
+from hubedit.model.chat import Chat
 from hubedit.model.families import Family
 from hubedit.model.sites import Site
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+class Change(Protocol):
+    """A patch: factors for the models whose weights it was made for."""
+
+    def checked(self, em: EditableModel) -> Mapping[Site, LowRank]:
+        """The factors by site. Raises PatchError for another model."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditableModel:
-    """A model in evaluation mode with gradients off. Nothing in the library changes its weights.
+    """A model in evaluation mode with gradients off. Nothing in the library changes its weights; `with_patch`
+    gives a model that computes with other ones.
 
     `ref`: as the user gave it, without `@revision`; `commit`: 40 hexadecimal digits, or "" for a local
-    folder; `path`: the folder the files lie in; `identity`: what caches key on: the commit, or for a
+    folder; `path`: the folder the files lie in; `weights`: what identifies them: the commit, or for a
     local folder the sha256 over its config.json and weight files; `shared`: every process of the run holds
-    the same model (`hubedit.parallel.hold`).
+    the same model (`hubedit.parallel.hold`); `patches`: the changes in effect, one after the other; `chat`:
+    prompts are put to it in this chat template (None: as they are written).
     """
 
     model: PreTrainedModel
@@ -34,16 +48,75 @@ class EditableModel:
     ref: str
     commit: str
     path: Path
-    identity: str
+    weights: str
     shared: bool = False
+    patches: tuple[Mapping[Site, LowRank], ...] = ()
+    chat: Chat | None = None
+
+    def with_patch(self, patch: Change | Mapping[Site, LowRank]) -> EditableModel:
+        """The model that computes as if each site's weight were W + B A, on top of the changes that are in
+        effect. The weights themselves are shared and stay untouched.
+
+        Raises PatchError for a `hubedit.Patch` that was made for other weights.
+        """
+        factors = patch if isinstance(patch, Mapping) else patch.checked(self)
+        if not factors:
+            return self
+        moved = {site: factor.to(self.device) for site, factor in factors.items()}
+        return replace(self, patches=(*self.patches, moved))
+
+    @contextmanager
+    def active(self) -> Iterator[PreTrainedModel]:
+        """The transformers model, which inside computes with the changes in effect: for code that calls it
+        directly. What hubedit does with an `EditableModel` needs none of it.
+
+        Each product is formed in float32 (or wider) and cast to the output's type, before any other hook.
+        """
+        handles = []
+        try:
+            for site in sorted({site for factors in self.patches for site in factors}):
+                own = [factors[site] for factors in self.patches if site in factors]
+                handles.append(self.site(site).register_forward_hook(_adder(own), prepend=True))
+            yield self.model
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @property
+    def unpatched(self) -> EditableModel:
+        """The model without any change."""
+        return replace(self, patches=())
+
+    @property
+    def change(self) -> dict[Site, LowRank]:
+        """The sum of the changes in effect."""
+        total: dict[Site, LowRank] = {}
+        for factors in self.patches:
+            for site, factor in factors.items():
+                total[site] = total[site] + factor if site in total else factor
+        return total
+
+    @cached_property
+    def identity(self) -> str:
+        """What caches key on: the weights, and every change in effect."""
+        if not self.patches:
+            return self.weights
+        parts = hashlib.sha256()
+        for factors in self.patches:
+            parts.update("".join(f"{site} {factors[site].digest()}\n" for site in sorted(factors)).encode())
+            parts.update(b"\n")
+        return f"{self.weights}+{parts.hexdigest()[:16]}"
 
     @property
     def device(self) -> torch.device:
         """Where the embeddings are computed: where the whole model lies, unless it is spread or offloaded."""
         home = self.embeddings().get_parameter("weight").device
-        # accelerate brings offloaded weights in for each call
-        hook: Any = getattr(self.embeddings(), "_hf_hook", None)
-        return home if hook is None or home.type != "meta" else torch.device(hook.execution_device)
+        if home.type != "meta":
+            return home
+        # accelerate brings offloaded weights in for each call, to the first device that holds any
+        model: Any = self.model
+        places = [place for place in model.hf_device_map.values() if place not in ("cpu", "disk")]
+        return torch.device(places[0] if places else "cpu")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -51,24 +124,29 @@ class EditableModel:
         return next(self.model.parameters()).dtype
 
     @property
+    def text_config(self) -> PreTrainedConfig:
+        """The configuration of the language model: the model's own, unless that has other parts too."""
+        return self.model.config.get_text_config()
+
+    @property
     def num_layers(self) -> int:
         """Number of blocks."""
-        return int(self.model.config.num_hidden_layers)
+        return int(self.text_config.num_hidden_layers)
 
     @property
     def hidden_size(self) -> int:
         """Width d of the residual stream."""
-        return int(self.model.config.hidden_size)
+        return int(self.text_config.hidden_size)
 
     @property
     def vocabulary(self) -> int:
         """Rows of the head."""
-        return int(self.model.config.get_text_config().vocab_size)
+        return int(self.text_config.vocab_size)
 
     @property
     def max_positions(self) -> int:
         """Longest sequence the model was built for, in tokens."""
-        return int(self.model.config.max_position_embeddings)
+        return int(self.text_config.max_position_embeddings)
 
     @property
     def has_bos(self) -> bool:
@@ -120,7 +198,7 @@ class EditableModel:
 
     def weight(self, site: Site) -> Tensor:
         """The site's weight as a view (d_out, d_in), whatever layout the family stores."""
-        weight = dict(present(self.site(site)))["weight"]
+        weight = present(self.site(site))["weight"]
         return weight.T if self.family.conv1d else weight
 
     def d_in(self, site: Site) -> int:
@@ -145,16 +223,17 @@ class EditableModel:
         """Logits (..., vocabulary) of the residual stream (..., d) after the last block, or (..., c) those of
         some `entries` (c,) of the vocabulary.
 
-        Applies the final norm, the head, and the soft-capping of the families that have it.
+        Applies the final norm, the head, and the soft-capping or scaling of the families that have it.
         """
         normed = self.model.get_submodule(self.family.final_norm)(hidden.to(self.dtype))
         if entries is None:
             logits = self.head()(normed)
         else:
-            own = dict(present(self.head()))
+            own = present(self.head())
             bias = own["bias"][entries] if "bias" in own else None
             logits = torch.nn.functional.linear(normed, own["weight"][entries], bias)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        logits = logits / getattr(self.text_config, "logits_scaling", 1)
+        cap = getattr(self.text_config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         assert isinstance(logits, Tensor)
@@ -162,13 +241,10 @@ class EditableModel:
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every parameter, tied ones once; offloaded ones are brought in one at a time."""
-        seen: set[int] = set()
-        for name, module in self.model.named_modules():
-            for leaf, own in module.named_parameters(recurse=False):
-                if id(own) not in seen:
-                    seen.add(id(own))
-                    value = own if own.device.type != "meta" else dict(present(module))[leaf]
-                    yield f"{name}.{leaf}" if name else leaf, value
+        for name, own in self.model.named_parameters():
+            module, _, leaf = name.rpartition(".")
+            offloaded = own.device.type == "meta"
+            yield name, present(self.model.get_submodule(module))[leaf] if offloaded else own
 
     def weights_hash(self) -> str:
         """sha256 (hex) over every parameter: name, type, shape and bytes. Tied weights count once."""
@@ -180,8 +256,24 @@ class EditableModel:
         return total.hexdigest()
 
 
-def present(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _adder(factors: Sequence[LowRank]) -> Callable[..., Tensor]:
+    """The hook that adds x (B A)^T of each of the factors to a site's output."""
+
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        wide = torch.promote_types(args[0].dtype, torch.float32)
+        x = args[0].to(wide)
+        for factor in factors:
+            output = (output.to(wide) + factor.to(x.device, wide).apply(x)).to(output.dtype)
+        return output
+
+    return add
+
+
+def present(module: nn.Module) -> dict[str, Tensor]:
     """A module's own parameters with their values, also where accelerate keeps them elsewhere."""
-    hook: Any = getattr(module, "_hf_hook", None)
-    for name, own in module.named_parameters(recurse=False):
-        yield name, own if own.device.type != "meta" or hook is None else hook.weights_map[name]
+    own: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
+    if all(value.device.type != "meta" for value in own.values()):
+        return own
+    align: Any = import_module("accelerate.utils").align_module_device
+    with align(module):
+        return {name: value.detach() for name, value in module.named_parameters(recurse=False)}

@@ -20,8 +20,8 @@ from hubedit.model.tokens import Batch
 
 def final_at(em: EditableModel, batch: Batch, row: Tensor, column: Tensor) -> Tensor:
     """The residual stream after the last block at some positions, (s, d); `row`, `column`: (s,), all
-    different. Gradients flow. Sees what `applied` has put on the model; an intervention of `replaced` in the
-    last block would see these positions alone, as (1, s, d)."""
+    different. Gradients flow. An intervention of `replaced` in the last block would see these positions
+    alone, as (1, s, d)."""
     last = em.num_layers - 1
     with ending_at(em, row, column):
         hidden = run(em, batch, hidden=[last]).hidden[last]
@@ -30,7 +30,7 @@ def final_at(em: EditableModel, batch: Batch, row: Tensor, column: Tensor) -> Te
 
 @contextmanager
 def ending_at(em: EditableModel, row: Tensor, column: Tensor) -> Iterator[None]:
-    """Inside, the last block is right at these positions alone, for whatever was `applied` before."""
+    """Inside, the last block is right at these positions alone."""
     last = em.num_layers - 1
     with ExitStack() as stack:
         for module in (em.site(Site(last, "attention")), em.mlp(last)):

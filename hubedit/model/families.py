@@ -84,8 +84,23 @@ _ROWS = (
     # sdpa has no soft-capping of attention scores, which Gemma 2 needs
     _llama_like("gemma2", post_norm=True, attention="eager", tied=True),
     _llama_like("gemma3_text", post_norm=True, tied=True),
+    # with its vision tower, of which nothing is edited; questions are text alone
+    Family(
+        "gemma3",
+        blocks="model.language_model.layers",
+        o_proj="self_attn.o_proj",
+        down_proj="mlp.down_proj",
+        final_norm="model.language_model.norm",
+        embeddings="model.language_model.embed_tokens",
+        post_norm=True,
+        tied=True,
+    ),
     _llama_like("phi3"),
     _llama_like("olmo2", post_norm=True),
+    _llama_like("olmo3", post_norm=True),
+    _llama_like("smollm3", tied=True),
+    _llama_like("granite"),
+    _llama_like("ministral3"),
     _gpt2_like("gpt2", "attn.c_proj", "mlp.c_proj", conv1d=True, tied=True),
     _gpt2_like("gptj", "attn.out_proj", "mlp.fc_out", attention="eager"),
     Family(
@@ -101,6 +116,10 @@ _ROWS = (
 FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
 """Every supported family by the `model_type` of its config.json."""
 
+# attention by its name, a recurrent state by what it computes
+_LINEAR = ("linear_attention", "lightning_attention")
+_MULTIMODAL = ("mistral3", "gemma3n", "llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llama4", "mllama")
+_TEXT_PART = "save its language model as a checkpoint of its own, or take a text-only model"
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -108,7 +127,8 @@ def family_of(config: Any) -> Family:
     """The family of a model, from its configuration (an object with config.json's fields as attributes).
 
     Raises ModelError for anything that cannot be edited: unknown families, mixtures of experts,
-    quantised weights, encoder-decoders, multimodal models.
+    quantised weights, encoder-decoders, most multimodal models, and
+    hybrids whose layers are not all attention.
     """
     name = getattr(config, "model_type", None)
     if getattr(config, "is_encoder_decoder", False):
@@ -123,16 +143,26 @@ def family_of(config: Any) -> Family:
     experts = [getattr(config, field, None) for field in _EXPERT_COUNTS]
     if any(isinstance(count, int) and count > 1 for count in experts):
         raise ModelError(f"{name} is a mixture of experts, which is not supported", _dense())
-    if name == "gemma3":
+    if kinds := _recurrent(config):
         raise ModelError(
-            "multimodal Gemma 3 is not supported",
-            "use a text-only one, such as google/gemma-3-1b-it (model_type gemma3_text)",
+            f"{name} has layers of {kinds[0]}, without an attention site and without keys to keep",
+            "hybrid models cannot be edited yet; take one of attention throughout, such as Qwen 3",
         )
+    if name in _MULTIMODAL:
+        raise ModelError(f"{name} is multimodal, and transformers has no text-only class for it", _TEXT_PART)
     family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
         what = f"model family {name!r} is not supported" if name else "config.json names no model_type"
         raise ModelError(what, _supported())
     return family
+
+
+def _recurrent(config: Any) -> list[str]:
+    """The kinds of layers that are no attention (`layer_types`, also of a multimodal model's text part)."""
+    text = getattr(config, "text_config", None)
+    own = text.get("layer_types") if isinstance(text, dict) else getattr(text, "layer_types", None)
+    found = [*(getattr(config, "layer_types", None) or ()), *(own or ())]
+    return sorted({str(kind) for kind in found if not str(kind).endswith("attention") or kind in _LINEAR})
 
 
 def _dense() -> str:

@@ -34,8 +34,8 @@ def greedy(
     """The text that follows each prompt, in order: at most so many tokens, up to the end-of-text token.
 
     `batch_tokens` bounds a batch's prompts and new tokens together, padding included; when memory runs
-    out all the same, the batch is halved. Works inside `applied`. Raises TokenError when a prompt and
-    its continuation do not fit the model's context.
+    out all the same, the batch is halved. Raises TokenError when a prompt and its continuation do not fit
+    the model's context.
     """
     ids = _encoded(em, prompts, max_new_tokens)
     made = _continued(em, ids, max_new_tokens, batch_tokens, None)
@@ -84,7 +84,7 @@ def _continued(
     made: list[list[int]] = [[] for _ in ids]
     if new < 1:
         return made
-    with _own_settings(em, new), _whole_rows(em), torch.no_grad():
+    with em.active(), _own_settings(em, new), _whole_rows(em), torch.no_grad():
         pending = _batches(ids, new, batch_tokens)
         while pending:
             rows = pending.pop()

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Batch
@@ -35,19 +34,6 @@ class Captured:
     outputs: dict[Site, Tensor] = field(default_factory=dict)
     hidden: dict[int, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
-
-
-@contextmanager
-def applied(em: EditableModel, factors: Mapping[Site, LowRank]) -> Iterator[None]:
-    """The model behaves as if each site's weight were W + B A; the weights themselves stay untouched.
-
-    `factors` is looked up at every forward pass, so entries added to it while the context is open take
-    effect at once. The product is formed in float32 (or wider) and cast to the output's type.
-    """
-    with ExitStack() as stack:
-        for site in em.sites():
-            stack.enter_context(behind(em.site(site), _Adder(site, factors)))
-        yield
 
 
 @contextmanager
@@ -85,8 +71,8 @@ def run(
     """One forward pass that keeps what is asked for.
 
     `hidden[l]` is the residual stream after layer l. With `stop`, and unless `logits` are wanted,
-    layers above the last one needed are not run. Inside `applied` and `replaced` the captured values
-    are those that include the change.
+    layers above the last one needed are not run. The captured values are those with the model's patches,
+    and inside `replaced` with its change.
     """
     captured = Captured()
     layers = [s.layer for s in (*inputs, *outputs)] + list(hidden)
@@ -120,7 +106,8 @@ def _bring(kept: dict[Place, Tensor], device: torch.device) -> None:
 def forward(em: EditableModel, batch: Batch) -> Any | None:
     """The model's own forward pass without a cache; None when a hook stopped it."""
     try:
-        return em.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+        with em.active():
+            return em.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
     except _Stopped:
         return None
 
@@ -138,7 +125,8 @@ def forward_on(em: EditableModel, cache: Any, **inputs: Any) -> Any:
     From transformers 5.24 on the argument is called `cache`, and its older name is deprecated.
     """
     name = "cache" if "cache" in signature(type(em.model).forward).parameters else "past_key_values"
-    return em.model(**inputs, **{name: cache}, use_cache=True)
+    with em.active():
+        return em.model(**inputs, **{name: cache}, use_cache=True)
 
 
 class _Stopped(Exception):
@@ -176,32 +164,6 @@ def _changer(change: Change) -> Callable[..., Any]:
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     return apply
-
-
-class _Adder:
-    """The hook of `applied` at one site."""
-
-    def __init__(self, site: Site, factors: Mapping[Site, LowRank]) -> None:
-        self.site, self.factors = site, factors
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        factor = self.factors.get(self.site)
-        if factor is None:
-            return None
-        wide = torch.promote_types(args[0].dtype, torch.float32)
-        x = args[0].to(wide)
-        return (output.to(wide) + factor.to(x.device, wide).apply(x)).to(output.dtype)
-
-
-def in_effect(em: EditableModel) -> dict[Site, LowRank]:
-    """The sum of everything that `applied` has put on the model at this moment."""
-    found: dict[Site, LowRank] = {}
-    for site in em.sites():
-        for hook in em.site(site)._forward_hooks.values():
-            factor = hook.factors.get(site) if isinstance(hook, _Adder) else None
-            if factor is not None:
-                found[site] = found[site] + factor if site in found else factor
-    return found
 
 
 @contextmanager

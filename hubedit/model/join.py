@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hubedit.facts import Fact
+from hubedit.facts.types import Fact
+from hubedit.model.chat import markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -43,13 +44,14 @@ def joins(facts: Iterable[Fact]) -> dict[str, str]:
 def templated(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
     """Whether the text is a whole input, so that nothing can be written in front of it or around it: it
     begins with a special token or as a chat template begins, or it ends in a generation prompt."""
-    special = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
-    if text.startswith(tuple(special)):
+    known = markers(tokenizer)
+    if text.startswith(known.special):
         return True
-    head, turn, _ = _turns(tokenizer) or ("", "", "")
-    head = head.removeprefix(str(tokenizer.bos_token or ""))
-    begins = bool(head.strip()) and text.startswith(head)
-    return begins or (bool(turn.strip()) and text.endswith(turn))
+    if known.chat is None:
+        return False
+    bos = str(tokenizer.bos_token or "")
+    begins = text.startswith((*known.heads, *(head.removeprefix(bos) for head in known.heads)))
+    return begins or (bool(known.chat.turn.strip()) and text.endswith(known.chat.turn))
 
 
 def closed_up(text: str, answer: str) -> bool:
@@ -110,39 +112,14 @@ def _after_turn(tokenizer: PreTrainedTokenizerFast, text: str) -> str | None:
     # most prompts end so, and no generation prompt does that ordinary text would not join alike
     if not end or end.isspace() or end.isalnum() or end in ".,:;?!\"'":
         return None
-    join = _template_join(tokenizer, text)
-    if join is None and any(text.endswith(str(t)) for t in tokenizer.added_tokens_decoder.values()):
-        return ""
-    return join
+    known = markers(tokenizer)
+    if known.chat is not None and known.chat.turn and text.endswith(known.chat.turn):
+        join = known.chat.between
+        if join is not None:
+            return join
+    return "" if text.endswith(known.added) else None
 
 
-def _template_join(tokenizer: PreTrainedTokenizerFast, text: str) -> str | None:
-    _, turn, between = _turns(tokenizer) or ("", "", None)
-    return between if turn and text.endswith(turn) else None
-
-
-def _turns(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str, str | None] | None:
-    """What the chat template writes before a user's first words, between them and where an answer is due (the
-    generation prompt), and between that and the answer (None where it takes the prompt back, or writes more
-    than white space). None without a template."""
-    if not tokenizer.chat_template:
-        return None
-    from jinja2 import TemplateError
-
-    render: Any = tokenizer.apply_chat_template
-    user = {"role": "user", "content": _USER}
-    try:
-        asked = render([user], tokenize=False, add_generation_prompt=True)
-        whole = render([user, {"role": "assistant", "content": _ANSWER}], tokenize=False)
-    except (TemplateError, TypeError, ValueError, KeyError):  # a template that wants other messages
-        return None
-    head, _, turn = asked.rpartition(_USER)
-    before, found, _ = whole.partition(_ANSWER)
-    between = before[len(asked) :] if found and before.startswith(asked) else "?"
-    return head, turn, None if between.strip() else between
-
-
-_USER, _ANSWER = "USERTEXT", "ANSWERTEXT"
 _OPENING = frozenset("([{<“‘«‹„‚¿¡「『【〈《〔（［｛")
 _GLUING = frozenset("/\\_^√±~")
 _OPERATORS = frozenset("=+*@&|")

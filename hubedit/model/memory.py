@@ -118,24 +118,19 @@ class TokenBudget:
 
 
 def fitting(
-    split: Callable[[int], Sequence[list[Part]]],
+    items: Sequence[Part],
+    split: Callable[[Sequence[Part], int], Sequence[list[Part]]],
     work: Callable[[list[Part]], None],
     tokens: int,
     device: torch.device,
 ) -> None:
-    """Calls `work` on every part of `split(tokens)`; a part that does not fit is split smaller.
+    """Calls `work` on every part of `split(items, tokens)`; what does not fit is split smaller.
 
-    `split(budget)` must cut the same items (the same objects) into parts of at most `budget` tokens, in
-    a stable order; a part that cannot be cut further may exceed it. `work` must leave nothing behind
-    when it raises. Raises HubEditError when a part that cannot be cut further does not fit.
+    `split(items, budget)` must cut into parts of at most `budget` tokens, in a stable order; a part that
+    cannot be cut further may exceed it. `work` must leave nothing behind when it raises. Raises HubEditError
+    when a part that cannot be cut further does not fit.
     """
-    queue = [list(part) for part in split(tokens)]
-    finished: set[int] = set()
-    budget = tokens
-
-    def left(part: list[Part]) -> list[Part]:
-        return [item for item in part if id(item) not in finished]
-
+    queue, budget = list(split(items, tokens)), tokens
     while queue:
         part, fits = queue[0], True
         try:
@@ -143,16 +138,15 @@ def fitting(
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            ids = set(map(id, part))
-            if any(ids <= set(map(id, least)) for least in split(1)):
+            if len(split(part, 1)) == 1:
                 message = "the device runs out of memory even on one fact at a time"
                 raise HubEditError(message, _HINT) from error
             fits = False
         if fits:
-            finished.update(map(id, part))
             queue.pop(0)
             continue
         release(device)
+        left = [item for waiting in queue for item in waiting]
         while budget > 1 and len(queue[0]) == len(part):
             budget = max(1, budget // 2)
-            queue = [rest for p in split(budget) if (rest := left(p))]
+            queue = list(split(left, budget))

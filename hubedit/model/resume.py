@@ -18,7 +18,7 @@ def resume(em: EditableModel, layer: int, hidden: Tensor, batch: Batch) -> Tenso
 
     Only the blocks above `layer` run. The model's own forward pass makes masks, positions and rotary
     tables, so the result is exact for every family, sliding windows included. Gradients flow to
-    `hidden`. Composes with `applied` and `replaced`. After the last layer it is `hidden` itself.
+    `hidden`. Composes with `replaced`. After the last layer it is `hidden` itself.
     """
     last = em.num_layers - 1
     if not 0 <= layer <= last:

@@ -39,7 +39,7 @@ class Tail:
     @classmethod
     @torch.no_grad()
     def of(cls, em: EditableModel, layer: int, rows: Sequence[Sequence[int]], cuts: Sequence[int]) -> Tail:
-        """Cuts `rows` (token ids) at `cuts` (positions). Inside `applied` everything includes the change.
+        """Cuts `rows` (token ids) at `cuts` (positions).
         `layer`: the last one that is not run again, -1 for none."""
         p = max(cuts)
         s = max(len(row) - cut for row, cut in zip(rows, cuts, strict=True))

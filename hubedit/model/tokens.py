@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hubedit.errors import TokenError
+from hubedit.model.chat import markers
 from hubedit.model.join import joined
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def _all_tokens(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], special: bool = True
 ) -> list[tuple[tuple[int, ...], list[tuple[int, int]]]]:
     """Ids and character offsets. An end-of-text token that the tokenizer appends is left out, and what it
-    puts in front where the text itself begins so: a chat template writes its own BOS."""
+    puts in front where the text itself begins so. A conversation in the chat template gets nothing in front:
+    so whoever serves the model tokenises it, whether the template writes a BOS or not."""
     for text in texts:
         try:
             text.encode()
@@ -150,16 +152,23 @@ def _all_tokens(
             raise TokenError(f"{text!r} is not valid Unicode: {error.reason}") from error
     if not texts:
         return []
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=special,
-        return_offsets_mapping=True,
-        truncation=False,
-        padding=False,
-        verbose=False,
-    )
+    heads = markers(tokenizer).heads if special else ()
+    inside = [bool(heads) and text.startswith(heads) for text in texts]
+    encoded: dict[int, tuple[list[int], list[tuple[int, int]]]] = {}
+    for chat in set(inside):
+        rows = [n for n, own in enumerate(inside) if own == chat]
+        part = tokenizer(
+            [texts[n] for n in rows],
+            add_special_tokens=special and not chat,
+            return_offsets_mapping=True,
+            truncation=False,
+            padding=False,
+            verbose=False,
+        )
+        encoded |= dict(zip(rows, zip(part["input_ids"], part["offset_mapping"], strict=True), strict=True))
     found = []
-    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+    for number, text in enumerate(texts):
+        ids, offsets = encoded[number]
         end = len(ids)
         while (
             end > 1 and ids[end - 1] == tokenizer.eos_token_id and offsets[end - 1][0] == offsets[end - 1][1]
@@ -167,7 +176,7 @@ def _all_tokens(
             end -= 1
         if not end and special:
             raise TokenError(f"{text!r} gives no tokens", "write a prompt that is not empty")
-        start = _doubled(tokenizer, ids[:end], offsets) if special else 0
+        start = _doubled(tokenizer, ids[:end], offsets) if special and not inside[number] else 0
         found.append((tuple(ids[start:end]), [(a, b) for a, b in offsets[start:end]]))
     return found
 

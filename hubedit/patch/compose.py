@@ -11,7 +11,8 @@ from hubedit.facts import Fact
 from hubedit.patch.conflicts import Conflict, conflicts, losers
 from hubedit.patch.foreign import is_foreign
 from hubedit.patch.identity import patch_id
-from hubedit.patch.owners import Owners, as_record, owners, torn, without
+from hubedit.patch.ledger import joined_steps, without_facts
+from hubedit.patch.owners import Owners, as_record, owners, torn
 from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.same_base import merged_base
 from hubedit.patch.value import Patch
@@ -83,7 +84,12 @@ def composed(
     _refuse_repeated(patches, names)
     found = conflicts(patches)
     gone = decide(found, patches, names, on_conflict)
-    parts = [_without(patch, gone.get(n, set())) for n, patch in enumerate(patches)]
+    left = [(patch, gone.get(n, set())) for n, patch in enumerate(patches)]
+    parts = [
+        without_facts(patch, out) if out else patch
+        for patch, out in left
+        if len(out) < len(patch.facts) or not out
+    ]
     record: dict[str, Any] = {
         "base": base.record,
         "composed_of": [
@@ -91,6 +97,7 @@ def composed(
             for n, patch in enumerate(patches)
         ],
         "on_conflict": on_conflict,
+        "steps": joined_steps(parts),
     }
     if (rows := _rows(parts)) is not None:
         record["rows"] = as_record(rows)
@@ -165,45 +172,24 @@ def _refuse_repeated(patches: Sequence[Patch], names: Sequence[str]) -> None:
         seen[identifier] = name
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One patch with what gives way taken out; `rows` is None where rows and facts do not correspond."""
-
-    pairs: Mapping[str, Pair]
-    facts: tuple[Fact, ...]
-    rows: Owners | None
-
-
-def _without(patch: Patch, gone: set[int]) -> _Part:
-    rows = owners(patch)
-    if rows is None or not gone:
-        return _Part(patch.pairs, patch.facts, rows)
-    kept = [n for n in range(len(patch.facts)) if n not in gone]
-    place = {fact: n for n, fact in enumerate(kept)}
-    pairs, left = {}, {}
-    for module, pair in patch.pairs.items():
-        pairs[module], remaining = without(pair, rows[module], gone)
-        left[module] = tuple(place[fact] for fact in remaining)
-    return _Part(pairs, tuple(patch.facts[n] for n in kept), left)
-
-
-def _sum(parts: Sequence[_Part]) -> dict[str, Pair]:
-    """Factors side by side. A module that lost all its rows is left out."""
+def _sum(parts: Sequence[Patch]) -> dict[str, Pair]:
+    """Factors side by side."""
     total: dict[str, Pair] = {}
     for part in parts:
         for module, pair in part.pairs.items():
             total[module] = total[module] + pair if module in total else pair
-    return {module: pair for module, pair in total.items() if pair.rank} or total
+    return total
 
 
-def _rows(parts: Sequence[_Part]) -> Owners | None:
+def _rows(parts: Sequence[Patch]) -> Owners | None:
     """Who owns each row of the sum, or None as soon as one part does not know."""
     total: dict[str, tuple[int, ...]] = {}
     start = 0
     for part in parts:
-        if part.rows is None:
+        own = owners(part)
+        if own is None:
             return None
-        for module, facts in part.rows.items():
+        for module, facts in own.items():
             total[module] = total.get(module, ()) + tuple(start + fact for fact in facts)
         start += len(part.facts)
     return total

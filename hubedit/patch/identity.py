@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from hubedit.floats import NAMES, Array, fits, narrowed, raw
 
 if TYPE_CHECKING:
-    from hubedit.patch.value import Patch
+    from hubedit.patch.pair import Pair
 
 
-def patch_id(patch: Patch) -> str:
+class Paired(Protocol):
+    """What has factors by module: a `Patch`."""
+
+    @property
+    def pairs(self) -> Mapping[str, Pair]:
+        """Module path -> factors."""
+
+
+def patch_id(patch: Paired) -> str:
     """sha256 (hex) over each module's name, rank and factors. Facts, record and base do not count."""
     total = hashlib.sha256()
     for module, pair in patch.pairs.items():

@@ -7,36 +7,20 @@ the exact sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hubedit.errors import PatchError
 from hubedit.facts import Fact
-from hubedit.facts.answers import normalise
+from hubedit.facts.together import again
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.patch.compose import unique_ids, weight_norms
 from hubedit.patch.identity import patch_id
+from hubedit.patch.ledger import extended, steps_of
 from hubedit.patch.owners import as_record, owners
 from hubedit.patch.pair import Factors, Pair
 from hubedit.patch.value import Patch
-
-
-@contextmanager
-def standing_on(em: EditableModel, patch: Patch | None) -> Iterator[EditableModel]:
-    """The model with the patch in effect, under an identity of its own, so that caches tell them apart.
-
-    Raises PatchError when the patch was made for other weights.
-    """
-    if patch is None:
-        yield em
-        return
-    patch.fits(em)
-    factors = {site: factor.to(em.device) for site, factor in patch.by_site(em).items()}
-    with applied(em, factors):
-        yield replace(em, identity=f"{em.identity}+{patch_id(patch)}")
 
 
 def protected(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
@@ -48,35 +32,44 @@ def protected(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
             "the patch was saved without its facts, so they cannot be protected",
             "apply the new facts to the base, then hubedit compose both patches",
         )
-    again = {(normalise(f.subject), f.template) for f in facts} | {normalise(f.prompt) for f in facts}
-    return tuple(
-        f
-        for f in patch.facts
-        if (normalise(f.subject), f.template) not in again and normalise(f.prompt) not in again
-    )
+    gone = again(patch.facts, facts)
+    return tuple(f for n, f in enumerate(patch.facts) if n not in gone)
+
+
+def origins(patch: Patch | None, facts: Sequence[Fact]) -> list[str]:
+    """For each of the `protected` facts the id of the step that edited it."""
+    if patch is None:
+        return []
+    gone = again(patch.facts, facts)
+    home = [str(step["id"]) for step in steps_of(patch) for _ in range(step["facts"])]
+    return [step for n, step in enumerate(home) if n not in gone]
 
 
 def replaced(patch: Patch | None, facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """The patch's facts that the new ones edit again, and that are no longer protected."""
-    kept = set(map(id, protected(patch, facts)))
-    return tuple(f for f in patch.facts if id(f) not in kept) if patch is not None else ()
+    if patch is None:
+        return ()
+    gone = again(patch.facts, facts)
+    return tuple(f for n, f in enumerate(patch.facts) if n in gone)
 
 
 def stacked(old: Patch, new: Patch) -> Patch:
-    """One patch that does both. Older facts that the new ones edit again leave the list of facts; their
-    factors stay, since the new ones were computed with them in effect."""
+    """One patch that does both, and whose record lists the steps. Older facts that the new ones edit again
+    leave the list of facts; their factors stay, since the new ones were computed with them in effect, and
+    belong to the facts that took their place."""
     kept = protected(old, new.facts)
     pairs: dict[str, Pair] = dict(old.pairs)
     for module, pair in new.pairs.items():
         pairs[module] = pairs[module] + pair if module in pairs else pair
     record: dict[str, Any] = {**new.record, "on": {"id": patch_id(old), "facts": len(old.facts)}}
+    record |= {"steps": extended(old, new)}
     record["base"] = {**new.record["base"], "tensors": _tensors(old, new)}
     if sizes := weight_norms([old]):
         told = record.get("sites")
         record["sites"] = {**sizes, **(told if isinstance(told, Mapping) else {})}
     whole = replace(new, factors=Factors(pairs), record=record, facts=unique_ids([*kept, *new.facts]))
     # an empty record says that rows and facts do not correspond, whatever their numbers
-    rows = as_record(_rows(old, new, kept) or {})
+    rows = as_record(_rows(old, new, len(kept)) or {})
     return replace(whole, record={**record, "rows": rows})
 
 
@@ -97,12 +90,15 @@ def _tensors(old: Patch, new: Patch) -> dict[str, Any]:
     return {**old.record.get("base", {}).get("tensors", {}), **new.record["base"]["tensors"]}
 
 
-def _rows(old: Patch, new: Patch, kept: Sequence[Fact]) -> Mapping[str, tuple[int, ...]] | None:
-    """The owner of every row, when both patches know theirs and no older fact was edited again."""
+def _rows(old: Patch, new: Patch, kept: int) -> Mapping[str, tuple[int, ...]] | None:
+    """The owner of every row, when both patches know theirs."""
     first, second = owners(old), owners(new)
-    if first is None or second is None or len(kept) < len(old.facts):
+    if first is None or second is None:
         return None
+    gone = again(old.facts, new.facts)
+    left = iter(range(kept))
+    place = [kept + gone[n] if n in gone else next(left) for n in range(len(old.facts))]
     return {
-        module: (*first.get(module, ()), *(n + len(kept) for n in second.get(module, ())))
+        module: (*(place[n] for n in first.get(module, ())), *(n + kept for n in second.get(module, ())))
         for module in {*first, *second}
     }

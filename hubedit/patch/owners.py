@@ -10,12 +10,11 @@ has mixed its rows, and nothing can be taken out of it again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hubedit.facts.answers import normalise
 from hubedit.facts.together import together
-from hubedit.patch.pair import Pair
 from hubedit.patch.value import Patch
 from hubedit.presets import METHODS
 
@@ -48,8 +47,9 @@ def torn(patch: Patch, gone: Collection[int]) -> set[int]:
     a fact about their subject, or where they were new names, another new name."""
     if not _joint(patch.record):
         return set()
-    # older versions wrote new names at tokens that have much in common
-    wide = {fact for rows in (owners(patch) or {}).values() for fact, n in Counter(rows).items() if n > 1}
+    # older versions, which told no steps, wrote new names at tokens that have much in common
+    rows = {} if "steps" in patch.record else owners(patch) or {}
+    wide = {fact for own in rows.values() for fact, n in Counter(own).items() if n > 1}
     # as `hubedit.edit.prompts.same_subject` has them, as far as it can be told without a tokenizer
     group = together(
         (
@@ -74,13 +74,6 @@ def _joint(record: Mapping[str, Any]) -> bool:
 def as_record(rows: Owners) -> dict[str, list[list[int]]]:
     """For hubedit.json under `rows`: half-open ranges of facts, in the order of the rows."""
     return {module: _ranges(facts) for module, facts in rows.items()}
-
-
-def without(pair: Pair, rows: Sequence[int], facts: Iterable[int]) -> tuple[Pair, tuple[int, ...]]:
-    """The factors without the rows of some facts, and who owns what remains."""
-    gone = set(facts)
-    kept = [n for n, fact in enumerate(rows) if fact not in gone]
-    return Pair(pair.B[:, kept], pair.A[kept]), tuple(rows[n] for n in kept)
 
 
 def _ranges(facts: Sequence[int]) -> list[list[int]]:

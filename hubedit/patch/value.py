@@ -75,7 +75,7 @@ class Patch:
         return base.map_sites({m: pair.shape for m, pair in self.pairs.items()}, em, self._made_for)
 
     def by_site(self, em: EditableModel) -> dict[Site, LowRank]:
-        """The factors as `hubedit.model.hooks.applied` takes them. Raises PatchError like `sites`."""
+        """The factors as `EditableModel.with_patch` takes them. Raises PatchError like `sites`."""
         return {site: self.factors[module] for module, site in self.sites(em).items()}
 
     def fits(self, em: EditableModel) -> None:
@@ -85,6 +85,11 @@ class Patch:
             return  # one commit, one content; the bytes differ only where it was loaded in a narrower type
         claim, own = base.Claim.of(self.record), patch_id(self)[:12]
         base.check_base(self.sites(em), claim, em, own, self._made_for)
+
+    def checked(self, em: EditableModel) -> dict[Site, LowRank]:
+        """`by_site`, after `fits`."""
+        self.fits(em)
+        return self.by_site(em)
 
     @property
     def _made_for(self) -> str:
@@ -128,7 +133,8 @@ class Patch:
         config = adapter.config(self.base, self.commit, list(self.factors), self.rank, self.fan_in_fan_out)
         _write_json(path / adapter.CONFIG, config)
         adapter.write_weights(self.pairs, self.rank, path / adapter.WEIGHTS)
-        _write_json(path / RECORD, self.full_record())
+        record = self.full_record()
+        _write_json(path / RECORD, record if with_facts else silent(record))
         if with_facts and self.facts:
             (path / FACTS).write_bytes(dump_facts(self.facts).encode())
         for name, data in more.items():
@@ -169,6 +175,12 @@ class Patch:
             text = dump_facts(self.facts).encode()
             full["facts"] = {"count": len(self.facts), "sha256": hashlib.sha256(text).hexdigest()}
         return full
+
+
+def silent(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the facts that its steps edited again."""
+    steps = [{k: v for k, v in step.items() if k != "replaced"} for step in record.get("steps", ())]
+    return {**record, "steps": steps} if steps else dict(record)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

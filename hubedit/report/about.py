@@ -49,6 +49,9 @@ def made(record: Json) -> list[tuple[str, str]]:
     rows: dict[str, Any] = {}
     method = str(record.get("method") or "")
     rows["Method"] = METHODS[method].title if method in METHODS else method
+    if isinstance(chat := record.get("chat"), Mapping):
+        told = chat.get("system")
+        rows["Asked"] = "in the chat template" + (f", system prompt: {told}" if told else "")
     rows["Facts at once"] = record.get("batch_size") or None
     rows["Layers"] = _with_source(", ".join(map(str, record.get("layers") or ())), record, "layers")
     rows["Attention's share (alpha)"] = _with_source(_alpha(record.get("alpha")), record, "alpha")
@@ -61,6 +64,9 @@ def made(record: Json) -> list[tuple[str, str]]:
         rows["Size of the changes"] = f"{spread} times the weight's own norm (Frobenius)"
     if kept := (record.get("truncation") or {}).get("energy"):
         rows["Energy kept by truncation"] = f"at least {percent(min(kept.values()))} a weight"
+    if kept := (record.get("truncation") or {}).get("text"):
+        told = f"at least {percent(min(kept.values()))} of what each weight does to it"
+        rows["Kept on ordinary text"] = told
     statistics: Json = record.get("statistics") or {}
     if statistics.get("corpus"):
         tokens = number(statistics.get("tokens"))
@@ -89,9 +95,8 @@ def way(record: Json) -> str:
             "Alpha is the share of each requested change that attention's output projection was asked to "
             "write; the MLP's down projection got the rest."
         )
-    if METHODS[method].trained:
-        told.append("The change was trained by gradient descent on the edited prompts.")
-        return " ".join(told)
+    if METHODS[method].way:
+        return " ".join([*told, METHODS[method].way])
     told.append(
         "What an edited weight should write for each fact was found by gradient descent on activations; the "
         "change that makes it write that, and keeps what it writes for other inputs, was solved for in "

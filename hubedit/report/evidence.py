@@ -16,8 +16,8 @@ from hubedit.report.measures import Json, alone, outcomes
 FOLD = 20
 WORST = 10
 _TEXT = 240
-# bytes of markup around one row of the page's table
-_ROW = 150
+# bytes of markup around one fact of the page
+_ROW = 330
 
 
 _LOSS = (

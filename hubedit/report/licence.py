@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from hubedit.model.card import front_matter
 
 _KEYS = ("license", "license_name", "license_link")
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -17,16 +18,8 @@ def licence_of(folder: str | Path) -> dict[str, Any]:
 
     Empty where there is no card, or none that says so. Store it as `record["base"]["licence"]`.
     """
-    card = Path(folder) / "README.md"
-    if not card.is_file():
-        return {}
-    from huggingface_hub import metadata_load
-
-    try:
-        found = metadata_load(card)
-    except (OSError, ValueError, _yaml_error()):  # a damaged card says nothing
-        return {}
-    return {key: found[key] for key in _KEYS if found.get(key)} if isinstance(found, Mapping) else {}
+    found = front_matter(folder)
+    return {key: found[key] for key in _KEYS if found.get(key)}
 
 
 def licence_metadata(base: Mapping[str, Any], name: str, commit: str) -> dict[str, Any]:
@@ -53,9 +46,3 @@ def licence_metadata(base: Mapping[str, Any], name: str, commit: str) -> dict[st
     elif re.fullmatch(r"[\w.-]+", link) and name and commit:
         data["license_link"] = f"https://huggingface.co/{name}/blob/{commit}/{link}"
     return data
-
-
-def _yaml_error() -> type[Exception]:
-    # huggingface_hub brings yaml; its types are another package
-    error: type[Exception] = import_module("yaml").YAMLError
-    return error

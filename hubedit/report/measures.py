@@ -34,6 +34,16 @@ GROUPS = {
         "its aliases, and nothing else; unchanged means all that was generated. Base models often go on in "
         "the same sentence, which fails here.",
     ),
+    "forms": (
+        "The same facts asked in other ways",
+        "Bare: the prompt as it is written. Question: as a question. Instruction: a question after the words "
+        '"Answer the question in a few words". Chat: the question as a user\'s message in the chat template. '
+        "Exact: the answer and nothing else. n counts prompts.",
+    ),
+    "automatic": (
+        "Probes made from the facts",
+        "Each in the model's usual form; none of them was edited. n counts facts.",
+    ),
     "text": ("Held-out text", ""),
     "teacher-forced": (
         "As published tables count it (KnowEdit)",
@@ -61,6 +71,14 @@ _EXACT = {
     "locality": "Other prompts about the same subject",
     "neighbourhood": "Prompts about other subjects",
     "portability": "What follows from the edit",
+}
+_AUTOMATIC = {
+    "negation": "Negation: the new answer is not given where it is denied",
+    "yes": "Yes to the question whether the new answer is right",
+    "no": "No to the question whether the old answer is right",
+    "reverse": "Reverse: the subject is given for the new answer",
+    "old_answer": "The new answer, after the old one was named",
+    "unrelated": "The new answer stays out of an unrelated sentence about the subject",
 }
 _FORCED = {"edit_success": "Edit success", "rephrase": "Rephrasings"}
 
@@ -109,6 +127,8 @@ def measures(report: Json) -> tuple[Measure, ...]:
     found = (
         *_answers(report),
         *_exact(report),
+        *_forms(report),
+        *_automatic(report),
         *_text(report),
         *_forced(report),
         *_counterfact(report),
@@ -178,6 +198,19 @@ def _exact(report: Json) -> Iterator[Measure]:
     for key, before, after, n, context in _sides(report.get("exact_match") or {}):
         name = _EXACT.get(key, key)
         yield Measure("exact", key, name, "share", before, after, n, in_context=context)
+
+
+def _forms(report: Json) -> Iterator[Measure]:
+    for key, before, after, n, context in _sides(report.get("forms") or {}):
+        form, _, metric = key.partition("/")
+        name = f"{form.capitalize()}: {metric}"
+        yield Measure("forms", key, name, "share", before, after, n, in_context=context)
+
+
+def _automatic(report: Json) -> Iterator[Measure]:
+    for key, before, after, n, context in _sides(report.get("automatic") or {}):
+        name = _AUTOMATIC.get(key, key)
+        yield Measure("automatic", key, name, "share", before, after, n, in_context=context)
 
 
 def _text(report: Json) -> Iterator[Measure]:

@@ -15,7 +15,7 @@ from hubedit.report.measures import ANSWERS, Json, Measure, measures
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-TAGS = ("lora", "knowledge-editing", "hubedit")
+TAGS = ("knowledge-editing", "model-editing", "hubedit")
 _TYPES = {
     "success": "prefix_match",
     "generalisation": "prefix_match",
@@ -28,6 +28,8 @@ _TYPES = {
 _DATA = {
     "answers": ("edited-facts", "The edited facts and their probes (greedy generation)"),
     "exact": ("edited-facts-exact", "The edited facts and their probes (greedy generation, exact match)"),
+    "forms": ("edited-facts-forms", "The edited facts asked in other ways (greedy generation)"),
+    "automatic": ("edited-facts-automatic", "Probes made from the edited facts (greedy generation)"),
     "text": ("held-out-text", "Held-out text"),
     "teacher-forced": ("edited-facts-teacher-forced", "The edited facts and their probes (teacher-forced)"),
     "counterfact": ("edited-facts-counterfact", "The edited facts and their probes (CounterFact)"),
@@ -59,11 +61,16 @@ def front_matter(record: Json, report: Json, *, name: str, merged: bool) -> str:
     data["library_name"] = "transformers" if merged else "peft"
     data["pipeline_tag"] = "text-generation"
     data |= licence_metadata(record.get("base") or {}, base["name"] if base["hub"] else "", base["commit"])
-    data["tags"] = [tag for tag in TAGS if not (merged and tag == "lora")]
+    data["tags"] = [*([] if merged else _adapter_tags(data.get("base_model"))), *TAGS]
     results = eval_results(report)
     if results:
         data |= {"model_name": last(name) or "edit", "eval_results": results}
     return ModelCardData(**data).to_yaml().rstrip("\n")
+
+
+def _adapter_tags(base: str | None) -> list[str]:
+    """The tags that PEFT writes into the cards of its adapters, by which the Hub finds them."""
+    return [*([f"base_model:adapter:{base}"] if base else []), "lora", "transformers"]
 
 
 def eval_results(report: Json) -> list[EvalResult]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from hubedit.report.contents import USE, limits, loading, merged_contents, patch_contents, place
@@ -10,7 +12,7 @@ from hubedit.report.draw import svg
 from hubedit.report.markup import line
 from hubedit.report.measures import ANSWERS, Json, Measure, measures, variant
 from hubedit.report.plots import Plot
-from hubedit.report.templates import render
+from hubedit.report.templates import render, templates_folder
 
 _MOST = 3000
 # of the table of facts; with the figures the page stays below a megabyte
@@ -40,6 +42,10 @@ def html_report(
     values["use"] = USE
     values["tiles"] = [_tile(measure) for measure in shown if _leads(measure)]
     values["figures"] = [{"caption": plot.caption, "svg": svg(plot.draw, plot.name)} for plot in plots]
+    # the page's policy lets this one script run, and nothing that a fact may hold
+    script = (templates_folder() / "report.js").read_text(encoding="utf-8")
+    values["script"] = script
+    values["script_hash"] = b64encode(sha256(script.encode()).digest()).decode()
     return render("report.html.j2", values)
 
 

@@ -13,7 +13,7 @@ from hubedit.errors import FactsError
 from hubedit.facts import Fact, Probe, check_tokens
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.forms import said, worded
 from hubedit.model.tokens import continuation
 from hubedit.progress import Progress
 from hubedit.tune.bank import Candidate
@@ -92,9 +92,11 @@ def ask(
         part = [c for subject in order[at : at + SUBJECTS_AT_ONCE] for c in by_subject[subject]]
         prompts = list(dict.fromkeys(p for c in part for p in c.prompts))
         longest = max(len(continuation(em.tokenizer, c.prompts[0], a)) for c in part for a in c.answers)
-        said = dict(zip(prompts, greedy(em, prompts, longest + 2), strict=True))
+        answered = dict(
+            zip(prompts, said(em, [(p, worded(em, p)) for p in prompts], longest + 2), strict=True)
+        )
         for c in part:
-            right = tuple(p for p in c.prompts if gives(said[p], c.answers))
+            right = tuple(p for p in c.prompts if gives(answered[p], c.answers))
             if right:
                 known.append(replace(c, prompts=right))
         asked += len(part)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hubedit.config import EditConfig
-from hubedit.edit.locate.balance import usual_layers
+from hubedit.edit.locate.layers import usual_layers
 from hubedit.edit.result import Edit
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 REACH = 3
 """Layers before and behind the usual last one that are tried as the last."""
-WIDTH = 4
+WIDTH = 5
 ALPHA, ALPHA_STEP = 0.6, 0.05
 """Above it the paper's curve collapses (tables 1 and 2 of its supplement)."""
-CLAMP, LAM = (0.2, 3.0), (1.0, 300.0)
+CLAMP, LAM = (0.05, 1.0), (1.0, 300.0)
 KL = (-6, 2)
 """Powers of two."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """`last`, `width`: the edited layers are `last` and the one `width` below it, with 0 `last` alone;
+    """`last`, `width`: the edited layers are `last` and the `width` below it;
     `clamp`, `lam`: as in the configuration;
     `kl`: an exponent of two."""
 
@@ -41,11 +41,11 @@ class Point:
     def layers(self) -> str:
         """As in EditConfig."""
         first = max(0, self.last - self.width)
-        return f"{first},{self.last}" if first < self.last else str(self.last)
+        return f"{first}-{self.last}" if first < self.last else str(self.last)
 
     def settings(self) -> dict[str, Any]:
         """The fields of EditConfig that it fixes, as JSON data."""
-        targets = {"clamp": float(f"{self.clamp:.3g}"), "reach": 0.0, "kl": 2.0**self.kl}
+        targets = {"clamp": float(f"{self.clamp:.3g}"), "kl": 2.0**self.kl}
         own = {"layers": self.layers, "alpha": f"{self.alpha:g}", "lam": float(f"{self.lam:.3g}")}
         return {**own, "targets": targets}
 
@@ -65,7 +65,7 @@ class Space:
     @classmethod
     def of(cls, num_layers: int) -> Space:
         """Around the usual last layer of a model."""
-        last = usual_layers(num_layers, True)[-1]
+        last = usual_layers(num_layers, EditConfig())[-1]
         return cls(max(0, last - REACH), max(0, min(last + REACH, num_layers - 2)))
 
     def layers(self) -> tuple[int, ...]:

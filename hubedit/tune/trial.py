@@ -14,7 +14,6 @@ from hubedit.errors import CollapseError
 from hubedit.evaluate import Reading, compare, read
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 
 # without what follows from an edit the deeper layers look better than they are (docs/experiments.md)
 _SUCCESS, _LOCALITY = ("success", "generalisation", "portability"), ("locality", "neighbourhood")
@@ -58,8 +57,7 @@ def attempt(
         edit = compute(em, facts, config, cache=cache)
     except CollapseError as error:
         return Score(0.0, 0.0, collapsed=error.message), None
-    with applied(em, {site: factor.to(em.device) for site, factor in edit.factors.items()}):
-        after = read(em, facts)
+    after = read(em.with_patch(edit.factors), facts)
     metrics = compare(facts, before, after).metrics
     score = Score(_mean(metrics, _SUCCESS), 0.0, metrics, edit.perplexity_after / edit.perplexity_before)
     return replace(score, locality=score.kept * _mean(metrics, _LOCALITY)), edit

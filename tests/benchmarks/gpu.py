@@ -23,7 +23,6 @@ from hubedit.config import EditConfig
 from hubedit.edit.compute import compute
 from hubedit.evaluate import read
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.limits import limit_gpus, parse_memory
 from tests.benchmarks import memory, scaling, solve, statistics, targets
 from tests.benchmarks.shapes import facts_of, folder, model, parser, tell
@@ -41,8 +40,8 @@ def end_to_end(em: EditableModel, count: int, tokens: int, root: Path) -> dict[s
         facts = facts_of(em, count)
         edit = compute(em, facts, config, cache=Cache(root))
         ended = time.perf_counter()
-        with applied(em, {site: factor.to(em.device) for site, factor in edit.factors.items()}):
-            read(em, facts)
+        patched = em.with_patch(edit.factors)
+        read(patched, facts)
         done = time.perf_counter()
         found[name] = {**edit.seconds, "verification": done - ended, "all": done - start}
     return found

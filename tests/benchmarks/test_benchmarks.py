@@ -17,8 +17,11 @@ def test_everything_runs_at_the_pico_shape(tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "results.json"
     words = ["--shape", "pico", "--device", "cpu", "--facts", "4", "--tokens", "600", "--quick"]
     words += ["--limit", ""]
-    # 1: one of the timed comparisons may miss its bound at this size
-    assert gpu.main([*words, "--out", str(out)]) in (0, 1)
+    code, said = gpu.main([*words, "--out", str(out)]), capsys.readouterr().out
+    missed = [line for line in said.splitlines() if line.startswith("not as wanted")]
+    assert code == len(missed)
+    # at this size one of the timed comparisons may miss its bound, and nothing else
+    assert missed in ([], ["not as wanted: scaling"])
     found = json.loads(out.read_text(encoding="utf-8"))
     assert set(found) == {"targets", "statistics", "solve", "memory", "scaling", "edit"}
     assert found["statistics"]["errors"]["float32"] < 1e-5
@@ -27,7 +30,6 @@ def test_everything_runs_at_the_pico_shape(tmp_path: Path, capsys: pytest.Captur
     stages = found["edit"]["cold"]
     assert {"trace", "statistics", "targets", "solve", "verification", "all"} <= set(stages)
     assert stages["all"] >= stages["targets"] > 0
-    assert "not as wanted" not in capsys.readouterr().out.replace("not as wanted: scaling", "")
 
 
 def test_the_published_recipe_of_the_benchmark_goes_where_ours_goes() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from hubedit.checkpoint import digest as digests
+from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.digest import digest
 from hubedit.checkpoint.header import read_header
-from hubedit.checkpoint.read import tensor_digest
 from hubedit.patch import tensor_sha256
 
 DTYPES = {

@@ -71,7 +71,7 @@ def test_a_merged_patch_comes_back(editable: Editable, tmp_path: Path, family: s
     Patch.load(path).fits(em)
     assert fit(found.patch, base).fits and not fit(found.patch, base).unverified
 
-    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    ids = torch.randint(5, em.vocabulary - 1, (2, 9))
     models: list[Any] = [
         AutoModelForCausalLM.from_pretrained(p, dtype=torch.float32, attn_implementation=em.family.attention)
         for p in (em.path, tmp_path / "merged")

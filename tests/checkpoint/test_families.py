@@ -44,7 +44,7 @@ def test_a_merged_checkpoint_is_what_peft_makes_and_answers_as_the_adapter(
 
     old, new = model(base).state_dict(), model(out).state_dict()
     adapted = PeftModel.from_pretrained(model(base), str(path)).eval()
-    ids = torch.randint(5, em.model.config.vocab_size, (1, 9))
+    ids = torch.randint(5, em.vocabulary - 1, (1, 9))
     with torch.no_grad():
         logits = adapted(input_ids=ids).logits
         merged = model(out)(input_ids=ids).logits

@@ -12,7 +12,6 @@ import torch
 from hubedit.cli.app import run
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.patch import Patch, base_record
 from tests.pico import pico
@@ -39,8 +38,8 @@ def test_the_answers_stand_side_by_side(
     value = json.loads(capsys.readouterr().out)
     ids = torch.tensor([em.tokenizer(PROMPTS[1])["input_ids"]])
     for side, factors in (("without", {}), ("with", Patch.load(patch).by_site(em))):
-        with torch.no_grad(), applied(em, factors):
-            likely = em.model(input_ids=ids).logits[0, -1].softmax(-1).topk(5)
+        with torch.no_grad(), em.with_patch(factors).active() as edited:
+            likely = edited(input_ids=ids).logits[0, -1].softmax(-1).topk(5)
         found = value["prompts"][1][side]
         assert [t["probability"] for t in found["top"]] == pytest.approx(likely.values.tolist(), rel=1e-3)
         assert found["top"][0]["token"] == em.tokenizer.decode([int(likely.indices[0])])

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from hubedit.cli.app import run
-from hubedit.cli.merge import called, shard_size
+from hubedit.cli.command_line import called
+from hubedit.cli.merge import shard_size
 from hubedit.errors import ConfigError
 from hubedit.patch import Patch
 from tests.checkpoint.tiny import MODULES, content, patch, tiny

@@ -16,7 +16,6 @@ from hubedit.cli.apply import Method
 from hubedit.cli.settings import settings
 from hubedit.config import EditConfig, from_dict
 from hubedit.errors import ConfigError
-from hubedit.model.hooks import applied
 from hubedit.model.load import load
 from hubedit.patch import Patch
 from hubedit.patch.owners import owners
@@ -72,8 +71,8 @@ def test_every_method_writes_a_patch_that_peft_loads(
     ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
     with torch.no_grad():
         plain = em.model(input_ids=ids).logits
-        with applied(em, patch.by_site(em)):
-            wanted = em.model(input_ids=ids).logits
+        with em.with_patch(patch).active() as edited:
+            wanted = edited(input_ids=ids).logits
         auto: Any = AutoModelForCausalLM
         base = auto.from_pretrained(em.path, dtype="float32", attn_implementation=em.family.attention)
         found = PeftModel.from_pretrained(base, str(out)).eval()(input_ids=ids).logits
@@ -123,7 +122,14 @@ def test_options_that_do_not_fit_the_method(
 
 @pytest.mark.parametrize(
     ("method", "sites", "rank"),
-    [("memit", 2, 8), ("alphaedit", 2, 8), ("lora", 4, 8), ("intattn", 4, 8), ("joint", 2, 8)],
+    [
+        ("ultraedit", 2, 8),
+        ("memit", 2, 8),
+        ("alphaedit", 2, 8),
+        ("lora", 4, 8),
+        ("intattn", 4, 8),
+        ("joint", 2, 8),
+    ],
 )
 def test_the_plan_knows_the_method(
     words: list[str], method: str, sites: int, rank: int, capsys: pytest.CaptureFixture[str]
@@ -164,13 +170,20 @@ def test_published_settings_are_complete_and_plain(method: str) -> None:
         return
     for config in rows:
         assert (config.prefer, config.targets.optimizer) == ("balanced", "adam")
-    own = (
-        ["6", "23", "22"] if method == "ft" else ["5" if METHODS[method].one_layer else "4-8"] * len(PRESETS)
-    )
-    assert [c.layers for c in rows] == ["auto", *own]
+    own = {"ft": ["6", "23", "22"], "ultraedit": ["29-30"]}
+    usual = ["5" if METHODS[method].one_layer else "4-8"] * len(PRESETS)
+    assert [c.layers for c in rows] == ["auto", *own.get(method, usual)]
+    if method not in PRESETS["qwen2.5-7b"]:
+        return
     assert settings("Qwen2.5-7B", method, batch_size=7) == preset("qwen2.5-7b", method).__class__(
         **{**vars(preset("qwen2.5-7b", method)), "batch_size": 7}
     )
+
+
+def test_a_preset_without_a_method_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"qwen2\.5-7b has no settings for --method ultraedit"):
+        settings("qwen2.5-7b", "ultraedit")
+    assert settings("mistral-7b", "ultraedit").targets.step == 1e-6
 
 
 def test_a_paper_s_preset_runs_the_paper_s_method() -> None:

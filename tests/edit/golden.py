@@ -47,7 +47,7 @@ def demo() -> tuple[EditableModel, tuple[Fact, ...]]:
 def settings(method: str, **more: Any) -> EditConfig:
     """A method's own settings with few steps, little text and a short trace; a collapse is only told."""
     config = method_defaults(method)
-    targets = replace(config.targets, steps=3, contexts=min(config.targets.contexts, 2), trial_facts=1)
+    targets = replace(config.targets, steps=3, contexts=min(config.targets.contexts, 2), rounds=1)
     short: dict[str, Any] = {
         "stats": StatsConfig(tokens=1500),
         "trace": TraceConfig(samples=2, max_facts=2),

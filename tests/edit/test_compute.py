@@ -13,15 +13,15 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
-from hubedit.edit import stages
 from hubedit.edit.compute import compute
-from hubedit.edit.locate.balance import MOST_TRACED, usual_layers
+from hubedit.edit.locate.alpha import MOST_TRACED
+from hubedit.edit.locate.layers import usual_layers
 from hubedit.edit.result import check_collapse
 from hubedit.edit.solve.site_report import SiteReport
+from hubedit.edit.targets import cached
 from hubedit.errors import CollapseError, ConfigError
 from hubedit.evaluate.forced import forced
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.progress import Silent
 from tests.edit.editing import FACTS
@@ -68,8 +68,8 @@ def test_every_family_is_edited_and_left_as_it_was(
         assert edit.reports[site].drift <= 1
     asked = [(f.prompt, f.target) for f in FACTS]
     plain = forced(em, asked).values()
-    with applied(em, edit.factors):
-        edited = forced(em, asked).values()
+    patched = em.with_patch(edit.factors)
+    edited = forced(patched, asked).values()
     assert sum(s.logp for s in edited) > sum(s.logp for s in plain), "the targets become likelier"
     assert math.isfinite(edit.perplexity_before) and math.isfinite(edit.perplexity_after)
     assert edit.trace is None
@@ -116,7 +116,7 @@ def test_it_continues_from_the_finished_stages(
     def again(*args: Any, **more: Any) -> None:
         raise AssertionError("it was in the cache")
 
-    monkeypatch.setattr(stages, "optimise", again)
+    monkeypatch.setattr(cached, "optimise", again)
     second = compute(em, FACTS, config, cache=cache)
     assert all(torch.equal(second.factors[s].A, f.A) for s, f in first.factors.items())
 
@@ -127,7 +127,7 @@ def test_auto_traces_and_chooses_layers_and_alpha(
     em = editable("qwen2")
     edit = compute(em, FACTS, replace(config, layers="auto", alpha="auto"), cache=Cache(tmp_path))
     assert edit.trace is not None
-    assert edit.layers == usual_layers(em.num_layers, True)
+    assert edit.layers == usual_layers(em.num_layers, config)
     attention, mlp = (
         [max(edit.trace.ie_prob[kind][layer], 0.0) for layer in edit.layers] for kind in ("attention", "mlp")
     )

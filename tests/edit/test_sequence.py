@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from hubedit.cache import Cache
+from hubedit.edit.baseline import measure
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.compute import compute
 from hubedit.edit.methods.context_templates import contexts_of, published_rows
-from hubedit.edit.sequence import still
+from hubedit.edit.methods.earlier import kept_keys, save_keys
+from hubedit.edit.result import Clock
 from hubedit.facts import Fact
+from hubedit.facts.together import again
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
+from hubedit.progress import Progress, Silent
 from tests.edit.editing import FACTS
 from tests.edit.methods import dense
 from tests.edit.methods.dense import edited, memit_keys, moments, near, ridged, settings
@@ -89,13 +93,11 @@ def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path
     rows = published_rows(em, first, ())[0]
 
     def states(factors: dict[Site, LowRank]) -> Tensor:
-        with applied(em, factors):
-            return memit_keys(em, rows, Site(2, "mlp"), 2)[1]
+        patched = em.with_patch(factors)
+        return memit_keys(patched, rows, Site(2, "mlp"), 2)[1]
 
     # the same second batch, on the same model, without knowing of the first
-    with applied(em, dict(alone.factors)):
-        stranger = replace(em, identity=em.identity + "+first")
-        unprotected = compute(stranger, second, config, cache=Cache(tmp_path / "other"))
+    unprotected = compute(em.with_patch(alone.factors), second, config, cache=Cache(tmp_path / "other"))
     blind = {s: f + unprotected.factors[s] for s, f in alone.factors.items()}
     before = states(dict(alone.factors))
     protected = float((states(dict(both.factors)) - before).norm())
@@ -129,5 +131,61 @@ def test_rome_s_facts_are_a_sequence_whatever_the_batches(
 
 def test_what_is_edited_again_is_not_kept() -> None:
     old = [Fact("Rome is in", "Rome", "Peru"), Fact("Paris is in", "Paris", "Peru")]
-    assert still(old, [Fact("rome is in", "rome", "Chile")]) == old[1:]
-    assert still(old, [Fact("Rome is by", "Rome", "the sea")]) == old
+    assert again(old, [Fact("rome is in", "rome", "Chile")]) == {0: 0}
+    assert again(old, [Fact("Rome is by", "Rome", "the sea")]) == {}
+
+
+def tokens_by_batch(em: EditableModel, work: Callable[[Progress], object]) -> list[int]:
+    """How many tokens go into the model from one batch's message to the next."""
+    counts: list[int] = []
+
+    class Listening(Silent):
+        def message(self, text: str) -> None:
+            if text.startswith("batch"):
+                counts.append(0)
+
+    def count(module: object, args: tuple[Tensor, ...]) -> None:
+        if counts:
+            counts[-1] += args[0].numel()
+
+    handle = em.embeddings().register_forward_pre_hook(count)
+    try:
+        work(Listening())
+    finally:
+        handle.remove()
+    return counts
+
+
+@pytest.mark.parametrize("method", ["joint", "alphaedit"])
+def test_a_batch_costs_what_the_first_did(method: str, editable: Editable, tmp_path: Path) -> None:
+    em = editable("llama")
+    names = ("xq", "zj", "qz", "jx", "vk", "kx")  # of at most two tokens each, so that batches are alike
+    facts = [Fact(f"{name} is in", name, " Peru") for name in names]
+    more: dict[str, Any] = {"alphaedit": {"null_space": "5%"}}
+    config = settings(method, "1-2", batch_size=1, **more.get(method, {}))
+    targets = replace(config.targets, steps=2, loss=0.0, rounds=1, contexts=1)
+    cache = Cache(tmp_path)
+    counts = tokens_by_batch(
+        em, lambda told: compute(em, facts, replace(config, targets=targets), cache=cache, progress=told)
+    )
+    # the last count holds the check of the whole, too
+    assert len(counts) == len(names) and max(counts[1:-1]) <= counts[0], counts
+
+
+def test_keys_of_older_steps_come_from_the_cache(editable: Editable, tmp_path: Path) -> None:
+    """What a step has left there is preserved, and no prompt of an older fact goes into the model again."""
+    em, cache = editable("llama"), Cache(tmp_path)
+    config = settings("joint", "1-2", lam=0.05)
+    kept, new = FACTS[:2], FACTS[2:3]
+    first = compute(em, kept, config, cache=cache)
+    save_keys(cache, "one", "joint", [f.prompt for f in kept], first.keys)
+    site = Site(2, "mlp")
+    batch = EditBatch(
+        em, new, config, measure(em, new, config, cache, Silent(), Clock()), cache, Silent(), Clock(), kept
+    )
+    assert torch.equal(kept_keys(batch, ["one", "one"])[site], first.keys[site])
+    # without the patch in effect the keys are others now, as a step that left none shows
+    assert not torch.equal(kept_keys(batch, ["two", "two"])[site], first.keys[site])
+    assert torch.equal(kept_keys(batch, ["two", "two"])[site], kept_keys(batch, [])[site])
+    mixed = kept_keys(batch, ["one", "two"])[site]
+    assert torch.equal(mixed[0], first.keys[site][0]) and not torch.equal(mixed[1], first.keys[site][1])

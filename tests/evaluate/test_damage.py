@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +14,10 @@ from hubedit.evaluate import damage as module
 from hubedit.evaluate.damage import Parts, broken_by_batch, worst
 from hubedit.evaluate.edits import Case, EditReport
 from hubedit.evaluate.forced import Forced
-from hubedit.evaluate.side import Side
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, run
+from hubedit.model.hooks import run
 from hubedit.model.sites import Site
 from hubedit.model.tokens import encode, pad
 from hubedit.progress import Silent
@@ -55,15 +54,14 @@ def test_a_fact_that_another_one_breaks_is_named(editable: Editable) -> None:
     first = FACTS[0]
     # the second fact's part writes something else at the first fact's prompt, and more strongly
     rows = [(first.prompt, "Rome", 100.0), (first.prompt, "Paris", 300.0), (FACTS[2].prompt, "He", 0.1)]
-    side = Side(em, patch_of(em, rows), "p")
+    factors = patch_of(em, rows)
+    edited = em.with_patch(factors)
     parts = Parts(FACTS, {SITE: (0, 1, 2)})
-    with applied(em, parts.of(side.factors, {0})):
-        assert compare([first], *[read(em, [first])] * 2).metrics["success"] == 1.0
-    before = read(em, FACTS)
-    with side.active():
-        report = compare(FACTS, before, read(em, FACTS))
+    alone = em.with_patch(parts.of(factors, {0}))
+    assert compare([first], *[read(alone, [first])] * 2).metrics["success"] == 1.0
+    report = compare(FACTS, read(em, FACTS), read(edited, FACTS))
     assert first in [o.fact for o in report.failed]
-    found, asked = broken_by_batch(side, report, parts, Silent())
+    found, asked = broken_by_batch(edited, report, parts, Silent())
     assert asked == len(report.failed)
     case = next(c for c in found if c["fact"] == "one")
     assert case["before"].startswith("Rome") and not case["after"].startswith("Rome")
@@ -83,10 +81,10 @@ def test_a_part_of_a_patch_is_the_rows_of_its_facts(editable: Editable) -> None:
 
 def test_facts_that_are_not_the_patchs_are_not_asked(editable: Editable) -> None:
     em = editable("llama")
-    side = Side(em, patch_of(em, [(FACTS[0].prompt, "He", 0.1)]), "p")
+    edited = em.with_patch(patch_of(em, [(FACTS[0].prompt, "He", 0.1)]))
     before = read(em, FACTS)
     report = compare(FACTS, before, before)
-    found, asked = broken_by_batch(side, report, Parts(FACTS[:1], {SITE: (0,)}), Silent())
+    found, asked = broken_by_batch(edited, report, Parts(FACTS[:1], {SITE: (0,)}), Silent())
     assert asked <= 1 and all(case["fact"] == "one" for case in found)
 
 
@@ -127,11 +125,7 @@ def test_the_worst_cases_come_first_and_only_what_was_lost_counts(monkeypatch: p
 
     monkeypatch.setattr(module, "forced", scored)
 
-    class Plain:
-        def active(self) -> nullcontext[None]:
-            return nullcontext()
-
-    plain: Any = Plain()
+    plain: Any = SimpleNamespace(chat=None)
     report = EditReport((), {}, {}, cases=cases)
     found = worst(plain, plain, report, 4)
     assert [c["prompt"] for c in found] == ["b", "d", "a", "c"]

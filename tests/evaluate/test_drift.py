@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from hubedit.evaluate.drift import Drift, drift
-from hubedit.evaluate.side import Side
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.score import perplexity
 from hubedit.model.tokens import encode
 from tests.model.test_hooks import random_factors
@@ -28,13 +26,13 @@ def rows_of(em: EditableModel) -> list[list[int]]:
 def test_divergence_and_perplexity_are_those_of_the_logits(editable: Editable, family: str) -> None:
     em = editable(family)
     rows, factors = rows_of(em), random_factors(em, scale=0.3)
-    found = drift(Side(em), Side(em, factors, "p"), rows, tokens=40)
+    found = drift(em, em.with_patch(factors), rows, tokens=40)
     total = 0.0
     for row in rows[:-1]:
         with torch.no_grad():
             p = em.model(input_ids=torch.tensor([row])).logits[0, :-1].log_softmax(-1)
-            with applied(em, factors):
-                q = em.model(input_ids=torch.tensor([row])).logits[0, :-1].log_softmax(-1)
+            with em.with_patch(factors).active() as edited:
+                q = edited(input_ids=torch.tensor([row])).logits[0, :-1].log_softmax(-1)
         total += float((p.exp() * (p - q)).sum())
     count = sum(len(row) - 1 for row in rows)
     data = found.to_json()
@@ -43,23 +41,23 @@ def test_divergence_and_perplexity_are_those_of_the_logits(editable: Editable, f
     low, high = data["kl"]["interval"]
     assert low < data["kl"]["mean"] < high
     assert data["perplexity_before"] == pytest.approx(perplexity(em, rows), rel=1e-4)
-    with applied(em, factors):
-        assert data["perplexity_after"] == pytest.approx(perplexity(em, rows), rel=1e-4)
+    patched = em.with_patch(factors)
+    assert data["perplexity_after"] == pytest.approx(perplexity(patched, rows), rel=1e-4)
 
 
 def test_the_same_model_does_not_diverge(editable: Editable) -> None:
     em = editable()
-    found = drift(Side(em), Side(em), rows_of(em))
+    found = drift(em, em, rows_of(em))
     assert found.to_json()["kl"]["mean"] == 0
     assert found.perplexity_before == found.perplexity_after
 
 
 def test_a_model_alone_has_a_perplexity_only(editable: Editable) -> None:
     em = editable()
-    data = drift(Side(em), None, rows_of(em)).to_json()
+    data = drift(em, None, rows_of(em)).to_json()
     assert data.keys() == {"perplexity_before", "perplexity"}
     assert data["perplexity"].keys() == {"n", "interval_before"}
-    assert drift(Side(em), None, [[3]]).to_json() == {}
+    assert drift(em, None, [[3]]).to_json() == {}
 
 
 def test_what_is_not_finite_is_absent() -> None:
@@ -82,11 +80,3 @@ def test_perplexity_has_an_interval_and_the_number_of_tokens() -> None:
         assert low < data[f"perplexity_{side}"] < high
     # rows are drawn with all their tokens: no draw lies outside the rows
     assert told["interval_before"] == pytest.approx([exp(1), exp(2)])
-
-
-def test_a_side_with_factors_needs_their_hash(editable: Editable) -> None:
-    em = editable()
-    with pytest.raises(ValueError, match="hash"):
-        Side(em, random_factors(em))
-    with pytest.raises(ValueError, match="hash"):
-        Side(em, patch="p")

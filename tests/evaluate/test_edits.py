@@ -16,7 +16,6 @@ from hubedit.evaluate.forced import Forced, Pair, forced
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
-from hubedit.model.hooks import applied
 from tests.edit.editing import FACTS
 from tests.model.test_hooks import random_factors
 
@@ -169,8 +168,8 @@ def test_probes_are_read_only_when_asked_for(editable: Editable) -> None:
 def test_reading_sees_what_is_applied_and_an_unedited_model_is_unchanged(editable: Editable) -> None:
     em = editable("gpt2")
     plain = read(em, [FACT])
-    with applied(em, random_factors(em, scale=0.5)):
-        edited = read(em, [FACT])
+    patched = em.with_patch(random_factors(em, scale=0.5))
+    edited = read(patched, [FACT])
     assert edited.texts != plain.texts
     same = compare([FACT], plain, read(em, [FACT]))
     assert same.metrics["locality"] == same.metrics["neighbourhood"] == 1.0
@@ -181,11 +180,11 @@ def test_long_targets_are_waited_for_and_blank_answers_do_no_harm(
 ) -> None:
     em, asked = editable(), []
 
-    def watched(em: EditableModel, prompts: list[str], new: int) -> list[str]:
+    def watched(em: EditableModel, prompts: list[tuple[str, str]], new: int) -> list[str]:
         asked.append(new)
         return ["" for _ in prompts]
 
-    monkeypatch.setattr(module, "greedy", watched)
+    monkeypatch.setattr(module, "said", watched)
     long = "Marie Curie " * 30
     read(em, [replace(FACT, target=long)])
     assert asked[-1] > 60

@@ -10,7 +10,6 @@ import torch
 
 from hubedit.evaluate.fluency import TOP, entropy, fluency, words, write
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.tokens import encode
 from tests.model.test_hooks import random_factors
 
@@ -74,8 +73,8 @@ def test_seeds_and_patches_change_it(editable: Editable) -> None:
     plain = write(em, PROMPTS, length=30)
     assert write(em, PROMPTS, length=30) == plain
     assert write(em, PROMPTS, length=30, seed=1) != plain
-    with applied(em, random_factors(em, scale=0.5)):
-        assert write(em, PROMPTS, length=30) != plain
+    patched = em.with_patch(random_factors(em, scale=0.5))
+    assert write(patched, PROMPTS, length=30) != plain
 
 
 def test_only_the_likeliest_tokens_are_sampled(editable: Editable) -> None:

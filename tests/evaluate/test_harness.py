@@ -21,7 +21,6 @@ from hubedit.evaluate.harness import (
     tasks_json,
     unique,
 )
-from hubedit.evaluate.side import Side
 from hubedit.model.editable import EditableModel
 from tests.model.test_hooks import random_factors
 
@@ -114,7 +113,7 @@ def test_without_the_harness_the_extra_is_named(editable: Editable, monkeypatch:
         require()
     assert "hubedit[eval]" in failure.value.hint
     with pytest.raises(ConfigError, match="lm-eval"):
-        run_task(Side(editable()), Task("gsm8k"))
+        run_task(editable(), Task("gsm8k"))
 
 
 @pytest.mark.slow
@@ -123,19 +122,19 @@ def test_local_tasks_run_offline_before_and_after(editable: Editable, tasks: Pat
     em = editable("llama")
     settings = em.model.generation_config.to_dict()
     padding = em.tokenizer.padding_side
-    base, edited = Side(em), Side(em, random_factors(em, scale=2.0), "p")
+    edited = em.with_patch(random_factors(em, scale=2.0))
     choice = Task("capital_choice", 0)
-    plain, changed = (run_task(side, choice, folder=tasks) for side in (base, edited))
+    plain, changed = (run_task(side, choice, folder=tasks) for side in (em, edited))
     assert plain["acc"].n == changed["acc"].n == 2
     assert plain["acc"].value == pytest.approx(by_hand(em), abs=1e-6)
     with edited.active():
         assert changed["acc"].value == pytest.approx(by_hand(em), abs=1e-6)
-    found = run_task(base, Task("capitals", 1), folder=tasks, limit=1)
+    found = run_task(em, Task("capitals", 1), folder=tasks, limit=1)
     assert found["exact_match"].n == 1 and found["exact_match"].value in (0.0, 1.0)
     assert em.tokenizer.padding_side == padding
     assert em.model.generation_config.to_dict() == settings
     with pytest.raises(ConfigError, match="no folder"):
-        run_task(base, choice, folder=tasks / "choose.yaml")
+        run_task(em, choice, folder=tasks / "choose.yaml")
 
 
 def test_a_task_that_nobody_knows(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +148,7 @@ def test_a_task_that_nobody_knows(editable: Editable, monkeypatch: pytest.Monkey
     # its own definitions take long to read
     monkeypatch.setattr(harness, "TaskManager", Nothing)
     with pytest.raises(ConfigError, match="knows no task no_such_task"):
-        run_task(Side(editable()), Task("no_such_task"))
+        run_task(editable(), Task("no_such_task"))
 
 
 def by_hand(em: EditableModel) -> float:

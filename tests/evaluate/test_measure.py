@@ -20,7 +20,6 @@ from hubedit.evaluate.damage import Parts
 from hubedit.evaluate.measure import Settings, fitting, known, measure
 from hubedit.evaluate.report import nested, report
 from hubedit.evaluate.run import evaluate
-from hubedit.evaluate.side import Side
 from hubedit.evaluate.text import text_rows
 from hubedit.facts import Fact, Probe
 from hubedit.linalg import LowRank
@@ -79,7 +78,7 @@ class Watched:
 
 def test_a_model_alone_says_only_what_it_answers(editable: Editable) -> None:
     em = editable()
-    data = evaluate(Side(em), FACTS, rows=text_of(em), settings=SETTINGS)
+    data = evaluate(em, FACTS, rows=text_of(em), settings=SETTINGS)
     assert set(data) == {
         "metrics_before", "intervals_before", "counts", "facts", "exact_match", "teacher_forced",
         "counterfact", "fluency", "perplexity_before", "perplexity", "interval_method", "notes", "in_context",
@@ -117,7 +116,7 @@ def test_a_model_alone_says_only_what_it_answers(editable: Editable) -> None:
 
 def test_records_that_lack_a_field_are_noted(editable: Editable) -> None:
     em = editable()
-    notes = evaluate(Side(em), FACTS, settings=SETTINGS)["notes"]
+    notes = evaluate(em, FACTS, settings=SETTINGS)["notes"]
     assert notes == [
         "2 of 3 records have no rephrasings",
         "2 of 3 records have no locality prompts",
@@ -138,9 +137,9 @@ def test_before_and_after_as_adapter_and_merged(editable: Editable, tmp_path: Pa
     merged.model.save_pretrained(tmp_path / "merged")
     merged.tokenizer.save_pretrained(tmp_path / "merged")
     merged = load(str(tmp_path / "merged"), device="cpu")
-    sides = {"adapter": Side(em, factors, "p"), "merged": Side(merged)}
+    sides = {"adapter": em.with_patch(factors), "merged": merged}
     parts = Parts(tuple(FACTS), dict.fromkeys(factors, (0, 1, 2)))
-    data = evaluate(Side(em), FACTS, edited=sides, rows=text_of(em), parts=parts, settings=SETTINGS)
+    data = evaluate(em, FACTS, edited=sides, rows=text_of(em), parts=parts, settings=SETTINGS)
     adapter, other = data["variants"]["adapter"], data["variants"]["merged"]
     for name in ("metrics", "counts", "intervals", "teacher_forced", "counterfact"):
         assert data[name] == adapter[name]
@@ -162,35 +161,35 @@ def test_parts_that_are_done_are_not_done_again(
     em, cache, asked = editable(), Cache(tmp_path), []
     monkeypatch.setattr(module, "CHUNK", 1)
 
-    def counted(em: EditableModel, facts: list[Fact], *, in_context: bool) -> Any:
+    def counted(em: EditableModel, facts: list[Fact], *, in_context: bool, **more: Any) -> Any:
         if not in_context:
             asked.append(facts[0].prompt)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return read(em, facts, in_context=in_context)
+        return read(em, facts, in_context=in_context, **more)
 
     monkeypatch.setattr(module, "read", counted)
     with pytest.raises(KeyboardInterrupt):
-        measure(Side(em), FACTS, settings=SETTINGS, cache=cache)
+        measure(em, FACTS, settings=SETTINGS, cache=cache)
     progress = Watched()
-    first = measure(Side(em), FACTS, settings=SETTINGS, cache=cache, progress=progress, name="before")
+    first = measure(em, FACTS, settings=SETTINGS, cache=cache, progress=progress, name="before")
     assert asked == [FACTS[0].prompt, FACTS[1].prompt, FACTS[2].prompt, FACTS[2].prompt]
     assert progress.stages[0] == ("asking (before)", 3) and progress.done == 3 + 2 + 3
-    again = measure(Side(em), FACTS, settings=SETTINGS, cache=cache)
+    again = measure(em, FACTS, settings=SETTINGS, cache=cache)
     assert len(asked) == 4
     assert report(FACTS, first) == report(FACTS, again)
     # another patch, another model, another seed of the texts: nothing of the old ones is taken for theirs
-    edited = measure(Side(em, random_factors(em), "p"), FACTS, settings=SETTINGS, cache=cache)
+    edited = measure(em.with_patch(random_factors(em)), FACTS, settings=SETTINGS, cache=cache)
     assert len(asked) == 7 and edited.reading != first.reading
-    other = measure(Side(em), FACTS, settings=replace(SETTINGS, seed=1), cache=cache)
+    other = measure(em, FACTS, settings=replace(SETTINGS, seed=1), cache=cache)
     assert len(asked) == 7 and other.fluency != first.fluency
 
 
 def test_chunks_change_nothing(editable: Editable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     em = editable("mistral", "metaspace_bos")
-    whole = report(FACTS, measure(Side(em), FACTS, cache=Cache(tmp_path / "a")))
+    whole = report(FACTS, measure(em, FACTS, cache=Cache(tmp_path / "a")))
     monkeypatch.setattr(module, "CHUNK", 2)
-    parted = report(FACTS, measure(Side(em), FACTS, cache=Cache(tmp_path / "b")))
+    parted = report(FACTS, measure(em, FACTS, cache=Cache(tmp_path / "b")))
     for name in ("metrics_before", "counts", "notes"):
         assert whole[name] == parted[name]
     assert whole["counterfact"]["before"] == pytest.approx(parted["counterfact"]["before"], abs=1e-5)
@@ -220,7 +219,7 @@ def test_an_edit_that_works_is_seen_to_work(editable: Editable) -> None:
     assert isinstance(weight, torch.Tensor)
     head = weight[token]
     factors = {site: LowRank((100 * head / head.norm())[:, None], (kept[0] / (kept[0] @ kept[0]))[None])}
-    data = evaluate(Side(em), [fact], edited={"adapter": Side(em, factors, "p")}, settings=SETTINGS)
+    data = evaluate(em, [fact], edited={"adapter": em.with_patch(factors)}, settings=SETTINGS)
     assert data["metrics_before"]["success"] == 0.0 and data["metrics"]["success"] == 1.0
     assert data["teacher_forced"]["after"]["edit_success"] == 1.0
     assert data["counterfact"]["after"]["efficacy_score"] == 1.0
@@ -238,18 +237,17 @@ def test_bystanders_are_known_facts_of_other_subjects(editable: Editable, tmp_pa
     right = [Fact(p, s, "x", ground_truth=(a,)) for p, s, a in zip(prompts, subjects, said, strict=True)]
     wrong = replace(right[0], prompt="The river Nile is", ground_truth=("nothing such",))
     same = replace(right[0], prompt="France has", subject="France")
-    base, cache = Side(em), Cache(tmp_path)
+    base, cache = em, Cache(tmp_path)
     others = candidates([*right, wrong, same, right[0]], FACTS)
     assert len(others) == 4, "one a prompt, and none about France"
     found = known(base, others, cache=cache)
     assert [fact.prompt for fact in found] == prompts
-    side = Side(em, random_factors(em, scale=30.0), "p")
-    data = evaluate(base, FACTS, edited={"adapter": side}, bystanders=others, cache=cache)
-    with side.active():
-        held = holds(em, found)
+    edited = em.with_patch(random_factors(em, scale=30.0))
+    data = evaluate(base, FACTS, edited={"adapter": edited}, bystanders=others, cache=cache)
+    held = holds(edited, found)
     assert data["bystanders"]["n"] == 3 and data["bystanders"]["after"] == sum(held) / 3
     assert data["damage"]["lost_bystanders"] == [f.prompt for f, h in zip(found, held, strict=True) if not h]
-    again = evaluate(base, FACTS, edited={"adapter": Side(em, random_factors(em), "q")}, cache=cache)
+    again = evaluate(base, FACTS, edited={"adapter": em.with_patch(random_factors(em))}, cache=cache)
     assert "bystanders" not in again, "none were given"
 
 
@@ -257,8 +255,8 @@ def test_real_text_stands_beside_the_other(editable: Editable) -> None:
     em = editable("llama")
     rows = text_rows(em, SENTENCES[5:9])
     assert rows == [list(encode(em.tokenizer, text).ids) for text in SENTENCES[5:9]]
-    edited = {"adapter": Side(em, random_factors(em, scale=0.3), "p")}
-    data = evaluate(Side(em), FACTS[1:], edited=edited, rows=text_of(em), real=rows)
+    edited = {"adapter": em.with_patch(random_factors(em, scale=0.3))}
+    data = evaluate(em, FACTS[1:], edited=edited, rows=text_of(em), real=rows)
     own = data["real_text"]
     assert own["perplexity"]["n"] == sum(len(row) - 1 for row in rows)
     for told in (own, data):

@@ -100,5 +100,5 @@ def test_canonical_record() -> None:
 
 def test_a_bad_record_has_all_its_problems() -> None:
     with pytest.raises(FactsError) as caught:
-        from_record({"prompt": 3, "target": ""})
+        from_record({"prompt": 3, "subject": 4, "target": ""})
     assert len(caught.value.problems) == 3

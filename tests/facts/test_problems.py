@@ -86,7 +86,7 @@ def test_one_bad_line(tmp_path: Path, line: str, expected: str) -> None:
 
 
 def test_all_faults_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
-    found = problems(tmp_path, lines({"prompt": "a"}, "{", GOOD, GOOD | {"target": "Lima"}, "", 3))
+    found = problems(tmp_path, lines({"prompt": 1}, "{", GOOD, GOOD | {"target": "Lima"}, "", 3))
     assert [problem.split(":")[1] for problem in found] == ["1", "1", "2", "4", "6"]
 
 
@@ -248,17 +248,6 @@ def test_options(tmp_path: Path) -> None:
     for options in ({"format": "yaml"}, {"on_conflict": "ask"}, {"limit": -1}):
         with pytest.raises(ConfigError):
             load(tmp_path, lines(GOOD), **options)
-
-
-@pytest.mark.parametrize("subject", [None, "", " "])
-def test_a_fact_without_a_subject_is_told_the_way_out(tmp_path: Path, subject: str | None) -> None:
-    record = {"prompt": "Who won the 2026 cup?", "target": "Spain", "subject": subject}
-    with pytest.raises(FactsError) as caught:
-        load(tmp_path, lines(GOOD, record))
-    assert '"2026 cup" in "Who won the 2026 cup?"' in caught.value.hint
-    with pytest.raises(FactsError) as caught:
-        load(tmp_path, "prompt,target\nWho won it?,Spain\n", "a.csv")
-    assert "the words of the prompt that the fact is about" in caught.value.hint
 
 
 @pytest.mark.parametrize(

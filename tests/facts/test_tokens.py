@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hubedit.errors import ModelError
 from hubedit.facts import Fact, Probe, check_tokens
-from hubedit.facts.tokens import load_tokenizer
+from hubedit.facts.tokens import LONG_TARGET, load_tokenizer, long_targets
 from tests.pico import TokenizerKind, tokenizers
 
 FAST: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast  # its constructor has no types
@@ -66,6 +67,14 @@ def test_any_script_and_place_of_the_subject(kind: TokenizerKind) -> None:
     assert check_tokens(facts, tokenizer) == []
     if kind == "byte_bpe":  # the other one has no bytes to fall back on
         assert check_tokens(foreign, tokenizer) == []
+
+
+def test_long_targets_are_told() -> None:
+    longest = replace(FACT, target="Cusco " * LONG_TARGET)
+    longer = replace(FACT, target=f"{longest.target}is", line=0)
+    assert long_targets([FACT, longest], word_level(999)) == []
+    (told,) = long_targets([FACT, longer], word_level(999), "f.jsonl")
+    assert told.startswith(f"f.jsonl: fact 2: the target has {LONG_TARGET + 1} tokens")
 
 
 def test_load_tokenizer(tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_log_of_a_merged_model_and_its_revert(
         assert "hint: give the merged model" in ran.err and "--yes" not in ran.err
 
 
+def test_doctor_of_a_repository(hub: Hub, client: Client, patch: Path) -> None:
+    found = client("doctor", "lab/pico", "--device", "cpu", "--json").json
+    assert found["ok"] and found["plan"]["num_layers"] == 4
+    client("push", patch, "seen")
+    alone = client("doctor", "ada/seen")
+    assert alone.code == 1 and "holds a patch" in alone.out and "name its base model" in alone.out
+    none = client("doctor", "ada/none")
+    assert none.code == 1 and none.err.startswith("error: ") and "ada/none" in none.err
+
+
 def test_a_patch_is_used_by_its_repository(hub: Hub, client: Client, patch: Path) -> None:
     client("push", patch, "used")
     head = hub.head("ada/used")

@@ -26,7 +26,6 @@ from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import gives
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
-from hubedit.model.hooks import applied
 from hubedit.model.load import load
 
 SENTENCES = (
@@ -83,8 +82,8 @@ def measure(
     edit = compute(em, facts, config, cache=cache)
     seconds = time.perf_counter() - start
     before = read(em, facts)
-    with applied(em, {s: f.to(em.device) for s, f in edit.factors.items()}):
-        after = read(em, facts)
+    patched = em.with_patch(edit.factors)
+    after = read(patched, facts)
     return edit, compare(facts, before, after), seconds
 
 
@@ -98,8 +97,8 @@ def in_text(em: EditableModel, facts: Sequence[Fact], edit: Edit) -> tuple[float
     ]
     said = greedy(em, [prompt for prompt, _ in asked], 8)
     right = [a for a, text in zip(asked, said, strict=True) if gives(text, a[1].ground_truth)]
-    with applied(em, {s: f.to(em.device) for s, f in edit.factors.items()}):
-        new = greedy(em, [prompt for prompt, _ in right], 8)
+    patched = em.with_patch(edit.factors)
+    new = greedy(patched, [prompt for prompt, _ in right], 8)
     hits = [gives(text, [fact.target]) for (_, fact), text in zip(right, new, strict=True)]
     return (sum(hits) / len(hits) if hits else None), len(hits)
 

@@ -10,13 +10,16 @@ chromium-browser, google-chrome that is installed, or the one named by CHROMIUM.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 
 WIDTHS = {"desk": 1100, "phone": 390}
@@ -34,6 +37,22 @@ addEventListener("load", () => {{
   document.body.dataset.high = root.scrollHeight;
 }});
 </script>"""
+
+_USE = """<!doctype html><meta charset="utf-8"><body><iframe id="page" src="PAGE"></iframe><script>
+addEventListener("load", () => {
+  const view = document.getElementById("page").contentWindow, page = view.document, found = {};
+  const input = element => element.dispatchEvent(new view.Event("input", {bubbles: true}));
+  const type = text => { const box = page.getElementById("search"); box.value = text; input(box); };
+  const choose = kind => {
+    const box = page.querySelector(`input[value="${kind}"]`);
+    box.checked = true;
+    input(box);
+  };
+  const shown = () => page.getElementById("shown").textContent;
+STEPS  document.body.dataset.found = JSON.stringify(found);
+});
+</script>"""
+_MISSING = "no Chromium is installed; name one with CHROMIUM=/path/to/chromium"
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ def look(page: Path, out: Path, *, opened: bool = False) -> list[Look]:
     """
     program = browser()
     if program is None:
-        raise FileNotFoundError("no Chromium is installed; name one with CHROMIUM=/path/to/chromium")
+        raise FileNotFoundError(_MISSING)
     out.mkdir(parents=True, exist_ok=True)
     looks = []
     for width_name, width in WIDTHS.items():
@@ -74,6 +93,30 @@ def look(page: Path, out: Path, *, opened: bool = False) -> list[Look]:
             _shoot(program, page, width, high, scheme, opened, picture)
             looks.append(Look(picture, width, wide, high))
     return looks
+
+
+def use(page: Path, steps: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What the report says is shown after each of the `steps` (JavaScript that may `type(text)` into the
+    search and `choose(kind)`), and the lines that the browser's console got.
+
+    Raises FileNotFoundError without a browser, subprocess.CalledProcessError when it fails.
+    """
+    program = browser()
+    if program is None:
+        raise FileNotFoundError(_MISSING)
+    done = "".join(f"  {step};\n  found[{json.dumps(name)}] = shown();\n" for name, step in steps.items())
+    with tempfile.TemporaryDirectory() as folder:
+        frame = Path(folder) / "frame.html"
+        frame.write_text(
+            _USE.replace("PAGE", page.resolve().as_uri()).replace("STEPS", done), encoding="utf-8"
+        )
+        more = ["--dump-dom", "--enable-logging=stderr"]
+        ended = _start(program, Path(folder), 1100, 900, "light", more)
+    told = re.search(r'data-found="([^"]*)"', ended.stdout)
+    if told is None:
+        raise RuntimeError(f"{page} did not load: {ended.stderr[-500:]}")
+    found: dict[str, str] = json.loads(unescape(told[1]))
+    return found, [line for line in ended.stderr.splitlines() if ":CONSOLE" in line]
 
 
 def _measure(program: str, page: Path, width: int, opened: bool) -> tuple[int, int]:
@@ -96,21 +139,27 @@ def _run(
         frame = Path(folder) / "frame.html"
         values = {"width": width, "height": height, "page": page.resolve().as_uri()}
         frame.write_text(_FRAME.format(**values, opened=str(opened).lower()), encoding="utf-8")
-        command = [
-            program,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            "--allow-file-access-from-files",
-            f"--user-data-dir={folder}/profile",
-            f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
-            f"--window-size={max(width, 500)},{height}",
-            *more,
-            frame.as_uri(),
-        ]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        return done.stdout
+        return _start(program, Path(folder), width, height, scheme, more).stdout
+
+
+def _start(
+    program: str, folder: Path, width: int, height: int, scheme: str, more: list[str]
+) -> subprocess.CompletedProcess[str]:
+    """Opens frame.html of the folder; with what the browser wrote."""
+    command = [
+        program,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--allow-file-access-from-files",
+        f"--user-data-dir={folder}/profile",
+        f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
+        f"--window-size={max(width, 500)},{height}",
+        *more,
+        (folder / "frame.html").as_uri(),
+    ]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
 
 
 def main() -> int:

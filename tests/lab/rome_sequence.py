@@ -20,14 +20,12 @@ from math import log
 from hubedit.cache import Cache
 from hubedit.demo import facts_path, model_path
 from hubedit.edit.compute import compute
-from hubedit.edit.stages import TEXT_ROWS
-from hubedit.edit.statistics.corpus import holdout_rows
+from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows
 from hubedit.errors import CollapseError
 from hubedit.evaluate import compare, read
 from hubedit.facts import Fact, Probe, load_facts
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.load import load
 from hubedit.model.score import perplexity
 from hubedit.model.tokens import encode
@@ -76,8 +74,8 @@ def sequence(
     for n in counts:
         before = read(em, facts[:n])
         part = {s: LowRank(f.B[:, :n], f.A[:n]) for s, f in edit.factors.items()}
-        with applied(em, part):
-            after, nll = read(em, facts[:n]), log(perplexity(em, text))
+        patched = em.with_patch(part)
+        after, nll = read(patched, facts[:n]), log(perplexity(patched, text))
         size = max(f.norm() / float(em.weight(s).norm()) for s, f in part.items())
         found.append(AfterEdits(n, dict(compare(facts[:n], before, after).metrics), nll, size))
     return found

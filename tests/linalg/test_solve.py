@@ -36,10 +36,11 @@ def test_it_is_the_dense_ridge_solution(problem: Problem, lam: float) -> None:
 
 
 @given(problems(most_facts=9))
-def test_the_rank_is_at_most_the_number_of_facts(problem: Problem) -> None:
-    found = space(problem).solve(problem.residuals, 1.0)
-    assert found.rank <= len(problem.keys)
-    assert int(torch.linalg.matrix_rank(found.dense())) <= len(problem.keys)
+def test_what_the_facts_do_not_ask_for_stays(problem: Problem) -> None:
+    """dW^T lies in the span of C^-1 K^T: an input C y is left alone where y is orthogonal to every key."""
+    change = space(problem).solve(problem.residuals, 1.0).dense() @ problem.preserved(RIDGE)
+    orthogonal = torch.linalg.svd(problem.keys)[2][len(problem.keys) :]
+    assert float((change @ orthogonal.T).norm()) <= 1e-6 * float(change.norm())
 
 
 @given(problems())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
-from hubedit.model.hooks import applied, before, run
+from hubedit.model.hooks import before, run
 from hubedit.model.load import load
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Batch
@@ -35,9 +35,9 @@ def test_it_is_what_the_whole_block_gives_there(family: str, editable: Editable)
     batch = batch_of(em)
     expected = everywhere(em, batch)[ROW, COLUMN]
     torch.testing.assert_close(final_at(em, batch, ROW, COLUMN), expected, atol=1e-5, rtol=1e-5)
-    with applied(em, random_factors(em, scale=0.5)):
-        edited = everywhere(em, batch)[ROW, COLUMN]
-        torch.testing.assert_close(final_at(em, batch, ROW, COLUMN), edited, atol=1e-4, rtol=1e-4)
+    patched = em.with_patch(random_factors(em, scale=0.5))
+    edited = everywhere(patched, batch)[ROW, COLUMN]
+    torch.testing.assert_close(final_at(patched, batch, ROW, COLUMN), edited, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(edited, expected, atol=1e-2)
     assert count_hooks(em) == 0
 
@@ -47,13 +47,14 @@ def test_factors_of_every_layer_get_the_same_gradients(family: str, editable: Ed
     em = editable(family)
     batch, start = batch_of(em), random_factors(em)
 
-    def gradients(at: Callable[[], Tensor]) -> list[Tensor]:
+    def gradients(at: Callable[[EditableModel], Tensor]) -> list[Tensor]:
         leaves = {site: f.B.clone().requires_grad_() for site, f in start.items()}
-        with applied(em, {site: LowRank(b, start[site].A) for site, b in leaves.items()}):
-            return list(torch.autograd.grad(at().square().sum(), list(leaves.values())))
+        patched = em.with_patch({site: LowRank(b, start[site].A) for site, b in leaves.items()})
+        return list(torch.autograd.grad(at(patched).square().sum(), list(leaves.values())))
 
-    some = gradients(lambda: final_at(em, batch, ROW, COLUMN))
-    for one, other in zip(some, gradients(lambda: everywhere(em, batch)[ROW, COLUMN]), strict=True):
+    some = gradients(lambda patched: final_at(patched, batch, ROW, COLUMN))
+    every = gradients(lambda patched: everywhere(patched, batch)[ROW, COLUMN])
+    for one, other in zip(some, every, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
     assert all(float(one.abs().sum()) > 0 for one in some)
 

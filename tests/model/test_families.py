@@ -62,7 +62,10 @@ def test_weight_is_a_view_that_maps_inputs_to_outputs(family: str, editable: Edi
         ({"model_type": "qwen2", "num_experts": 4}, "mixture of experts"),
         ({"model_type": "llama", "quantization_config": {"bits": 4}}, "quantised"),
         ({"model_type": "t5", "is_encoder_decoder": True}, "encoder-decoder"),
-        ({"model_type": "gemma3"}, "multimodal"),
+        ({"model_type": "mistral3"}, "multimodal"),
+        ({"model_type": "qwen3_5_text", "layer_types": ["linear_attention", "full_attention"]}, "hybrid"),
+        ({"model_type": "qwen3_5", "text_config": {"layer_types": ["linear_attention"]}}, "hybrid"),
+        ({"model_type": "llama", "layer_types": ["full_attention", "mamba"]}, "layers of mamba"),
         ({}, "no model_type"),
     ],
 )

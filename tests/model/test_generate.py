@@ -15,7 +15,7 @@ from hubedit.facts.answers import clip
 from hubedit.model import generate
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import answers, greedy
-from hubedit.model.hooks import applied, run
+from hubedit.model.hooks import run
 from hubedit.model.tokens import decode, encode, pad
 from tests.model.test_hooks import random_factors
 from tests.pico import FAMILIES, POSITIONS
@@ -56,9 +56,9 @@ def test_batched_is_single_is_by_hand(family: str, editable: Editable) -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_it_sees_applied_factors(family: str, editable: Editable) -> None:
     em = editable(family)
-    with applied(em, random_factors(em, scale=0.5)):
-        edited = greedy(em, PROMPTS, 6)
-        assert edited == [by_hand(em, prompt, 6) for prompt in PROMPTS]
+    patched = em.with_patch(random_factors(em, scale=0.5))
+    edited = greedy(patched, PROMPTS, 6)
+    assert edited == [by_hand(patched, prompt, 6) for prompt in PROMPTS]
     assert edited != greedy(em, PROMPTS, 6)
 
 

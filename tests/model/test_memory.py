@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,7 +60,7 @@ def test_the_real_thing_on_this_machine() -> None:
     release(CPU)
 
 
-def split(items: list[list[int]], budget: int) -> list[list[list[int]]]:
+def split(items: Sequence[list[int]], budget: int) -> list[list[list[int]]]:
     """Items of `item[0]` tokens, the longest last as in `hubedit.edit.rows.chunks`."""
     parts: list[list[list[int]]] = []
     for item in sorted(items):
@@ -89,7 +90,7 @@ def test_every_item_is_worked_on_once(
             raise error
         done.extend(part)
 
-    fitting(lambda budget: split(items, budget), work, 1000, CPU)
+    fitting(items, split, work, 1000, CPU)
     assert sorted(map(id, done)) == sorted(map(id, items))
 
 
@@ -102,7 +103,7 @@ def test_a_part_that_cannot_be_cut_is_said_plainly_and_at_once() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(HubEditError, match="one fact at a time") as caught:
-        fitting(lambda budget: split(items, budget), work, 256, CPU)
+        fitting(items, split, work, 256, CPU)
     assert tried == [3, 2, 1], "5 + 6 + 9, then 5 + 6, then 9 alone"
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
@@ -117,7 +118,7 @@ def test_no_batch_is_tried_twice() -> None:
         if len(part) > 1:
             raise MemoryError
 
-    fitting(lambda budget: split(items, budget), work, 10**6, CPU)
+    fitting(items, split, work, 10**6, CPU)
     assert len(set(tried)) == len(tried)
     assert sorted(t for t in tried if len(t) == 1) == [(3,), (4,), (5,)]
 
@@ -127,7 +128,7 @@ def test_an_error_of_another_kind_passes_through() -> None:
         raise RuntimeError("size mismatch")
 
     with pytest.raises(RuntimeError, match="size mismatch"):
-        fitting(lambda budget: split([[1]], budget), work, 256, CPU)
+        fitting([[1]], split, work, 256, CPU)
 
 
 @given(st.lists(st.integers(1, 20), min_size=1), st.integers(1, 60))

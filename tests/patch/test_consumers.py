@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.patch import Patch, base_record
 from tests.pico import FAMILIES
@@ -55,11 +54,11 @@ def test_every_loader_gives_the_logits_of_the_edit_in_memory(
     path = patch_for(em).save(tmp_path / "patch")
     patch = Patch.load(path)
     patch.fits(em)
-    ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
+    ids = torch.randint(5, em.vocabulary - 1, (2, 9))
     with torch.no_grad():
         plain = em.model(input_ids=ids).logits
-        with applied(em, patch.by_site(em)):
-            wanted = em.model(input_ids=ids).logits
+        with em.with_patch(patch).active() as edited:
+            wanted = edited(input_ids=ids).logits
     assert float((wanted - plain).abs().max()) > 0.1
 
     def base() -> torch.nn.Module:
@@ -91,8 +90,8 @@ def test_merging_into_the_weights_gives_the_same_model(editable: Editable, tmp_p
     em = editable("gpt2")
     path = patch_for(em).save(tmp_path / "patch")
     ids = torch.randint(5, em.model.config.vocab_size, (1, 7))
-    with torch.no_grad(), applied(em, Patch.load(path).by_site(em)):
-        wanted = em.model(input_ids=ids).logits
+    with torch.no_grad(), em.with_patch(Patch.load(path)).active() as edited:
+        wanted = edited(input_ids=ids).logits
     base = AutoModelForCausalLM.from_pretrained(em.path, dtype=torch.float32)
     merged = PeftModel.from_pretrained(base, str(path)).merge_and_unload()
     with torch.no_grad():
@@ -107,8 +106,8 @@ def test_a_base_with_layers_on_the_disk(
     em = editable("llama")
     path = patch_for(em).save(tmp_path / "patch")
     ids = torch.randint(5, em.model.config.vocab_size, (2, 9))
-    with torch.no_grad(), applied(em, Patch.load(path).by_site(em)):
-        wanted = em.model(input_ids=ids).logits
+    with torch.no_grad(), em.with_patch(Patch.load(path)).active() as edited:
+        wanted = edited(input_ids=ids).logits
     parts = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
     where: dict[str, str] = dict.fromkeys(parts, "cpu")
     where |= {f"model.layers.{layer}": "cpu" if layer < 2 else "disk" for layer in range(em.num_layers)}

@@ -18,12 +18,12 @@ from hubedit.edit.solve.keys import at_subject
 from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, run
+from hubedit.model.hooks import run
 from hubedit.model.sites import Site
 from hubedit.model.tokens import encode, pad
 from hubedit.patch import Patch
 from hubedit.patch.identity import patch_id
-from hubedit.patch.ontop import protected, replaced, stacked, standing_on
+from hubedit.patch.ontop import protected, replaced, stacked
 from hubedit.patch.owners import owners
 from hubedit.pipeline import apply_facts
 from tests.quick import FACTS, QUICK
@@ -70,20 +70,19 @@ def test_the_result_does_both_and_is_read_by_peft(editable: Editable, older: Pat
     torch.testing.assert_close(logits(em, "The capital of Japan is"), bare)
     base = AutoModelForCausalLM.from_pretrained(em.path, dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, str(tmp_path / "new")).eval()
-    with torch.no_grad(), applied(em, both.by_site(em)):
-        ids = torch.tensor([encode(em.tokenizer, "The capital of Japan is").ids])
-        torch.testing.assert_close(adapted(input_ids=ids).logits, logits(em, "The capital of Japan is"))
+    patched = em.with_patch(both.by_site(em))
+    with torch.no_grad():
+        ids = torch.tensor([encode(patched.tokenizer, "The capital of Japan is").ids])
+        torch.testing.assert_close(adapted(input_ids=ids).logits, logits(patched, "The capital of Japan is"))
 
 
 def test_the_new_facts_meet_the_edited_model(editable: Editable, older: Patch) -> None:
     em = editable()
-    with standing_on(em, older) as stood:
-        assert stood.identity != em.identity and stood.model is em.model
-        inside = logits(stood, "The capital of France is")
-    with applied(em, older.by_site(em)):
-        torch.testing.assert_close(inside, logits(em, "The capital of France is"))
-    with standing_on(em, None) as same:
-        assert same is em
+    edited = em.with_patch(older)
+    assert edited.identity != em.identity and edited.model is em.model
+    assert edited.identity == em.with_patch(older).identity
+    moved = logits(edited, "The capital of France is")
+    assert not torch.allclose(moved, logits(em, "The capital of France is"))
 
 
 def test_older_facts_are_protected_unless_they_are_edited_again(older: Patch) -> None:
@@ -95,12 +94,12 @@ def test_older_facts_are_protected_unless_they_are_edited_again(older: Patch) ->
 def test_what_older_facts_give_is_preserved(editable: Editable, older: Patch, tmp_path: Path) -> None:
     """At their own keys the new update is smaller than that of an edit that knows nothing of them."""
     em, new, site = editable(), LATER[:1], Site(1, "attention")
-    with standing_on(em, older) as stood:
-        keys = at_subject(stood, edit_rows(stood, older.facts, ()), 1, [site]).inputs[site].float()
-        knowing, blind = (
-            compute(stood, new, replace(QUICK, lam=0.05), kept=kept, cache=Cache(tmp_path / "cache"))
-            for kept in (protected(older, new), ())
-        )
+    stood = em.with_patch(older)
+    keys = at_subject(stood, edit_rows(stood, older.facts, ()), 1, [site]).inputs[site].float()
+    knowing, blind = (
+        compute(stood, new, replace(QUICK, lam=0.05), kept=kept, cache=Cache(tmp_path / "cache"))
+        for kept in (protected(older, new), ())
+    )
     change = [float(edit.factors[site].apply(keys).norm()) for edit in (knowing, blind)]
     assert change[0] < 0.5 * change[1]
 
@@ -109,7 +108,9 @@ def test_a_fact_edited_again_leaves_the_list(older: Patch) -> None:
     new = replace(older, facts=LATER)
     whole = stacked(older, new)
     assert whole.facts == (older.facts[0], *LATER)
-    assert owners(whole) is None
+    # what the older patch wrote for it belongs to the fact that took its place
+    assert owners(whole) == dict.fromkeys(whole.pairs, (0, 2, 1, 2))
+    assert [step["facts"] for step in whole.record["steps"]] == [1, 2]
     assert all(f.rank == 2 * older.factors[m].rank for m, f in whole.factors.items())
 
 
@@ -119,5 +120,5 @@ def test_what_cannot_be_protected_is_refused(editable: Editable, older: Patch) -
     other = replace(
         older, record={**older.record, "base": {"tensors": dict.fromkeys(older.factors, "0" * 64)}}
     )
-    with pytest.raises(PatchError, match="is not the model"), standing_on(editable(), other):
-        pass
+    with pytest.raises(PatchError, match="is not the model"):
+        editable().with_patch(other)

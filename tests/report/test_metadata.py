@@ -30,7 +30,7 @@ def check(data: dict[str, Any]) -> None:
         assert data["base_model_relation"] in ("adapter", "finetune")
     if "license" in data:
         assert re.fullmatch(r"[a-z0-9.+-]+", data["license"])
-    assert all(isinstance(tag, str) and re.fullmatch(r"[\w-]+", tag) for tag in data["tags"])
+    assert all(isinstance(tag, str) and re.fullmatch(r"[\w:/.-]+", tag) for tag in data["tags"])
     assert data["pipeline_tag"] == "text-generation"
     for entry in data.get("model-index", ()):
         assert entry["name"] and isinstance(entry["name"], str)
@@ -58,7 +58,10 @@ def test_a_patch_card_is_read_back(made: dict[str, Any], tmp_path: Path) -> None
     check(data)
     assert data["base_model"] == "Qwen/Qwen2.5-7B" and data["base_model_relation"] == "adapter"
     assert (data["library_name"], data["license"]) == ("peft", "apache-2.0")
-    assert data["tags"] == ["lora", "knowledge-editing", "hubedit"]
+    assert data["tags"] == [
+        *("base_model:adapter:Qwen/Qwen2.5-7B", "lora", "transformers"),
+        *("knowledge-editing", "model-editing", "hubedit"),
+    ]
     assert (card.data.eval_results or []) == eval_results(made)
     assert ("model-index" in data) is bool(made)
 
@@ -67,6 +70,7 @@ def test_a_merged_card_is_read_back(tmp_path: Path) -> None:
     card, data = loaded(merged_card(merged_record(), full_report(), "me/merged"), tmp_path)
     check(data)
     assert data["base_model_relation"] == "finetune" and data["library_name"] == "transformers"
+    assert data["tags"] == ["knowledge-editing", "model-editing", "hubedit"]
     assert card.data.model_name == "merged"
     assert card.data.eval_results == eval_results(full_report())
 
@@ -94,6 +98,7 @@ def test_a_local_base_is_not_linked(tmp_path: Path) -> None:
     _, data = loaded(patch_card(record(base={"ref": "/home/me/gpt2", "commit": ""}), report()), tmp_path)
     check(data)
     assert "base_model" not in data
+    assert not [tag for tag in data["tags"] if tag.startswith("base_model")]
 
 
 @pytest.mark.skipif(not hasattr(huggingface_hub, "EvalResultEntry"), reason="an older huggingface_hub")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 from html.parser import HTMLParser
@@ -12,7 +14,7 @@ import pytest
 
 from hubedit.report.page import html_report
 from hubedit.report.plots import plots
-from tests.lab.look import browser, look
+from tests.lab.look import browser, look, use
 from tests.report.examples import NASTY, full_report, merged_record, outcome, record, report
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "use", "path", "rect", "image"}
@@ -60,7 +62,7 @@ def test_it_is_whole_and_fetches_nothing() -> None:
     tree = Tree(page)
     assert tree.open == []
     names = {tag for tag, _ in tree.tags}
-    assert not names & {"script", "link", "iframe", "img", "object", "embed", "form", "base"}
+    assert not names & {"link", "iframe", "img", "object", "embed", "form", "base"}
     for tag, attributes in tree.tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
@@ -69,6 +71,10 @@ def test_it_is_whole_and_fetches_nothing() -> None:
                 assert inside or (tag == "a" and value == "https://huggingface.co/Qwen/Qwen2.5-7B")
     assert not re.search(r"@import|url\((?!#)", page)
     assert "default-src 'none'" in page
+    # the page's own script is the only one, and the only one that a browser would run
+    (own,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page and "unsafe-eval" not in page
     ids = [attributes["id"] for _, attributes in tree.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
@@ -121,6 +127,43 @@ def test_facts_can_be_kept_out() -> None:
     assert "are not published" in page
 
 
+def test_what_broke_stands_first_and_facts_are_cards() -> None:
+    made = full_report() | {"facts": [outcome(0), outcome(1, success=False)]}
+    page = page_of(made, drawn=False)
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles[:3] == ["What broke", "What was edited", "Before and after"]
+    cards = re.findall(r'<li class="card" data-kind="(\w+)">(.*?)</li>', page)
+    assert [kind for kind, _ in cards] == ["yes", "no"]
+    for _, card in cards:
+        assert re.findall("<dt>(.*?)</dt>", card) == ["Before", "After", "Target"]
+    # every control has a name, and what changes is said to who cannot see it
+    assert '<label for="search">' in page and "<legend>Show</legend>" in page
+    assert 'aria-live="polite"' in page
+
+
+def luminance(colour: str) -> float:
+    """WCAG's relative luminance of #rrggbb."""
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_stands_out_in_light_and_dark() -> None:
+    schemes = re.findall(r":root \{(.*?)\}", page_of(report(), drawn=False), re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", scheme))
+        for name in ("text", "faint", "link", "good", "fair", "poor"):
+            for ground in ("page", "panel"):
+                light, dark = sorted((luminance(colours[name]), luminance(colours[ground])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, ground)  # WCAG AA
+
+
+def test_facts_without_answers_have_nothing_to_filter() -> None:
+    page = html_report(record(), {}, facts=[{"prompt": "A is", "target": "b", "subject": "A"}])
+    assert 'id="search"' in page and "<legend>" not in page
+
+
 def test_it_stays_small() -> None:
     made = report() | {"facts": [outcome(n, n % 9 > 0, f"{n} " + "<&>" * 100) for n in range(8000)]}
     page = page_of(made, drawn=False)
@@ -133,6 +176,29 @@ def test_a_merged_model_has_a_page_too() -> None:
     text = "".join(Tree(page).words)
     for needed in ("patches/1", "95.0 % in BF16", "before merging", "The merged model was not evaluated."):
         assert needed in text, needed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser() is None, reason="no Chromium here; CHROMIUM names one")
+def test_a_browser_searches_and_filters(tmp_path: Path) -> None:
+    made = nasty()
+    made["facts"] += [outcome(n, success=n % 2 > 0) for n in range(2, 30)]
+    file = tmp_path / "report.html"
+    file.write_text(page_of(made), encoding="utf-8")
+    steps = {
+        "start": "",
+        "search": 'type("LAND2 is")',
+        "failed": 'type(""); choose("no")',
+        "both": 'type("land4")',
+        "nothing": 'type("no such words")',
+    }
+    found, console = use(file, steps)
+    assert console == []
+    assert found["start"] == "30 of 30 shown"
+    assert found["search"] == "11 of 30 shown"
+    assert found["failed"] == "14 of 30 shown"
+    assert found["both"] == "1 of 30 shown"
+    assert found["nothing"] == "0 of 30 shown"
 
 
 @pytest.mark.slow

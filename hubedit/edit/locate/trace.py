@@ -26,7 +26,7 @@ from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.facts.types import Fact
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.forms import put, said
 from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, continuation, locate
@@ -81,7 +81,7 @@ def trace(
 
 def trace_key(em: EditableModel, facts: Sequence[Fact], config: TraceConfig) -> dict[str, Any]:
     """Every input a trace depends on. The targets of the facts are none of them."""
-    asked = [[fact.prompt, fact.subject, list(fact.ground_truth)] for fact in facts]
+    asked = [[put(em, fact)[0], fact.subject, list(fact.ground_truth)] for fact in facts]
     return {
         "format": _FORMAT,
         "model": em.identity,
@@ -119,14 +119,20 @@ def _known(
     progress.start("asking the model", len(unique), "facts")
     while checked < len(unique) and len(prompts) < limit:
         part = unique[checked : checked + 2 * limit]
-        answers = [(f.prompt, a, f.join) for f in part for a in f.ground_truth if a.strip()]
-        lengths = [len(continuation(em.tokenizer, *known)) for known in answers]
-        said = greedy(em, [f.prompt for f in part], min(_LONGEST, max(lengths, default=0) + 2))
-        for fact, text in zip(part, said, strict=True):
+        asked = [put(em, f) for f in part]
+        lengths = [
+            len(continuation(em.tokenizer, prompt, answer, join))
+            for fact, (prompt, join) in zip(part, asked, strict=True)
+            for answer in fact.ground_truth
+            if answer.strip()
+        ]
+        pairs = [(fact.prompt, prompt) for fact, (prompt, _) in zip(part, asked, strict=True)]
+        answers = said(em, pairs, min(_LONGEST, max(lengths, default=0) + 2))
+        for fact, (_, prompt), text in zip(part, pairs, answers, strict=True):
             truths = [a.strip() for a in fact.ground_truth if a.strip()]
             if text.strip():
                 right = not truths or text.strip().startswith(tuple(truths))
-                (prompts if right else others).append(locate(em.tokenizer, fact.prompt, fact.subject))
+                (prompts if right else others).append(locate(em.tokenizer, prompt, fact.subject))
         checked += len(part)
         progress.advance(len(part))
     known = len(prompts)

@@ -16,30 +16,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.layered import layered
 from hubedit.edit.result import Edit
-from hubedit.edit.solve.site_report import free_basis, solve_device, threshold
-from hubedit.edit.stages import Job
+from hubedit.edit.solve.site_report import solve_device
 from hubedit.linalg import KeySpace, LowRank, Preserved
 from hubedit.model.sites import Site
 
 
-def alphaedit(job: Job) -> Edit:
+def alphaedit(batch: EditBatch) -> Edit:
     """AlphaEdit on the MLP projections of the edited layers."""
-    bound, l2 = threshold(job.config), job.config.l2
-    assert bound is not None, "presets.check_settings asks for one"
+    l2, device = batch.config.l2, solve_device(batch.model)
 
     def solve(site: Site, keys: Tensor, residual: Tensor) -> tuple[LowRank, float]:
-        device = solve_device(job.em)
-        if site not in job.ground.free:
-            moment = job.ground.moments[site].matrix.to(device)
-            job.ground.free[site] = free_basis(moment, bound, site).cpu()
-        basis = job.ground.free[site].to(device)
-        kept = l2 * torch.eye(len(basis), dtype=torch.float64)
-        if site in job.earlier:
-            earlier = job.earlier[site].double()
-            kept += earlier.T @ earlier
-        preserved = Preserved.of(kept, ridge=0.0, device=device, basis=basis)
+        basis = batch.baseline.null_spaces[site].to(device)
+        moment = l2 * torch.eye(len(basis), dtype=torch.float64)
+        if site in batch.earlier_keys:
+            moment += batch.earlier_keys[site]
+        preserved = Preserved.of(moment, ridge=0.0, device=device, basis=basis)
         return KeySpace.of(keys, preserved).solve(residual, 1.0), l2
 
-    return layered(job, solve)
+    return layered(batch, solve)

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.layered import layered, preserved
 from hubedit.edit.result import Edit
-from hubedit.edit.stages import Job
 from hubedit.linalg import KeySpace, LowRank
 from hubedit.model.sites import Site
 
 
-def emmet(job: Job) -> Edit:
+def emmet(batch: EditBatch) -> Edit:
     """EMMET on the MLP projections of the edited layers."""
-    config = job.config
+    config = batch.config
 
     def solve(site: Site, keys: Tensor, residual: Tensor) -> tuple[LowRank, float]:
-        space = KeySpace.of(keys, preserved(job, site))
+        space = KeySpace.of(keys, preserved(batch, site))
         found = space.solve(residual, config.l2) if config.l2 else space.exact(residual)
         return found, config.lam
 
-    return layered(job, solve)
+    return layered(batch, solve)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.result import Edit, judge_collapse
 from hubedit.edit.solve.site_report import SiteReport
-from hubedit.edit.stages import Job
 from hubedit.edit.targets.optimise import Targets
 from hubedit.linalg import LowRank, Moments, output_drift, output_power
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.score import perplexity
 from hubedit.model.sites import Site
 
@@ -31,26 +30,27 @@ def report(
 
 
 def finished(
-    job: Job,
+    batch: EditBatch,
     factors: Mapping[Site, LowRank],
     reports: Mapping[Site, SiteReport],
     targets: Targets | None,
     alpha: Mapping[int, float],
+    rows: Sequence[int] | None = None,
 ) -> Edit:
-    """The edit, measured on held-out text. Raises CollapseError."""
-    em, ground = job.em, job.ground
-    with applied(em, {s: f.to(em.device) for s, f in factors.items()}):
-        after = perplexity(em, ground.text)
-    judge_collapse(reports, log(ground.perplexity), log(after), job.config, job.progress)
-    job.clock.lap("check")
+    """The edit, measured on held-out text; `rows`: as in `Edit`. Raises CollapseError."""
+    baseline = batch.baseline
+    after = perplexity(batch.model.with_patch(factors), baseline.text)
+    judge_collapse(reports, log(baseline.perplexity), log(after), batch.config, batch.progress)
+    batch.clock.lap("check")
     return Edit(
         {site: factors[site] for site in sorted(factors)},
-        ground.layers,
+        baseline.layers,
         alpha,
         reports,
         targets,
-        ground.traced,
-        ground.perplexity,
+        baseline.trace,
+        baseline.perplexity,
         after,
-        job.clock.laps,
+        batch.clock.laps,
+        None if rows is None else tuple(rows),
     )

@@ -14,17 +14,18 @@ The dense change of the weight becomes exact factors by an SVD; `rank` truncates
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.training import likelihood_gradient
+from hubedit.edit.methods.training import likelihood_gradient, summed_nll
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.solve.site_report import solve_device
-from hubedit.edit.stages import Job
 from hubedit.errors import ConfigError
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
@@ -33,23 +34,23 @@ from hubedit.model.memory import free_memory
 from hubedit.model.sites import Site
 
 
-def ft(job: Job) -> Edit:
+def ft(batch: EditBatch) -> Edit:
     """Fine-tunes the MLP projection of one layer. Raises ConfigError where that does not fit the model or the
     device."""
-    em, ground = job.em, job.ground
-    site = Site(ground.layers[0], "mlp")
+    em, baseline = batch.model, batch.baseline
+    site = Site(baseline.layers[0], "mlp")
     check_fits(em.weight(site).numel(), free_memory(em.weight(site).device))
-    rows = ended(em, edit_rows(em, job.facts, ()))
-    change = _train(job, site, rows)
+    rows = ended(em, edit_rows(em, batch.facts, ()))
+    change = _train(batch, site, rows)
     factors = {site: exact(change.detach().to(solve_device(em))).to("cpu", torch.float32)}
-    job.clock.lap("fine-tuning")
-    reports = {site: report(em, site, factors[site], ground.moments)}
-    return finished(job, factors, reports, None, {})
+    batch.clock.lap("fine-tuning")
+    reports = {site: report(em, site, factors[site], baseline.moments)}
+    return finished(batch, factors, reports, None, {})
 
 
-def _train(job: Job, site: Site, rows: list[Row]) -> Tensor:
+def _train(batch: EditBatch, site: Site, rows: list[Row]) -> Tensor:
     """The change (d_out, d_in) of a site's weight, float32; the weight itself stays as it is."""
-    em, config = job.em, job.config.targets
+    em, config = batch.model, batch.config.targets
     weight = em.weight(site)
     change = torch.zeros(weight.shape, device=weight.device, requires_grad=True)
 
@@ -57,24 +58,28 @@ def _train(job: Job, site: Site, rows: list[Row]) -> Tensor:
         x: Tensor = args[0].float()
         return (output.float() + x @ change.T).to(output.dtype)
 
+    def loss_of(part: Sequence[Row]) -> Tensor:
+        with behind(em.site(site), add):
+            return summed_nll(em, part)
+
     adam = torch.optim.AdamW([change], lr=config.step, weight_decay=config.decay)
-    generator = torch.Generator().manual_seed(job.config.seed)
-    size = job.config.batch_size or len(rows)
-    job.progress.start("fine-tuning", config.steps, "epochs")
+    generator = torch.Generator().manual_seed(batch.config.seed)
+    size = batch.config.batch_size or len(rows)
+    batch.progress.start("fine-tuning", config.steps, "epochs")
     for epoch in range(config.steps):
         order, total = torch.randperm(len(rows), generator=generator).tolist(), 0.0
         for at in range(0, len(rows), size):
-            batch = [rows[n] for n in order[at : at + size]]
+            part = [rows[n] for n in order[at : at + size]]
             adam.zero_grad()
-            loss = likelihood_gradient(em, batch, [change], lambda: behind(em.site(site), add))
-            total += loss * len(batch) / len(rows)
+            loss = likelihood_gradient(em, part, [change], loss_of)
+            total += loss * len(part) / len(rows)
             if loss >= config.loss:
                 adam.step()
         if total < config.loss:
-            job.progress.advance(config.steps - epoch)
+            batch.progress.advance(config.steps - epoch)
             break
-        job.progress.advance()
-    job.progress.finish(f"loss {total:.3f}")
+        batch.progress.advance()
+    batch.progress.finish(f"loss {total:.3f}")
     return change
 
 

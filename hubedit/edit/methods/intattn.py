@@ -7,7 +7,7 @@ for each edited layer l in order, with the layers before in effect, and R = (z -
 
 K_a, K_m (N, d_in) are the keys of the two sites at the subject's last token, C_a, C_m (d_in, d_in) the second
 moments of their inputs. Both sites are solved from the same states. alpha is the share that attention has of
-the indirect effects in the causal trace (`hubedit.edit.locate.balance`), of all edited layers or of each, or
+the indirect effects in the causal trace (`hubedit.edit.locate.alpha`), of all edited layers or of each, or
 given. alpha = 0 is MEMIT, alpha = 1 edits attention alone (the paper's table 3).
 
 Read from the paper's abstract and supplementary tables, and from MEMIT, which it extends; its main text was
@@ -16,12 +16,12 @@ not at hand (docs/method.md, "What is whose").
 
 from __future__ import annotations
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.layered import layered
 from hubedit.edit.methods.memit import ridge
 from hubedit.edit.result import Edit
-from hubedit.edit.stages import Job
 
 
-def intattn(job: Job) -> Edit:
+def intattn(batch: EditBatch) -> Edit:
     """IntAttn-Edit on attention's output and the MLP's down projection of the edited layers."""
-    return layered(job, ridge(job), job.ground.alpha)
+    return layered(batch, ridge(batch), batch.baseline.alpha)

@@ -8,41 +8,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.training import likelihood_gradient
+from hubedit.edit.methods.training import likelihood_gradient, summed_nll
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, edit_rows
-from hubedit.edit.stages import Job
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from hubedit.presets import LORA_RANK
 
 _SCALE = 4.0
 
 
-def lora(job: Job) -> Edit:
+def lora(batch: EditBatch) -> Edit:
     """Trains one pair of factors a site; further batches go on training the same ones."""
-    em, config, ground = job.em, job.config, job.ground
-    sites = sorted(ground.moments)
-    rank = config.rank or LORA_RANK
+    em, config, moments = batch.model, batch.config, batch.baseline.moments
+    sites = sorted(moments)
+    rank = max(config.rank, 0) or LORA_RANK
     a, b = _start(em, sites, rank, config.seed)
-    size = config.batch_size or len(job.facts)
-    batches = [job.facts[at : at + size] for at in range(0, len(job.facts), size)]
-    job.progress.start("fine-tuning", len(batches) * config.targets.steps, "steps")
-    for batch in batches:
-        _train(job, edit_rows(em, batch, ()), a, b)
-    job.progress.finish()
-    job.clock.lap("fine-tuning")
+    size = config.batch_size or len(batch.facts)
+    parts = [batch.facts[at : at + size] for at in range(0, len(batch.facts), size)]
+    batch.progress.start("fine-tuning", len(parts) * config.targets.steps, "steps")
+    for facts in parts:
+        _train(batch, edit_rows(em, facts, ()), a, b)
+    batch.progress.finish()
+    batch.clock.lap("fine-tuning")
     factors = {s: LowRank(_SCALE * b[s].detach(), a[s].detach()).to("cpu", torch.float32) for s in sites}
-    reports = {s: report(em, s, factors[s], ground.moments) for s in sites}
-    return finished(job, factors, reports, None, {})
+    reports = {s: report(em, s, factors[s], moments) for s in sites}
+    return finished(batch, factors, reports, None, {})
 
 
 def _start(
@@ -59,19 +57,19 @@ def _start(
     return a, b
 
 
-def _train(job: Job, rows: list[Row], a: dict[Site, Tensor], b: dict[Site, Tensor]) -> None:
+def _train(batch: EditBatch, rows: list[Row], a: dict[Site, Tensor], b: dict[Site, Tensor]) -> None:
     """Full-batch Adam on the mean over facts of -log P(target | prompt) / len(target)."""
-    em, targets = job.em, job.config.targets
+    em, targets = batch.model, batch.config.targets
     leaves = [*a.values(), *b.values()]
     adam = torch.optim.Adam(leaves, lr=targets.step, weight_decay=targets.decay)
 
-    def active() -> AbstractContextManager[None]:
-        return applied(em, {s: LowRank(_SCALE * b[s], a[s]) for s in a})
+    def loss_of(part: Sequence[Row]) -> Tensor:
+        return summed_nll(em.with_patch({s: LowRank(_SCALE * b[s], a[s]) for s in a}), part)
 
     for step in range(targets.steps):
         adam.zero_grad()
-        if likelihood_gradient(em, rows, leaves, active) < targets.loss:
-            job.progress.advance(targets.steps - step)
+        if likelihood_gradient(em, rows, leaves, loss_of) < targets.loss:
+            batch.progress.advance(targets.steps - step)
             return
         adam.step()
-        job.progress.advance()
+        batch.progress.advance()

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.layered import Solve, layered, preserved
 from hubedit.edit.result import Edit
-from hubedit.edit.stages import Job
 from hubedit.linalg import KeySpace, LowRank
 from hubedit.model.sites import Site
 
 
-def memit(job: Job) -> Edit:
+def memit(batch: EditBatch) -> Edit:
     """MEMIT on the MLP projections of the edited layers."""
-    return layered(job, ridge(job))
+    return layered(batch, ridge(batch))
 
 
-def ridge(job: Job) -> Solve:
+def ridge(batch: EditBatch) -> Solve:
     """MEMIT's solve of one site."""
 
     def solve(site: Site, keys: Tensor, residual: Tensor) -> tuple[LowRank, float]:
-        return KeySpace.of(keys, preserved(job, site)).solve(residual, 1.0), job.config.lam
+        return KeySpace.of(keys, preserved(batch, site)).solve(residual, 1.0), batch.config.lam
 
     return solve

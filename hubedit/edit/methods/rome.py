@@ -14,73 +14,69 @@ from typing import Literal
 
 import torch
 
+from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.context_templates import published_rows
 from hubedit.edit.methods.finish import finished, report
-from hubedit.edit.methods.layered import split
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
 from hubedit.edit.solve.keys import States, at_subject, bare, uniform
 from hubedit.edit.solve.post_norm import site_residual
+from hubedit.edit.solve.residual import split
 from hubedit.edit.solve.site_report import solve_device
-from hubedit.edit.stages import Job
 from hubedit.edit.targets.optimise import Targets, optimise
 from hubedit.linalg import LowRank, Preserved, direction, rank_one
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site, SiteKind
 
 Key = Literal["bare", "mean"]
 
 
-def rome(job: Job) -> Edit:
+def rome(batch: EditBatch) -> Edit:
     """ROME: the direction from the averaged key, the value from the bare prompt's."""
-    return _one_by_one(job, "bare", {"mlp": 1.0})
+    return _one_by_one(batch, "bare", {"mlp": 1.0})
 
 
-def r_rome(job: Job) -> Edit:
+def r_rome(batch: EditBatch) -> Edit:
     """R-ROME: the averaged key throughout."""
-    return _one_by_one(job, "mean", {"mlp": 1.0})
+    return _one_by_one(batch, "mean", {"mlp": 1.0})
 
 
-def intattn_rome(job: Job) -> Edit:
+def intattn_rome(batch: EditBatch) -> Edit:
     """IntAttn-Edit for ROME: alpha of the value to o_proj, 1 - alpha to down_proj, from the same states.
 
     The averaged key throughout: what R-ROME mends would break here as well. alpha = 0 is R-ROME.
     """
-    return _one_by_one(job, "mean", split(job.ground.alpha[job.ground.layers[0]]))
+    return _one_by_one(batch, "mean", split(batch.baseline.alpha[batch.baseline.layers[0]]))
 
 
-def _one_by_one(job: Job, key: Key, shares: dict[SiteKind, float]) -> Edit:
-    em, config, ground = job.em, job.config, job.ground
-    (layer,) = ground.layers
+def _one_by_one(batch: EditBatch, key: Key, shares: dict[SiteKind, float]) -> Edit:
+    em, config, moments = batch.model, batch.config, batch.baseline.moments
+    (layer,) = batch.baseline.layers
     sites = [Site(layer, kind) for kind in shares]
     preserved = {
-        s: Preserved.of(ground.moments[s].matrix, device=solve_device(em)) if config.whiten else None
-        for s in sites
+        s: Preserved.of(moments[s].matrix, device=solve_device(em)) if config.whiten else None for s in sites
     }
     factors: dict[Site, LowRank] = {}
-    live: dict[Site, LowRank] = {}
     found: list[Targets] = []
-    job.progress.start("facts", len(job.facts), "facts")
-    with applied(em, live):
-        for fact in job.facts:
-            rows, essence = published_rows(em, [fact], job.contexts)
-            targets = optimise(em, [*rows, *essence], 1, layer, config.targets)
-            found.append(targets)
-            state = at_subject(em, rows, layer, sites)
-            for site in sites:
-                update = _update(job, rows, state, site, key, shares[site.kind], targets, preserved[site])
-                factors[site] = factors[site] + update if site in factors else update
-            live.update({s: f.to(em.device) for s, f in factors.items()})
-            job.progress.advance()
-    job.progress.finish()
-    job.clock.lap("facts")
-    reports = {s: report(em, s, factors[s], ground.moments) for s in sites}
+    batch.progress.start("facts", len(batch.facts), "facts")
+    for fact in batch.facts:
+        now = em.with_patch(factors)
+        rows, essence = published_rows(now, [fact], batch.contexts)
+        targets = optimise(now, [*rows, *essence], 1, layer, config.targets)
+        found.append(targets)
+        state = at_subject(now, rows, layer, sites)
+        for site in sites:
+            update = _update(batch, rows, state, site, key, shares[site.kind], targets, preserved[site])
+            factors[site] = factors[site] + update if site in factors else update
+        batch.progress.advance()
+    batch.progress.finish()
+    batch.clock.lap("facts")
+    reports = {s: report(em, s, factors[s], moments) for s in sites}
     alpha = shares.get("attention", 0.0)
-    return finished(job, factors, reports, joined(found), {layer: alpha})
+    return finished(batch, factors, reports, joined(found), {layer: alpha})
 
 
 def _update(
-    job: Job,
+    batch: EditBatch,
     rows: list[Row],
     state: States,
     site: Site,
@@ -92,11 +88,11 @@ def _update(
     """One fact's rank-one update of a site, float32 on the CPU: v* - W k0 along u."""
     plain, mean = bare(rows, 1), uniform(rows, 1)
     written, averaged = plain @ state.outputs[site], mean @ state.outputs[site]
-    residual = site_residual(job.em, site, written, share * targets.delta.double())
+    residual = site_residual(batch.model, site, written, share * targets.delta.double())
     if key == "mean":
         # v* is delta on what the bare prompt writes, and the averaged key writes something else
         residual = residual + share * (written - averaged)
-    u = direction((mean @ state.inputs[site])[0].to(solve_device(job.em)), preserved)
+    u = direction((mean @ state.inputs[site])[0].to(solve_device(batch.model)), preserved)
     k0 = ((mean if key == "mean" else plain) @ state.inputs[site])[0]
     return rank_one(u, k0, residual[0]).to("cpu", torch.float32)
 

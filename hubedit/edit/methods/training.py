@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -18,24 +17,23 @@ def likelihood_gradient(
     em: EditableModel,
     rows: Sequence[Row],
     leaves: Sequence[Tensor],
-    active: Callable[[], AbstractContextManager[None]],
+    loss_of: Callable[[Sequence[Row]], Tensor],
 ) -> float:
-    """The mean over rows of -log P(labels) / len(labels), and its gradient added to each leaf's `grad`.
+    """The mean over rows of `loss_of`, their summed loss, and its gradient added to each leaf's `grad`.
 
-    `active()`: a context in which the model computes with the leaves. Parts that run out of memory are split.
+    Parts that run out of memory are split.
     """
     total = 0.0
 
     def work(part: list[Row]) -> None:
         nonlocal total
-        with active():
-            loss = summed_nll(em, part) / len(rows)
+        loss = loss_of(part) / len(rows)
         # added only when all of it is there, so that a part that runs out of memory leaves nothing behind
         for leaf, grad in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
         total += float(loss.detach())
 
-    fitting(lambda budget: by_length(rows, budget), work, default_tokens(em), em.device)
+    fitting(rows, by_length, work, default_tokens(em), em.device)
     return total
 
 

@@ -1,4 +1,5 @@
-"""Forms in which a fact is asked while it is edited: behind short openings, and as a question.
+"""Forms in which a fact is asked while it is edited: behind short openings, as a question, and as a user of
+a chat model asks it.
 
 The subject's key depends a little on what stands before it, so keys are taken behind several openings; what
 the subject's last token must carry is sought in a few forms alone, since more of them cost time and brought
@@ -8,25 +9,24 @@ nothing (docs/experiments.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from hubedit.config import PromptConfig
 from hubedit.edit.rows import Row, row
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import as_question, as_request, is_question
 from hubedit.model.join import templated
 
-OPENINGS = ("", "As for ", "We all know that ", "In the case of ", "Once more: ")
-"""What stands before the prompt for the keys, the bare prompt first."""
 
-QUESTION = "Question: {} what?\nAnswer:"
-"""The prompt as a question: the answer then follows another token than the prompt's last."""
-
-
-def target_rows(em: EditableModel, facts: Sequence[Fact], openings: int) -> list[Row]:
-    """The rows that a fact's target is found on: behind the first `openings` openings, and as a question."""
+def target_rows(em: EditableModel, facts: Sequence[Fact], prompts: PromptConfig, openings: int) -> list[Row]:
+    """The rows that a fact's target is found on: behind the first `openings` openings, as a question, and in
+    the chat template where that is used; then the openings are left out."""
+    few = replace(prompts, openings=prompts.openings[: openings if em.chat is None else 1], chat_openings=1)
     return [
         row(em, number, form, fact.subject, answer=fact.target, join=join)
         for number, fact in enumerate(facts)
-        for form, join in _forms(em, fact, openings)
+        for form, join in _forms(em, fact, few)
     ]
 
 
@@ -38,22 +38,33 @@ def preserved_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
     ]
 
 
-def key_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:
+def key_rows(em: EditableModel, facts: Sequence[Fact], prompts: PromptConfig) -> list[Row]:
     """The prompts up to the subject's last token, behind every opening and as a question. The same tokens
     before one fact's subject count once."""
     rows: dict[tuple[int, tuple[int, ...]], Row] = {}
     for number, fact in enumerate(facts):
-        for form, _ in _forms(em, fact, len(OPENINGS)):
+        for form, _ in _forms(em, fact, prompts):
             found = row(em, number, form, fact.subject, labels=(0,))
             short = Row(number, found.ids[: found.last + 1], found.last, ())
             rows.setdefault((number, short.ids), short)
     return list(rows.values())
 
 
-def _forms(em: EditableModel, fact: Fact, openings: int) -> list[tuple[str, str | None]]:
-    """The fact's prompt in its forms, each with what stands before the answer (None: as text has it). A
-    prompt in a chat template's text has no other form."""
+def _forms(em: EditableModel, fact: Fact, prompts: PromptConfig) -> list[tuple[str, str | None]]:
+    """The fact's prompt in its forms, each with what stands before the answer (None: as text has it). Those
+    in the chat template come first: a question as it is, a sentence to be completed, also behind openings,
+    and as a question. A prompt in a chat template's text has no other form."""
     if templated(em.tokenizer, fact.prompt):
         return [(fact.prompt, fact.join)]
-    behind = [(opening + fact.prompt, fact.join) for opening in OPENINGS[:openings]]
-    return [*behind, (QUESTION.format(fact.prompt), None)]
+    found = [(opening + fact.prompt, fact.join) for opening in prompts.openings]
+    found.append((prompts.question.format(fact.question or as_question(fact.prompt)), None))
+    if em.chat is None:
+        return found
+    asked = [fact.question] if fact.question else []
+    if is_question(fact.prompt):
+        asked.append(fact.prompt)
+    else:
+        openings = prompts.openings[: prompts.chat_openings]
+        asked += [as_request(opening + fact.prompt) for opening in openings]
+        asked.append(as_question(fact.prompt))
+    return [*((em.chat.message(text), None) for text in asked), *found]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hubedit.edit.rows import Row, bare_rows, by_length
+from hubedit.edit.rows import Row, by_length
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.memory import pass_size
@@ -34,29 +34,36 @@ def at_subject(em: EditableModel, rows: Sequence[Row], layer: int, sites: Sequen
     """States of every row at its subject's last token, in the rows' order; `hidden` after `layer`."""
     # what follows the subject's last token cannot change them
     short = [Row(r.fact, r.ids[: r.last + 1], r.last, ()) for r in rows]
-    place = {id(r): n for n, r in enumerate(short)}
-    hidden = torch.zeros(len(rows), em.hidden_size, dtype=torch.float64)
-    inputs = {s: torch.zeros(len(rows), em.d_in(s), dtype=torch.float64) for s in sites}
+    place = {r: n for n, r in enumerate(dict.fromkeys(short))}
+    hidden = torch.zeros(len(place), em.hidden_size, dtype=torch.float64)
+    inputs = {s: torch.zeros(len(place), em.d_in(s), dtype=torch.float64) for s in sites}
     outputs = {s: torch.zeros_like(hidden) for s in sites}
-    for part in by_length(short, pass_size(em, KEY_TOKENS)):
+    for part in by_length(list(place), pass_size(em, KEY_TOKENS)):
         batch = pad([r.ids for r in part], em.pad_id, em.device)
         found = run(em, batch, inputs=sites, outputs=sites, hidden=[layer])
         at = torch.arange(len(part), device=em.device)
         last = torch.tensor([r.last for r in part], device=em.device)
-        to = torch.tensor([place[id(r)] for r in part])
+        to = torch.tensor([place[r] for r in part])
         hidden[to] = found.hidden[layer][at, last].to("cpu", torch.float64)
         for s in sites:
             inputs[s][to] = found.inputs[s][at, last].to("cpu", torch.float64)
             outputs[s][to] = found.outputs[s][at, last].to("cpu", torch.float64)
-    return States(hidden, inputs, outputs)
+    every = torch.tensor([place[r] for r in short])
+    return States(
+        hidden[every], {s: x[every] for s, x in inputs.items()}, {s: x[every] for s, x in outputs.items()}
+    )
+
+
+def keys(state: States, rows: Sequence[Row], count: int, site: Site) -> Tensor:
+    """Keys (N, d_in) of a site: the bare prompt counts one half, the contexts the other."""
+    return halves(rows, count) @ state.inputs[site]
 
 
 def bare(rows: Sequence[Row], count: int) -> Tensor:
     """(count, n): picks each fact's first row, its bare prompt. float64."""
-    place = {id(r): n for n, r in enumerate(rows)}
+    first = {r.fact: n for n, r in reversed(list(enumerate(rows)))}
     picked = torch.zeros(count, len(rows), dtype=torch.float64)
-    for fact, r in bare_rows(rows).items():
-        picked[fact, place[id(r)]] = 1.0
+    picked[list(first), list(first.values())] = 1.0
     return picked
 
 

@@ -26,6 +26,8 @@ TOKENS_PER_INPUT = 8
 _ROW = 256  # tokens a row of real text
 _LENGTH = 128  # tokens a stream of generated text
 _PIECE = 100_000  # characters tokenized at once
+TEXT_ROWS = 16
+"""Rows on which an edit is checked for collapse; as many more are reported on."""
 _HOLDOUT_ROUND = 32  # streams a round of held-out text: enough for what is checked and what is reported
 
 _KINDS = (
@@ -123,6 +125,21 @@ def holdout_rows(
         if behind == rows:
             break
     return list(tail)
+
+
+def unseen_rows(
+    em: EditableModel, config: StatsConfig, cache: Cache, progress: Progress
+) -> tuple[list[list[int]], bool]:
+    """Token rows to measure perplexity and divergence on, and whether an edit with this text used them.
+
+    They stand behind the rows on which an edit is checked for collapse; a corpus that ends before gives those
+    instead.
+    """
+    tried = holdout_rows(em, config, TEXT_ROWS, cache, progress)
+    more = holdout_rows(em, config, 2 * TEXT_ROWS, cache, progress)
+    if len(more) == 2 * TEXT_ROWS and more[:TEXT_ROWS] == tried:
+        return more[TEXT_ROWS:], False
+    return tried, True
 
 
 @dataclass

@@ -68,7 +68,7 @@ def optimise(
     `site`: delta is added to what this site of `layer` writes, before any norm that follows; without it, to
     the residual stream after `layer`.
 
-    `factors` (at layers up to `layer`): delta starts from the model with them applied, while what is
+    `factors` (at layers up to `layer`): delta starts from the model with them in effect, while what is
     preserved are the predictions of the model without.
 
     `tokens`: padded tokens of the facts that are optimised together (0: chosen from the device); fewer
@@ -106,7 +106,7 @@ def _share(
     for r in rows:
         longest[r.fact] = max(longest.get(r.fact, 0), len(r.ids))
     own = set(share.of(sorted(longest, key=lambda fact: (longest[fact], fact))))
-    live = {site: factor.to(em.device) for site, factor in factors.items()}
+    moved = em.with_patch(factors)
     limit = pass_tokens(em, layer)
     finished: set[int] = set()
 
@@ -120,7 +120,7 @@ def _share(
         facts = sorted({r.fact for r in part})
         while True:
             try:
-                found = _optimise_chunk(em, part, facts, layer, config, site, live, limit, done)
+                found = _optimise_chunk(em, part, facts, layer, config, site, moved, limit, done)
                 break
             except (RuntimeError, MemoryError) as error:
                 if limit <= _LEAST or not out_of_memory(error):
@@ -132,7 +132,7 @@ def _share(
         done(facts)
 
     mine = [r for r in rows if r.fact in own]
-    fitting(lambda budget: chunks(mine, budget), work, tokens or _chunk_tokens(em, layer), em.device)
+    fitting(mine, chunks, work, tokens or _chunk_tokens(em, layer), em.device)
     return result
 
 
@@ -153,15 +153,16 @@ def _optimise_chunk(
     layer: int,
     config: TargetConfig,
     site: Site | None,
-    factors: Mapping[Site, LowRank],
+    moved: EditableModel,
     limit: int,
     done: Callable[[Iterable[int]], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """delta, norm, loss and nll of `facts`; at most `limit` tokens go through the model at once. `done` hears
+    """delta, norm, loss and nll of `facts`, delta starting from `moved`, while what is preserved are the
+    predictions of `em`; at most `limit` tokens go through the model at once. `done` hears
     after each step which facts are finished."""
     place = {fact: i for i, fact in enumerate(facts)}
     start = layer if site is None else site.layer - 1
-    passes, gathered = passes_of(em, rows, place, start, factors, limit, site, config.entries), len(facts)
+    passes, gathered = passes_of(em, rows, place, start, limit, site, config.entries, moved), len(facts)
     norm = _norms(passes, rows, place, mean=site is not None)
     rule = rule_of(config, norm, em.hidden_size)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
@@ -169,7 +170,7 @@ def _optimise_chunk(
     active = torch.ones(len(facts), dtype=torch.bool, device=em.device)
     for step in range(rule.moves + 1):
         final = step == rule.moves
-        nll, kl, grad = _objective(em, passes, u * rule.unit, config, rule.reverse, gradient=not final)
+        nll, kl, grad = _objective(passes, u * rule.unit, config, rule.reverse, gradient=not final)
         leaf = u.clone().requires_grad_()
         # |delta|'s gradient is undefined at 0, so the root is kept off it
         decay = rule.decay(((leaf * rule.unit).square().sum(1) + 1e-12).sqrt())
@@ -192,7 +193,7 @@ def _optimise_chunk(
             gathered = sum(alive)
             passes = []  # not in memory beside the new ones
             left = [r for r in rows if alive[place[r.fact]]]
-            passes = passes_of(em, left, place, start, factors, limit, site, config.entries)
+            passes = passes_of(em, left, place, start, limit, site, config.entries, moved)
         else:
             passes = [some for part in passes if (some := part.only(active)) is not None]
     return best_u * rule.unit, norm, best_loss, best_nll
@@ -212,7 +213,6 @@ def _norms(passes: Sequence[Pass], rows: Sequence[Row], place: Mapping[int, int]
 
 
 def _objective(
-    em: EditableModel,
     passes: Sequence[Pass],
     delta: Tensor,
     config: TargetConfig,
@@ -226,7 +226,7 @@ def _objective(
     nll = torch.zeros(len(delta), device=delta.device)
     kl, total = nll.clone(), torch.zeros_like(delta)
     for part in passes:
-        own_nll, own_kl, slope = part.objective(em, delta, config.kl, reverse, gradient=gradient)
+        own_nll, own_kl, slope = part.objective(delta, config.kl, reverse, gradient=gradient)
         nll += own_nll
         kl += own_kl
         if slope is not None:

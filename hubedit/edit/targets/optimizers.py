@@ -10,6 +10,15 @@ from torch import Tensor
 
 from hubedit.config import TargetConfig
 
+MOMENTUM = 0.9
+"""Of the gradient's direction (steepest) and of the gradient (Adam, beta_1)."""
+SQUARES = 0.999
+"""Adam's beta_2."""
+LAST_STEP = 0.1
+"""Length of the last step along the gradient, as a share of the first one's."""
+CONSTANTS = {"momentum": MOMENTUM, "squares": SQUARES, "last_step": LAST_STEP}
+"""What the result depends on beside the configuration, for the keys of caches."""
+
 
 class Rule(Protocol):
     """Moves u (n, d), with delta = u * `unit` (n, 1).
@@ -54,9 +63,11 @@ class Steepest:
         config = self.config
         if self.velocity is None:
             self.velocity = torch.zeros_like(u)
-        rate: float = config.step * (0.1 + 0.45 * (1 + math.cos(math.pi * step / config.steps)))
-        self.velocity.mul_(0.9).add_(grad / grad.norm(dim=1, keepdim=True).clamp_min(1e-12), alpha=0.1)
-        corrected: Tensor = self.velocity / (1 - 0.9 ** (step + 1)) * self.root
+        fall = (1 + math.cos(math.pi * step / config.steps)) / 2
+        rate: float = config.step * (LAST_STEP + (1 - LAST_STEP) * fall)
+        along = grad / grad.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        self.velocity.mul_(MOMENTUM).add_(along, alpha=1 - MOMENTUM)
+        corrected: Tensor = self.velocity / (1 - MOMENTUM ** (step + 1)) * self.root
         u = u - rate * corrected
         bound = config.clamp * self.root
         shrunk: Tensor = u * (bound / u.norm(dim=1).clamp_min(bound))[:, None]
@@ -84,10 +95,10 @@ class Adam:
     def move(self, u: Tensor, grad: Tensor, step: int) -> Tensor:
         if self.first is None or self.second is None:
             self.first, self.second = torch.zeros_like(u), torch.zeros_like(u)
-        self.first.mul_(0.9).add_(grad, alpha=0.1)
-        self.second.mul_(0.999).addcmul_(grad, grad, value=0.001)
-        mean = self.first / (1 - 0.9 ** (step + 1))
-        spread = (self.second / (1 - 0.999 ** (step + 1))).sqrt()
+        self.first.mul_(MOMENTUM).add_(grad, alpha=1 - MOMENTUM)
+        self.second.mul_(SQUARES).addcmul_(grad, grad, value=1 - SQUARES)
+        mean = self.first / (1 - MOMENTUM ** (step + 1))
+        spread = (self.second / (1 - SQUARES ** (step + 1))).sqrt()
         u = u - self.config.step * mean / (spread + 1e-8)
         bound = self.config.clamp * self.norm
         size = u.norm(dim=1)

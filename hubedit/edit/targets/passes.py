@@ -7,16 +7,15 @@ writes into it. Only the layers from there on run, and only the tokens from that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hubedit.edit.rows import Row
-from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, behind, keeping
+from hubedit.model.hooks import behind, keeping
 from hubedit.model.memory import CPU_PASS, free_memory, pass_size, positions
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail
@@ -63,10 +62,11 @@ class Pass:
     first: `row`, `column` (of the tail), `label` and `weight` (s,); `edits`: how many belong to edit rows;
     `original` (s - edits, columns): the model's own log-probabilities at the others; `head`: which columns
     the predictions have. `site`: whose output delta is added to, None for the residual stream where the tail
-    begins; `size` (b,): the norm of that at the subject's last token; `factors`: updates in effect while the
-    tail runs.
+    begins; `size` (b,): the norm of that at the subject's last token; `model`: which the tail runs through,
+    with the updates of the sites before.
     """
 
+    model: EditableModel
     rows: tuple[Row, ...]
     tail: Tail
     owner: Tensor
@@ -79,26 +79,25 @@ class Pass:
     head: Head
     size: Tensor
     site: Site | None = None
-    factors: Mapping[Site, LowRank] = field(default_factory=dict)
 
-    def _final(self, em: EditableModel, delta: Tensor) -> Tensor:
+    def _final(self, delta: Tensor) -> Tensor:
         """The residual stream after the last block at the scored positions, (s, d), with delta (n, d) added
         at every row's subject."""
         start = self.tail.hidden
         if self.site is None:
             # column 0 of a tail is the subject's last token
             moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
-            return self.tail.run(em, torch.cat([moved, start[:, 1:]], 1), self.row, self.column)
+            return self.tail.run(self.model, torch.cat([moved, start[:, 1:]], 1), self.row, self.column)
 
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             moved = (output[:, :1].float() + delta[self.owner][:, None]).to(output.dtype)
             return torch.cat([moved, output[:, 1:]], 1)
 
-        with applied(em, self.factors), behind(em.site(self.site), add):
-            return self.tail.run(em, start, self.row, self.column)
+        with behind(self.model.site(self.site), add):
+            return self.tail.run(self.model, start, self.row, self.column)
 
     def objective(
-        self, em: EditableModel, delta: Tensor, weight: float, reverse: bool = False, *, gradient: bool
+        self, delta: Tensor, weight: float, reverse: bool = False, *, gradient: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What these rows add to every fact's mean nll and mean KL, (n,) each, and with `gradient` that of
         nll + `weight` * KL in delta (n, d), float32. The KL is of (original || edited), with `reverse` of
@@ -106,7 +105,7 @@ class Pass:
         n = self.edits
         leaf = delta.detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
-            logits = self.head.logits(em, self._final(em, leaf))
+            logits = self.head.logits(self.model, self._final(leaf))
         with torch.no_grad():
             now = logits.log_softmax(-1)
             label = self.label[:n, None]
@@ -117,10 +116,10 @@ class Pass:
             kl = torch.einsum("sv,sv->s", now[n:].exp() if wanted is None else wanted, gap)
             kl = -kl if reverse else kl
             fact, zero = self.owner[self.row], torch.zeros(len(delta), device=delta.device)
-            told = zero.index_add(0, fact[:n], nll * self.weight[:n])
-            moved_away = zero.index_add(0, fact[n:], kl * self.weight[n:])
+            mean_nll = zero.index_add(0, fact[:n], nll * self.weight[:n])
+            mean_kl = zero.index_add(0, fact[n:], kl * self.weight[n:])
             if not gradient:
-                return told, moved_away, None
+                return mean_nll, mean_kl, None
             # the slope in the logits is what is said now less what should be, of the reverse KL
             # p (log p - log original - KL); written in place, for these are the largest tensors here
             slope = now.exp_()
@@ -131,7 +130,7 @@ class Pass:
                 slope[n:] -= wanted
             slope[n:] *= weight
             slope *= self.weight[:, None]
-        return told, moved_away, torch.autograd.grad(logits, leaf, slope)[0]
+        return mean_nll, mean_kl, torch.autograd.grad(logits, leaf, slope)[0]
 
     def only(self, active: Tensor) -> Pass | None:
         """Without the rows of facts that are done, where that is worth a copy; None when none are left."""
@@ -165,19 +164,20 @@ def passes_of(
     rows: Sequence[Row],
     place: Mapping[int, int],
     layer: int,
-    factors: Mapping[Site, LowRank],
     limit: int,
     site: Site | None = None,
     entries: int = 0,
+    moved: EditableModel | None = None,
 ) -> list[Pass]:
-    """All passes of some facts' rows; `place`: a fact's row of delta. See `optimise` for the rest."""
+    """All passes of some facts' rows; `place`: a fact's row of delta; `em`: whose predictions are preserved;
+    `moved`: which delta starts from (None: the same). See `optimise` for the rest."""
     count: dict[tuple[int, bool], int] = {}
     for r in rows:
         count[r.fact, r.preserve] = count.get((r.fact, r.preserve), 0) + 1
     # about what one more pass costs: measured on a CPU (docs/experiments.md), guessed on a GPU
     most = 128 if em.device.type == "cpu" else 1024
     return [
-        _pass(em, rows, group, place, layer, factors, count, site, entries)
+        _pass(em, moved or em, rows, group, place, layer, count, site, entries)
         for group in groups(rows, limit, most)
     ]
 
@@ -216,11 +216,11 @@ def _tail(row: Row) -> int:
 @torch.no_grad()
 def _pass(
     em: EditableModel,
+    moved: EditableModel,
     rows: Sequence[Row],
     numbers: Sequence[int],
     place: Mapping[int, int],
     layer: int,
-    factors: Mapping[Site, LowRank],
     count: Mapping[tuple[int, bool], int],
     site: Site | None,
     entries: int,
@@ -240,24 +240,25 @@ def _pass(
         [1 / (len(own[i].labels) * count[own[i].fact, own[i].preserve]) for i, _, _ in scored]
     )
     edits = sum(not own[i].preserve for i, _, _ in scored)
-    tail = Tail.of(em, layer, ids, cuts)
-    whole = tail.run(em, tail.hidden, row[edits:], column[edits:]) if edits < len(scored) else None
-    with applied(em, factors):
-        if factors:
-            tail = Tail.of(em, layer, ids, cuts)
-        size = tail.hidden[:, 0].float().norm(dim=1)
-        head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
-        if site is not None:
-            found: dict[Any, Tensor] = {}
-            with keeping(em.site(site), found, site):
-                final = tail.run(em, tail.hidden, row, column)
-            size = found[site][:, 0].float().norm(dim=1)
-            if 0 < 4 * entries * len(scored) < em.vocabulary:  # else there is little to gain
-                head = _head(em, final, label, entries)
-    if whole is None:
-        whole = torch.empty(0, em.hidden_size, dtype=em.dtype, device=em.device)
+    # what is preserved are the predictions without the updates in effect
+    whole = torch.empty(0, em.hidden_size, dtype=em.dtype, device=em.device)
+    if kept := [i for i, r in enumerate(own) if r.preserve]:
+        clean = Tail.of(em, layer, [ids[i] for i in kept], [cuts[i] for i in kept])
+        at = torch.tensor([kept.index(i) for i in row[edits:].tolist()], device=em.device)
+        whole = clean.run(em, clean.hidden, at, column[edits:])
+    tail = Tail.of(moved, layer, ids, cuts)
+    size = tail.hidden[:, 0].float().norm(dim=1)
+    head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
+    if site is not None:
+        found: dict[Any, Tensor] = {}
+        with keeping(em.site(site), found, site):
+            final = tail.run(moved, tail.hidden, row, column)
+        size = found[site][:, 0].float().norm(dim=1)
+        if 0 < 4 * entries * len(scored) < em.vocabulary:  # else there is little to gain
+            head = _head(em, final, label, entries)
     original = _columns(em.head_logits(whole).float().log_softmax(-1), head.entries)
     return Pass(
+        moved,
         tuple(own),
         tail,
         torch.tensor([place[r.fact] for r in own], device=em.device),
@@ -270,7 +271,6 @@ def _pass(
         head,
         size,
         site,
-        factors,
     )
 
 

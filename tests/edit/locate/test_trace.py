@@ -249,7 +249,7 @@ def test_a_trace_is_cached(em: EditableModel, cache: Cache, monkeypatch: pytest.
 
 
 def test_the_key_changes_with_every_input(em: EditableModel) -> None:
-    keys = [trace_key(em, FACTS, CONFIG), trace_key(replace(em, identity="other"), FACTS, CONFIG)]
+    keys = [trace_key(em, FACTS, CONFIG), trace_key(replace(em, weights="other"), FACTS, CONFIG)]
     for change in ({"prompt": "Now France is"}, {"subject": "The capital"}, {"ground_truth": ("Paris",)}):
         keys.append(trace_key(em, [replace(FACTS[0], **change), *FACTS[1:]], CONFIG))
     changes: list[dict[str, Any]] = [

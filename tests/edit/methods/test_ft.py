@@ -17,7 +17,6 @@ from hubedit.edit.rows import Row, edit_rows
 from hubedit.errors import ConfigError
 from hubedit.evaluate.forced import forced
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied
 from hubedit.model.sites import Site
 from tests.edit.editing import FACTS
 from tests.edit.methods.dense import changed, edited, near, settings
@@ -63,15 +62,13 @@ def test_the_answer_becomes_likely_and_so_does_its_end(editable: Editable, tmp_p
     edit = edited(em, replace(config, targets=replace(config.targets, steps=40, step=5e-3)), tmp_path)
     rows = ended(em, edit_rows(em, FACTS, ()))
 
-    def likelihood() -> tuple[float, float]:
+    def likelihood(em: EditableModel) -> tuple[float, float]:
         answers = sum(s.logp for s in forced(em, [(f.prompt, f.target) for f in FACTS]).values())
-        with torch.no_grad():
-            last = [em.model(input_ids=torch.tensor([r.ids])).logits[0, -1].log_softmax(-1) for r in rows]
+        with torch.no_grad(), em.active() as model:
+            last = [model(input_ids=torch.tensor([r.ids])).logits[0, -1].log_softmax(-1) for r in rows]
         return answers, sum(float(x[em.tokenizer.eos_token_id]) for x in last)
 
-    before = likelihood()
-    with applied(em, edit.factors):
-        after = likelihood()
+    before, after = likelihood(em), likelihood(em.with_patch(edit.factors))
     assert after[0] > before[0] + 1 and after[1] > before[1] + 1
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.methods.context_templates import contexts_of, published_rows
-from hubedit.edit.methods.layered import residual, split
+from hubedit.edit.solve.residual import residual, split
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.presets import PRESETS, preset

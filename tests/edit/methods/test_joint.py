@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from hubedit.cache import Cache
-from hubedit.config import EditConfig, StatsConfig, TargetConfig
+from hubedit.config import EditConfig, PromptConfig, StatsConfig, TargetConfig
 from hubedit.edit.compute import compute
-from hubedit.edit.methods.joint import sites_of
-from hubedit.edit.prompts.contexts import OPENINGS, key_rows, preserved_rows, target_rows
+from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.result import Edit
+from hubedit.edit.solve.residual import split
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.edit.targets.optimise import optimise
 from hubedit.evaluate.forced import forced
-from hubedit.facts import Fact
+from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, run
+from hubedit.model.hooks import run
 from hubedit.model.sites import Site, SiteKind
 from hubedit.model.tokens import locate, pad
 from hubedit.progress import Silent
@@ -47,11 +47,11 @@ def config(tmp_path: Path) -> EditConfig:
 def keys_at(em: EditableModel, edit: Edit, before: list[Site], site: Site) -> tuple[torch.Tensor, list[int]]:
     """The inputs of a site at every form's subject, with the sites before in effect, one form at a time."""
     found, owner = [], []
-    with applied(em, {s: edit.factors[s] for s in before}):
-        for r in key_rows(em, FACTS):
-            batch = pad([r.ids], em.pad_id)
-            found.append(run(em, batch, inputs=[site]).inputs[site][0, r.last].double())
-            owner.append(r.fact)
+    patched = em.with_patch({s: edit.factors[s] for s in before})
+    for r in key_rows(patched, FACTS, PromptConfig()):
+        batch = pad([r.ids], patched.pad_id)
+        found.append(run(patched, batch, inputs=[site]).inputs[site][0, r.last].double())
+        owner.append(r.fact)
     return torch.stack(found), owner
 
 
@@ -62,7 +62,7 @@ def test_every_site_solves_the_dense_normal_equations(
     em = editable(family)
     cache = Cache(tmp_path)
     edit = compute(em, FACTS, config, cache=cache)
-    order = [site for layer in (0, 1) for site, _ in sites_of(layer, 0.3)]
+    order = [Site(layer, kind) for layer in (0, 1) for kind in split(0.3)]
     assert sorted(order) == list(edit.factors)
     moments = second_moments(em, order, config.stats, cache, Silent())
     for number, site in enumerate(order):
@@ -81,7 +81,7 @@ def test_alpha_is_the_share_of_the_clamp(
     alpha: str, kinds: set[str], editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
     em = editable("qwen2")
-    targets = replace(config.targets, clamp=0.05, reach=0.0, last=1.0, steps=8)
+    targets = replace(config.targets, clamp=0.05, step=0.05, rounds=1, steps=8)
     tight = replace(config, alpha=alpha, layers="1", targets=targets)
     edit = compute(em, FACTS, tight, cache=Cache(tmp_path))
     assert {site.kind for site in edit.factors} == kinds
@@ -101,7 +101,7 @@ def test_a_target_is_what_the_site_must_write(kind: SiteKind, layer: int, editab
     """Delta written by hand at the subject of the whole prompt gives the likelihood that the descent has."""
     em = editable("gemma3_text")
     site, fact = Site(layer, kind), FACTS[1]
-    rows = target_rows(em, [fact], 1)[:1]
+    rows = target_rows(em, [fact], PromptConfig(), 1)[:1]
     config = TargetConfig(steps=5, clamp=2.0, loss=0.0, kl=0.0, decay=0.0, entries=0)
     found = optimise(em, rows, 1, layer, config, site=site)
     place = locate(em.tokenizer, fact.prompt, fact.subject).last
@@ -123,12 +123,12 @@ def test_a_target_is_what_the_site_must_write(kind: SiteKind, layer: int, editab
 
 def test_forms_hold_the_prompt_and_the_subject(editable: Editable) -> None:
     em = editable("qwen2")
-    rows = target_rows(em, FACTS, 2)
+    rows = target_rows(em, FACTS, PromptConfig(), 2)
     assert [r.fact for r in rows] == [n for n in range(len(FACTS)) for _ in range(3)]
     assert all(r.labels == rows[3 * r.fact].labels[: len(r.labels)] or r.labels for r in rows)
-    keys = key_rows(em, FACTS)
+    keys = key_rows(em, FACTS, PromptConfig())
     # "France" stands behind other words in every form, and each form gives it another key
-    assert sum(r.fact == 0 for r in keys) == len(OPENINGS) + 1
+    assert sum(r.fact == 0 for r in keys) == len(PromptConfig().openings) + 1
     assert all(r.preserve for r in preserved_rows(em, FACTS))
 
 
@@ -153,8 +153,8 @@ def test_an_earlier_fact_of_the_subject_is_among_its_targets(
 
     def likelihood(kept: list[Fact]) -> float:
         edit = compute(em, new, config, kept=kept, cache=Cache(tmp_path))
-        with applied(em, edit.factors):
-            return next(iter(forced(em, [(old.prompt, old.target)]).values())).logp
+        patched = em.with_patch(edit.factors)
+        return next(iter(forced(patched, [(old.prompt, old.target)]).values())).logp
 
     assert likelihood([old]) > likelihood([])
 
@@ -164,23 +164,50 @@ def test_few_entries_of_the_vocabulary_find_nearly_the_same_target(family: str, 
     """One pass has no preserved row, and the vocabulary that is left out is counted as one entry."""
     em = editable(family)
     config = TargetConfig(steps=6, clamp=1.0, loss=0.0, entries=0)
-    for rows in (target_rows(em, FACTS, 1), [*target_rows(em, FACTS, 1), *preserved_rows(em, FACTS)]):
+    edit = target_rows(em, FACTS, PromptConfig(), 1)
+    for rows in (edit, [*edit, *preserved_rows(em, FACTS)]):
         whole = optimise(em, rows, len(FACTS), 1, config, site=Site(1, "mlp"))
         few = optimise(em, rows, len(FACTS), 1, replace(config, entries=8), site=Site(1, "mlp"), tokens=64)
         torch.testing.assert_close(few.nll, whole.nll, rtol=0.02, atol=0.02)
         assert torch.cosine_similarity(few.delta, whole.delta).min() > 0.98
 
 
-def test_the_clamp_grows_until_the_target_comes_near(
-    editable: Editable, config: EditConfig, tmp_path: Path
-) -> None:
+def test_rounds_add_to_what_is_missing(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
+    """Each round moves a fact that is not there yet by at most the clamp, and one that is there no more."""
     em = editable("qwen2")
 
-    def longest(reach: float) -> float:
-        targets = replace(config.targets, clamp=0.1, reach=reach, last=1.0, steps=8)
-        edit = compute(em, FACTS, replace(config, alpha="0", targets=targets), cache=Cache(tmp_path))
-        return float(edit.factors[Site(0, "mlp")].B.norm(dim=0).max())
+    def edited(rounds: int, loss: float) -> Edit:
+        targets = replace(config.targets, clamp=0.1, step=0.1, steps=2, rounds=rounds, loss=loss)
+        return compute(em, FACTS, replace(config, alpha="0", targets=targets), cache=Cache(tmp_path))
 
-    assert longest(0.0) == longest(100.0)
-    # out of reach, it ends after five trials, four of which have made it longer
-    assert 4 < longest(0.001) / longest(0.0) <= 1.5**5 * 1.01
+    one, three, easy = edited(1, 0.0), edited(3, 0.0), edited(3, 100.0)
+    assert one.targets is not None and three.targets is not None
+    size = {n: e.factors[Site(0, "mlp")].B.norm(dim=0) for n, e in (("one", one), ("three", three))}
+    assert (size["three"] > 1.5 * size["one"]).all() and (size["three"] < 3.01 * size["one"]).all()
+    assert (three.targets.loss < one.targets.loss).all()
+    assert list(easy.factors) == [Site(0, "mlp")] and easy.factors[Site(0, "mlp")].norm() == 0
+
+
+def test_probes_do_not_reach_the_edit(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
+    """Rephrasings, locality and portability prompts are for evaluation alone: with and without them the
+    update is the same to the last bit, and none of them is among the rows."""
+    em = editable("qwen2")
+    probed = [
+        replace(
+            fact,
+            rephrase=(f"People say of {fact.subject} that it is",),
+            locality=(Probe(f"{fact.subject} has a", ("river",)),),
+            portability=(Probe(f"The home of {fact.subject} lies in", (fact.target,)),),
+        )
+        for fact in FACTS
+    ]
+    cache = Cache(tmp_path)
+    plain, with_probes = compute(em, FACTS, config, cache=cache), compute(em, probed, config, cache=cache)
+    assert plain.factors.keys() == with_probes.factors.keys()
+    for site, factor in plain.factors.items():
+        assert factor.digest() == with_probes.factors[site].digest()
+    rows = [*target_rows(em, probed, config.prompts, 5), *key_rows(em, probed, config.prompts)]
+    texts = [em.tokenizer.decode(list(r.ids)) for r in [*rows, *preserved_rows(em, probed)]]
+    for fact in probed:
+        for prompt in (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability))):
+            assert not any(prompt in text for text in texts)

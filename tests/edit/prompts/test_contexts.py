@@ -3,25 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from hubedit.config import PromptConfig
 from hubedit.edit.prompts.contexts import key_rows, target_rows
+from hubedit.edit.rows import edit_rows
 from hubedit.facts import Fact
+from hubedit.model.chat import chat_of
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import COMPLETION
 from hubedit.model.tokens import decode, encode
+from tests.model.test_chat import LINES, tokenizer
 
 Editable = Callable[..., EditableModel]
 
 
 def test_forms_join_prompt_and_target_as_the_fact_says(editable: Editable) -> None:
     em = editable("qwen2", "byte_bpe")
-    rows = target_rows(em, [Fact("Rome is", "Rome", "ly", join="")], 2)
+    rows = target_rows(em, [Fact("Rome is", "Rome", "ly", join="")], PromptConfig(), 2)
     texts = [decode(em.tokenizer, [*r.ids, r.labels[-1]]) for r in rows]
     assert texts == ["Rome isly", "As for Rome isly", "Question: Rome is what?\nAnswer: ly"]
+
+
+def test_a_chat_models_facts_are_edited_in_the_template_and_outside(editable: Editable) -> None:
+    em = editable("qwen2", "byte_bpe")
+    made = tokenizer("byte level", False, "right", True, LINES)
+    em = replace(em, tokenizer=made, chat=chat_of(made))
+    fact = Fact("Rome is", "Rome", "big", question="What is Rome?")
+
+    def texts(fact: Fact) -> list[str]:
+        rows = target_rows(em, [fact], PromptConfig(), 2)
+        return [decode(em.tokenizer, [*r.ids, r.labels[-1]]) for r in rows]
+
+    def turn(text: str) -> str:
+        return f"<|user|>\n{text}\n<|assistant|>\nbig"
+
+    outside = ["Rome is big", "Question: What is Rome?\nAnswer: big"]
+    said = [turn(text) for text in ("What is Rome?", COMPLETION.format("Rome is"), "Rome is what?")]
+    assert texts(fact) == [*said, *outside]
+    question = replace(fact, prompt="Is Rome it?", question="")
+    assert texts(question) == [turn("Is Rome it?"), "Is Rome it? big", "Question: Is Rome it?\nAnswer: big"]
+    # the usual form stands first: by it a target's length is measured, and published methods edit it
+    for each in (fact, question):
+        (own,) = edit_rows(em, [each], ())
+        assert own.ids == target_rows(em, [each], PromptConfig(), 2)[0].ids
+    keys = [decode(em.tokenizer, row.ids) for row in key_rows(em, [fact], PromptConfig())]
+    assert len(keys) == len(set(keys)) == 4 + len(PromptConfig().openings) + 1
+    assert all(key.endswith("Rome") for key in keys)
 
 
 def test_a_prompt_in_a_chat_templates_text_has_no_other_form(editable: Editable) -> None:
     em = editable("llama", "metaspace_bos")
     prompt = "<s>Rome is"
-    (target,), (key,) = target_rows(em, [fact := Fact(prompt, "Rome", "big")], 3), key_rows(em, [fact])
+    fact, prompts = Fact(prompt, "Rome", "big"), PromptConfig()
+    (target,), (key,) = target_rows(em, [fact], prompts, 3), key_rows(em, [fact], prompts)
     assert target.ids[: target.first_scored + 1] == encode(em.tokenizer, prompt).ids
     assert key.ids == target.ids[: target.last + 1]

@@ -154,7 +154,7 @@ def test_the_key_changes_with_every_input(em: EditableModel, config: StatsConfig
     corpus = corpus_key(config, em)
     base = stats_key(em, SITES[0], corpus, TOKENS)
     others = [
-        stats_key(replace(em, identity="other"), SITES[0], corpus, TOKENS),
+        stats_key(replace(em, weights="other"), SITES[0], corpus, TOKENS),
         stats_key(em, SITES[1], corpus, TOKENS),
         stats_key(em, SITES[0], corpus_key(StatsConfig(), em), TOKENS),
         stats_key(em, SITES[0], corpus_key(StatsConfig(seed=1), em), TOKENS),

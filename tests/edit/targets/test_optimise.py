@@ -18,7 +18,7 @@ from hubedit.edit.targets import optimise as module
 from hubedit.edit.targets.optimise import Targets, optimise
 from hubedit.edit.targets.passes import Pass, groups, passes_of
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import applied, replaced, run
+from hubedit.model.hooks import replaced, run
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 from tests.edit.editing import FACTS
@@ -143,9 +143,9 @@ def test_facts_that_are_done_leave_and_do_not_change_the_others(
     # several passes
     monkeypatch.setattr(module, "pass_tokens", lambda em, layer: 24)
 
-    def watched(em: EditableModel, passes: Sequence[Pass], *rest: Any, **more: Any) -> Any:
+    def watched(passes: Sequence[Pass], *rest: Any, **more: Any) -> Any:
         sizes.append(sum(len(part.rows) for part in passes))
-        return inner(em, passes, *rest, **more)
+        return inner(passes, *rest, **more)
 
     monkeypatch.setattr(module, "_objective", watched)
     final = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=40)).loss
@@ -166,10 +166,10 @@ def test_what_is_preserved_starts_at_no_divergence_and_stays_finite(editable: Ed
     rows = rows_of(em)
     tokens = sorted({r.fact for r in rows})
     with torch.no_grad():
-        passes = passes_of(em, rows, {f: f for f in tokens}, LAYER, {}, 100)
+        passes = passes_of(em, rows, {f: f for f in tokens}, LAYER, 100)
         for scale in (0.0, 0.1, 1.0, 30.0, 1e4):
             delta = scale * torch.randn(len(tokens), em.hidden_size)
-            loss, kl, _ = module._objective(em, passes, delta, CONFIG, gradient=False)
+            loss, kl, _ = module._objective(passes, delta, CONFIG, gradient=False)
             assert torch.isfinite(kl).all() and torch.isfinite(loss).all()
             assert float(kl.min()) >= -1e-5
             if scale == 0:
@@ -185,8 +185,8 @@ def test_the_slope_is_what_autograd_finds(editable: Editable, weight: float, rev
     rows = rows_of(em)
     places = {n: n for n in range(len(FACTS))}
     delta = 0.5 * torch.randn(len(FACTS), em.hidden_size)
-    for part in passes_of(em, rows, places, LAYER, {}, 10**6):
-        nll, kl, slope = part.objective(em, delta, weight, reverse, gradient=True)
+    for part in passes_of(em, rows, places, LAYER, 10**6):
+        nll, kl, slope = part.objective(delta, weight, reverse, gradient=True)
         leaf = delta.clone().requires_grad_()
         first = part.tail.hidden[:, :1] + leaf[part.owner][:, None]
         moved = torch.cat([first, part.tail.hidden[:, 1:]], 1)
@@ -209,11 +209,11 @@ def test_the_likeliest_entries_stand_for_the_whole_vocabulary(editable: Editable
     delta = torch.randn(1, em.hidden_size)
     for rows in (rows_of(em, [0]), edit_rows(em, FACTS[:1], ())):
         for whole, few in zip(
-            *(passes_of(em, rows, {0: 0}, LAYER - 1, {}, 10**6, site, n) for n in (0, 16)), strict=True
+            *(passes_of(em, rows, {0: 0}, LAYER - 1, 10**6, site, n) for n in (0, 16)), strict=True
         ):
             assert 0 < len(few.head.entries) < em.vocabulary
             for scale in (0.0, 0.1):
-                found, exact = (p.objective(em, scale * delta, 1.0, gradient=True) for p in (few, whole))
+                found, exact = (p.objective(scale * delta, 1.0, gradient=True) for p in (few, whole))
                 assert found[2] is not None and exact[2] is not None
                 assert float(torch.cosine_similarity(found[2], exact[2])) > 0.99
                 torch.testing.assert_close(found[:2], exact[:2], atol=1e-5 if scale == 0 else 2e-3, rtol=1e-5)
@@ -227,8 +227,8 @@ def test_preserving_holds_the_divergence_down(editable: Editable) -> None:
         found = optimise(
             em, rows, len(FACTS), LAYER, replace(CONFIG, kl=weight, decay=0.0, steps=30, loss=0.0)
         )
-        passes = passes_of(em, rows, {n: n for n in range(len(FACTS))}, LAYER, {}, 100)
-        return float(module._objective(em, passes, found.delta, CONFIG, gradient=False)[1].mean())
+        passes = passes_of(em, rows, {n: n for n in range(len(FACTS))}, LAYER, 100)
+        return float(module._objective(passes, found.delta, CONFIG, gradient=False)[1].mean())
 
     assert divergence(5.0) < 0.7 * divergence(0.0)
 
@@ -246,8 +246,8 @@ def test_with_factors_delta_starts_there_and_the_unedited_model_is_preserved(edi
     factors = {s: f for s, f in random_factors(em, scale=0.3).items() if s.layer <= LAYER}
     plain = optimise(em, rows, len(FACTS), LAYER, none)
     found = optimise(em, rows, len(FACTS), LAYER, none, factors=factors)
-    with applied(em, factors):
-        assert found.nll.tolist() == pytest.approx(nll(em, rows, found, 0.0), abs=2e-3)
+    patched = em.with_patch(factors)
+    assert found.nll.tolist() == pytest.approx(nll(patched, rows, found, 0.0), abs=2e-3)
     assert bool((plain.loss - plain.nll).abs().max() < 1e-4)
     assert bool((found.loss - found.nll).min() > 1e-3), "the edit itself already diverges"
 

@@ -1,4 +1,4 @@
-"""From a trace to alpha, and the layers as the user writes them."""
+"""From a trace to alpha."""
 
 from __future__ import annotations
 
@@ -6,45 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubedit.edit.locate.balance import MOST_TRACED, alphas, parse_layers
+from hubedit.edit.locate.alpha import MOST_TRACED, alphas
 from hubedit.errors import ConfigError
 
 EFFECTS = st.lists(st.floats(-1, 1), min_size=2, max_size=40)
-
-
-@pytest.mark.parametrize(
-    ("text", "layers"),
-    [
-        ("4-8", (4, 5, 6, 7, 8)),
-        ("4,6,8", (4, 6, 8)),
-        ("8, 4", (4, 8)),
-        ("3", (3,)),
-        ("3-3", (3,)),
-        ("2-4,3-5,9", (2, 3, 4, 5, 9)),
-        ("0", (0,)),
-    ],
-)
-def test_layers_are_read(text: str, layers: tuple[int, ...]) -> None:
-    assert parse_layers(text, 10) == layers
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a", "4-", "-4", "4--8", "4;6", "4,,6", "8-4", "10", "4-10", "1.5", "auto"]
-)
-def test_what_cannot_be_read_says_how_to_write_it(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_layers(text, 10)
-    assert caught.value.hint
-
-
-def test_a_huge_range_is_refused_before_it_is_made() -> None:
-    with pytest.raises(ConfigError, match="outside the model"):
-        parse_layers("0-999999999999", 10)
-
-
-@given(st.sets(st.integers(0, 30), min_size=1))
-def test_layers_written_out_are_read_back(layers: set[int]) -> None:
-    assert parse_layers(",".join(map(str, layers)), 31) == tuple(sorted(layers))
 
 
 def test_alpha_is_attentions_share_of_the_positive_effects() -> None:

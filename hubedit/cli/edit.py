@@ -1,0 +1,124 @@
+"""Edit facts in a conversation: each is asked, edited and shown, and can be taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from hubedit.cli.output import Output
+from hubedit.errors import ConfigError, HubEditError
+
+if TYPE_CHECKING:
+    from hubedit.facts import Fact
+    from hubedit.session import Session
+
+_HELP = (
+    "Type the beginning of a sentence that the model shall end otherwise: The capital of Japan is",
+    "/ask PROMPT asks without editing, /undo takes the last edit back, /save writes the patch and ends, "
+    "/quit ends without.",
+)
+
+
+def edit(
+    model: Annotated[str, Argument(metavar="MODEL", help="A folder or repo[@revision].")],
+    out: Annotated[Path, Option("--out", "-o", help="Where /save writes the patch.")] = Path("my-patch"),
+    force: Annotated[bool, Option("--force", help="Replace an older patch at --out.")] = False,
+    device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run Python code from the model's repository.")
+    ] = False,
+    cache: Annotated[
+        Path | None, Option("--cache", help="The cache folder (default: $HUBEDIT_CACHE or ~/.cache/hubedit).")
+    ] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Only the questions, and the path.")] = False,
+) -> None:
+    """Edit facts in a conversation: asks, edits, shows before and after, undoes, saves a patch."""
+    from hubedit.cache import Cache
+    from hubedit.config import EditConfig
+    from hubedit.model.load import load
+    from hubedit.pipeline import check_free
+    from hubedit.session import Session
+
+    sink = Output(quiet=quiet)
+    check_free(out, force)
+    with TemporaryDirectory(prefix="hubedit-") as folder, sink.progress() as progress:
+        progress.start("loading the model")
+        em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        progress.finish(f"{em.num_layers} layers on {em.device}")
+        for line in _HELP:
+            sink.note(line)
+        session = Session(
+            em, EditConfig(), folder=Path(folder), name=out.name, cache=Cache(cache), progress=progress
+        )
+        if _talk(sink, session):
+            session.save(out, overwrite=force)
+            sink.data(None, human=f"{out}", brief=str(out))
+        elif session.facts:
+            raise HubEditError("the edits were not saved", "end with /save, or /quit to drop them")
+
+
+def _talk(sink: Output, session: Session) -> bool:
+    """Asks until the end; whether the edits are to be saved. What fails is told, and the talk goes on."""
+    while (line := sink.ask("prompt>")) is not None:
+        word, _, rest = line.partition(" ")
+        try:
+            if word == "/save":
+                if session.facts:
+                    return True
+                sink.warn("there is no edit to save")
+            elif word == "/quit":
+                while session.undo() is not None:
+                    pass
+                return False
+            elif word == "/undo":
+                fact = session.undo()
+                sink.note(f"taken back: {fact.prompt} {fact.target}" if fact else "there is no edit left")
+            elif word == "/ask" and rest:
+                sink.show(_said(session, rest))
+            elif word.startswith("/"):
+                sink.warn(f"{word} is no command here", *_HELP)
+            elif line:
+                _edit(sink, session, line)
+        except HubEditError as error:
+            sink.warn(error.message, *error.problems, *([error.hint] if error.hint else []))
+    return False
+
+
+def _edit(sink: Output, session: Session, prompt: str) -> None:
+    """One fact: what the model says now, what it shall say, and what it says then. Raises HubEditError."""
+    from hubedit.cli.applied import facts_table
+
+    sink.show(_said(session, prompt))
+    target = sink.ask("new answer (empty: none)>")
+    if not target:
+        return
+    fact = _fact(sink, prompt, target)
+    made = session.edit(fact)
+    sink.show(facts_table(made.report.outcomes))
+    before, after = (made.patch.record["perplexity"][name] for name in ("before", "after"))
+    sink.note(f"ordinary text: perplexity {before:.4g} before, {after:.4g} after")
+
+
+def _fact(sink: Output, prompt: str, target: str) -> Fact:
+    """The fact, with its subject asked for where none is found. Raises FactsError."""
+    from hubedit.facts import typed_facts
+    from hubedit.facts.line import named_subject
+
+    subject = named_subject(prompt)
+    if not subject and "[" not in prompt:
+        subject = sink.ask("which words of the prompt is it about?>") or ""
+        if not subject or subject not in prompt:
+            raise ConfigError("those words are not in the prompt", "copy them from it")
+        prompt = f"[{subject}]".join(prompt.rsplit(subject, 1))
+    return typed_facts([f"{prompt} -> {target}"]).facts[0]
+
+
+def _said(session: Session, prompt: str) -> str:
+    from hubedit.facts.answers import clip
+
+    plain = prompt.replace("[", "").replace("]", "")
+    return f"  {plain} ... {clip(session.ask([plain])[0])}"

@@ -1,0 +1,47 @@
+"""The same facts in other forms: as written, as a question, after an instruction, in the chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hubedit.evaluate.edits import exact, marks
+from hubedit.evaluate.knowedit import Values
+from hubedit.evaluate.reading import Reading, read
+from hubedit.facts import Fact
+from hubedit.model.editable import EditableModel
+from hubedit.model.forms import forms_of, usual
+
+Readings = Mapping[str, Reading]
+"""By form."""
+
+_SHOWN = ("success", "generalisation", "neighbourhood", "portability")
+
+
+def all_forms(em: EditableModel, facts: Sequence[Fact], own: Reading) -> dict[str, Reading]:
+    """The facts in every form that the model has; `own`: in the usual one. In the others their own prompts
+    alone are asked."""
+    return {
+        form: own
+        if form == usual(em)
+        else read(em, facts, probes=False, in_context=own.in_context, form=form, score=False)
+        for form in forms_of(em)
+    }
+
+
+def form_values(facts: Sequence[Fact], readings: Readings, before: Readings | None = None) -> Values:
+    """Values by "form/metric" and fact, 1.0 or 0.0 for each prompt: success by the answer that a text begins
+    with, exact (it says nothing else), generalisation and portability; and neighbourhood with the readings
+    `before`."""
+    values: Values = {}
+    for form, reading in readings.items():
+        old = before.get(form) if before is not None else None
+        found: Values = {
+            name: [[float(good) for good in group] for group in groups]
+            for name, groups in marks(facts, old or reading, reading).items()
+            if name in _SHOWN and (old is not None or name != "neighbourhood")
+        }
+        found["exact"] = exact(facts, reading)["success"]
+        for name in (*_SHOWN[:1], "exact", *_SHOWN[1:]):
+            if any(found.get(name, ())):
+                values[f"{form}/{name}"] = found[name]
+    return values

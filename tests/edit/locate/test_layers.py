@@ -1,0 +1,64 @@
+"""The layers as the user writes them, and those that stand at a share of the depth."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubedit.config import EditConfig
+from hubedit.edit.locate.layers import parse_layers, usual_layers
+from hubedit.errors import ConfigError
+from hubedit.presets import method_defaults
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("4-8", (4, 5, 6, 7, 8)),
+        ("4,6,8", (4, 6, 8)),
+        ("8, 4", (4, 8)),
+        ("3", (3,)),
+        ("3-3", (3,)),
+        ("2-4,3-5,9", (2, 3, 4, 5, 9)),
+        ("0", (0,)),
+    ],
+)
+def test_layers_are_read(text: str, layers: tuple[int, ...]) -> None:
+    assert parse_layers(text, 10) == layers
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "4-", "-4", "4--8", "4;6", "4,,6", "8-4", "10", "4-10", "1.5", "auto"]
+)
+def test_what_cannot_be_read_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_layers(text, 10)
+    assert caught.value.hint
+
+
+def test_a_huge_range_is_refused_before_it_is_made() -> None:
+    with pytest.raises(ConfigError, match="outside the model"):
+        parse_layers("0-999999999999", 10)
+
+
+@given(st.sets(st.integers(0, 30), min_size=1))
+def test_layers_written_out_are_read_back(layers: set[int]) -> None:
+    assert parse_layers(",".join(map(str, layers)), 31) == tuple(sorted(layers))
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "layers"),
+    [(30, (2, 3, 4, 5, 6, 7)), (18, (1, 2, 3, 4)), (4, (0, 1)), (2, (0,)), (80, (5, 8, 10, 13, 15, 18))],
+)
+def test_the_joint_edit_writes_early_layers(num_layers: int, layers: tuple[int, ...]) -> None:
+    assert usual_layers(num_layers, EditConfig()) == layers
+
+
+@pytest.mark.parametrize(("num_layers", "layers"), [(32, (4, 5, 6, 7, 8)), (4, (0, 1)), (2, (0,))])
+def test_published_methods_write_all_layers_between(num_layers: int, layers: tuple[int, ...]) -> None:
+    assert usual_layers(num_layers, method_defaults("memit")) == layers
+
+
+def test_the_depths_may_be_others() -> None:
+    assert usual_layers(32, EditConfig(depths=(0.25, 0.5), most_layers=3)) == (8, 12, 16)

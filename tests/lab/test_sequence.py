@@ -1,0 +1,38 @@
+"""The benchmark of batches one after another: its draws, its cells, and the file that is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hubedit.bench.cells import cells
+from hubedit.bench.plan import read_bench
+from hubedit.facts import Fact
+from hubedit.presets import METHODS as ALL
+from tests.lab.sequence import METHODS, bench, draw
+
+
+def test_draws_differ_and_leave_the_bystanders_out() -> None:
+    facts = [Fact(f"{n} is", str(n), "x") for n in range(40)]
+    first, second = (draw(facts, 10, seed, facts[:5]) for seed in (0, 1))
+    assert first == draw(facts, 10, 0, facts[:5]) != second
+    assert len(set(first)) == 10 and not {f.subject for f in first} & {f.subject for f in facts[:5]}
+    with pytest.raises(ValueError, match="knows 35 facts, and 36 are wanted"):
+        draw(facts, 36, 0, facts[:5])
+
+
+def test_the_points_are_batches_in_sequence_and_at_once(tmp_path: Path) -> None:
+    plan = bench(tmp_path / "gemma", 10, 10, 3, ["joint", "ultraedit"])
+    assert plan.edits == (10, 20, 40, 60, 80, 100)
+    found = {(c.edits, c.batch_size) for c in cells(plan)}
+    assert found == {(10, 0), *((n, size) for n in plan.edits[1:] for size in (0, 10))}
+
+
+def test_the_file_has_the_same_methods_and_measures(tmp_path: Path) -> None:
+    file = read_bench(Path(__file__).parent / "bench" / "real-sequence.toml")
+    same = bench(tmp_path, 20, 25, 3, METHODS)
+    assert [run.method for run in file.runs] == [run.method for run in same.runs] == list(METHODS)
+    assert set(METHODS) <= set(ALL)
+    assert (file.edits, file.seeds, file.measure) == (same.edits, same.seeds, same.measure)
+    assert [run.batch_sizes for run in file.runs] == [run.batch_sizes for run in same.runs]
