@@ -82,8 +82,7 @@ def apply_facts(
 
     `source`: the facts' file, for messages. `with_facts`: False keeps the facts themselves out of the
     folder. `on`: an older patch to edit on top of; the result does both. `overwrite` replaces an older
-    patch at `out`. `command`: the words of the command line, for the record; `notes`: what a reader of the
-    figures should know, for report and card.
+    patch at `out`. `command`: the words of the command line; `notes`: what readers of report and card know.
     Everything that can be refused is refused before the long work: FactsError, ConfigError, PatchError.
     Raises CollapseError when the edit would damage the model, PatchError when the disk refuses; then
     nothing is at `out`. With `strict` raises StrictError after writing when facts still fail.
