@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.memory [--shape small] [--facts 20] [--limit 24GiB]
 
-On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does. `--tokens`
-of statistics and `--steps` of the descent are few: how many there are does not change the peak.
+On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does.
+`--tokens` of statistics and `--steps` of the descent are few: how many there are does not change the peak.
 """
 
 from __future__ import annotations
