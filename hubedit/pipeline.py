@@ -144,11 +144,12 @@ def apply_facts(
     overwrite: bool = False,
     strict: bool = False,
     command: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Applied:
     """Computes a patch that edits `facts` into `em`, tests it by generation, and writes it to `out`.
 
     `source`, `on`, `command`: as for `edit_facts`. `with_facts`: False keeps the facts themselves out of the
-    folder. `overwrite` replaces an older patch at `out`.
+    folder. `overwrite` replaces an older patch at `out`; `notes`: what readers of report and card know.
     Everything that can be refused is refused before the long work: FactsError, ConfigError, PatchError.
     Raises CollapseError when the edit would damage the model, PatchError when the disk refuses; then
     nothing is at `out`. With `strict` raises StrictError after writing when facts still fail.
@@ -171,9 +172,8 @@ def apply_facts(
     forms_before, context_forms = all_forms(stood, facts, before), all_forms(stood, facts, context)
     seconds = {"reading before": time.perf_counter() - start}
 
-    found = edit_facts(
-        em, facts, config, on=on, cache=cache, progress=progress, source=source, command=command
-    )
+    known: dict[str, Any] = {"on": on, "cache": cache, "progress": progress}
+    found = edit_facts(em, facts, config, source=source, command=command, **known)
     edited = found.after
 
     start = time.perf_counter()
@@ -186,8 +186,8 @@ def apply_facts(
     stages = {**found.edit.seconds, **seconds, "reading after": time.perf_counter() - start}
 
     measured: dict[str, Any] = {"metrics": report.metrics, "counts": report.counts}
-    timed = {"seconds": sum(stages.values()), "seconds_by_stage": stages}
-    made = {**found.patch.record, **measured, **timed, "peak_memory": peak_memory(em.device)}
+    measured |= {"seconds": sum(stages.values()), "seconds_by_stage": stages}
+    made = {**found.patch.record, **measured, "peak_memory": peak_memory(em.device)}
     content = {
         **report_json(
             facts,
@@ -197,6 +197,7 @@ def apply_facts(
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
+    content["notes"] = [*content.get("notes", ()), *notes]
     content = {name: value for name, value in content.items() if value not in ({}, [], None)}
     if kept:
         shares = [compare(some, r, r).metrics["success"] for r in (some_before, some_after)]

@@ -68,9 +68,9 @@ def imports(path: Path, typing: bool = True) -> Iterator[tuple[str, int]]:
     TYPE_CHECKING, which never runs."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if not typing:
-        blocks = (node for node in ast.walk(tree) if isinstance(node, ast.If))
-        for node in [block for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING"]:
-            node.body = []
+        for block in ast.walk(tree):
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+                block.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)

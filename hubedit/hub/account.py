@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hubedit
@@ -59,7 +60,8 @@ def writer(api: HfApi, repo: str, *, pr: bool = False) -> str:
     """
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id: Any = import_module("huggingface_hub.utils").validate_repo_id
 
     name = repo.strip()
     try:
