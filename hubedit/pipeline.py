@@ -51,8 +51,7 @@ _ASKED = 50  # of an older patch's facts, so many of the oldest and of the newes
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """A patch in memory. `before`, `after`: the model without it (with the older patch below it, where there
-    is one) and with it."""
+    """A patch in memory. `before`, `after`: the model without it (an older one below it stays) and with it."""
 
     patch: Patch
     edit: Edit
@@ -154,8 +153,7 @@ def apply_facts(
     Raises CollapseError when the edit would damage the model, PatchError when the disk refuses; then
     nothing is at `out`. With `strict` raises StrictError after writing when facts still fail.
     """
-    cache, progress = cache or Cache(), progress or Silent()
-    path = Path(out)
+    cache, progress, path = cache or Cache(), progress or Silent(), Path(out)
     check_facts(em, facts, source)
     check_config(em, config)
     check_free(path, overwrite)
@@ -172,8 +170,9 @@ def apply_facts(
     forms_before, context_forms = all_forms(stood, facts, before), all_forms(stood, facts, context)
     seconds = {"reading before": time.perf_counter() - start}
 
-    known: dict[str, Any] = {"on": on, "cache": cache, "progress": progress}
-    found = edit_facts(em, facts, config, source=source, command=command, **known)
+    found = edit_facts(
+        em, facts, config, on=on, cache=cache, progress=progress, source=source, command=command
+    )
     edited = found.after
 
     start = time.perf_counter()
