@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -158,8 +159,9 @@ def parse_null_space(text: str) -> tuple[float, bool] | None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON data."""
-    return asdict(config)
+    """A configuration as plain JSON data; `from_dict` gives back an equal one."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
 
 
 def from_dict(kind: type[Config], data: Mapping[str, Any]) -> Config:

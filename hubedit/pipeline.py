@@ -51,7 +51,7 @@ _ASKED = 50  # of an older patch's facts, so many of the oldest and of the newes
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """A patch in memory. `before`, `after`: the model without it (an older one below it stays) and with it."""
+    """A patch in memory. `before`, `after`: the model without it (an older one stays) and with it."""
 
     patch: Patch
     edit: Edit

@@ -121,8 +121,8 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
     if not isinstance(prefer, dict):
         raise ConfigError(f"{source}: prefer is no table")
     if unknown := sorted(set(prefer) - set(PREFERENCES)):
-        known = ", ".join(PREFERENCES)
-        raise ConfigError(f"{source}: unknown preference {unknown[0]!r}", f"known: {known}")
+        hint = f"known: {', '.join(PREFERENCES)}"
+        raise ConfigError(f"{source}: unknown preference {unknown[0]!r}", hint)
     model = data.get("model", {})
     if not isinstance(model, dict):
         raise ConfigError(f"{source}: model is no table")

@@ -131,8 +131,6 @@ def _fitting(name: str, value: Any, old: Any) -> Any:
         return f"{value:g}"
     if isinstance(old, float) and plain:
         return float(value)
-    if isinstance(old, tuple) and isinstance(value, list):
-        return tuple(value)
     if type(value) is not type(old):
         raise ConfigError(f"{name} must be {type(old).__name__}, not {value!r}")
     return value
