@@ -36,7 +36,6 @@ LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # the same inside hubedit/edit: what finds, measures, optimises and solves knows no prompts of hubedit's own
 EDIT_LAYERS = (
     ("compute", "record"),
-    ("sequence",),
     ("methods",),
     ("batch",),
     ("baseline", "prompts"),

@@ -1,20 +1,33 @@
-"""From facts to factors: what is measured once, then batch after batch of the chosen method."""
+"""From facts to factors: what is measured once, then batch after batch of the chosen method.
+
+Each batch meets the model as the batches before have left it. Their facts are protected in the way the method
+knows, or not at all, as published. AlphaEdit and the joint method preserve the keys that each batch had when
+it was done; the joint method not those of what is edited again, and it asks that the answers about a subject
+of the batch stay. The result is the exact sum of the batches' factors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.baseline import measure
 from hubedit.edit.batch import EditBatch
+from hubedit.edit.methods.context_templates import contexts_of
+from hubedit.edit.methods.earlier import Earlier, kept_keys, keys_now
+from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.registry import function_of
+from hubedit.edit.methods.rome import joined
+from hubedit.edit.prompts.same_subject import sharing
 from hubedit.edit.result import Clock, Edit
-from hubedit.edit.sequence import in_batches
 from hubedit.facts import Fact
+from hubedit.facts.together import again
 from hubedit.linalg import LowRank
 from hubedit.model.editable import Change, EditableModel
 from hubedit.model.sites import Site
+from hubedit.presets import METHODS
 from hubedit.progress import Progress, Silent
 
 __all__ = ["Edit", "compute"]
@@ -33,13 +46,64 @@ def compute(
 ) -> Edit:
     """Edits `facts` into factors for `em`, which is the same model afterwards, also when this raises.
 
-    `on`: an older patch to edit on top of; `earlier`: its facts that must stay so; `steps`: the id of the
-    step that edited each. What is measured once is the base's, and the same for every patch that stands on
-    another.
+    `on`: an older patch to edit on top of; `earlier`: its facts that must stay so; `steps`: for each of them
+    the id of the step that edited it, under which the cache may have its keys. What is measured once is the
+    base's, and the same for every patch that stands on another.
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
     cache, progress, clock = cache or Cache(), progress or Silent(), Clock()
     baseline = measure(em, facts, config, cache, progress, clock)
-    model = em if on is None else em.with_patch(on)
-    batch = EditBatch(model, facts, config, baseline, cache, progress, clock, earlier)
-    return in_batches(function_of(config.method), batch, steps)
+    model, method, run = (
+        em if on is None else em.with_patch(on),
+        METHODS[config.method],
+        function_of(config.method),
+    )
+    # once, as MEMIT does: an edited model writes other sentences
+    contexts = contexts_of(model, config) if method.published else ()
+    batch = EditBatch(model, facts, config, baseline, cache, progress, clock, earlier, contexts=contexts)
+    if method.one_by_one:
+        return run(batch)
+    size = config.batch_size or len(facts)
+    parts = [facts[at : at + size] for at in range(0, len(facts), size)]
+    carries = method.keeps_keys or not method.published
+    known, fresh = Earlier(), Earlier()
+    if carries:
+        known.add(earlier, kept_keys(batch, steps))
+    done: list[Edit] = []
+    total: dict[Site, LowRank] = {}
+    for number, part in enumerate(parts, 1):
+        if len(parts) > 1:
+            progress.message(f"batch {number} of {len(parts)}")
+        if not method.published:
+            known.drop(again(known.facts, part))
+        own = replace(batch, facts=part, earlier_facts=list(known.facts))
+        if not method.published:
+            # what a batch adds to a subject must reach the key that its earlier facts have too: their answers
+            # are among what its target must give (`hubedit.edit.methods.joint`)
+            own = replace(own, earlier_keys=known.without(sharing(batch.model, part, known.facts)))
+        elif carries:
+            own = replace(own, earlier_keys=known.squares)
+        done.append(run(own))
+        for site, factor in done[-1].factors.items():
+            new = factor.to(model.device)
+            total[site] = (total[site] + new).compress() if site in total else new
+        batch = replace(batch, model=model.with_patch(total))
+        if carries:
+            keys = keys_now(batch, part)
+            known.add(part, keys)
+            fresh.add(part, keys)
+    edit = done[0] if len(done) == 1 else _together(replace(batch, model=model), done, total)
+    return replace(edit, keys=fresh.keys)
+
+
+def _together(batch: EditBatch, done: Sequence[Edit], total: Mapping[Site, LowRank]) -> Edit:
+    """One edit of all batches, with reports about the sums."""
+    factors = {site: factor.to("cpu") for site, factor in total.items()}
+    last = {site: edit.reports[site] for edit in done for site in edit.reports}
+    moments = batch.baseline.moments
+    reports = {
+        s: report(batch.model, s, f, moments, last[s].lam, last[s].reached) for s, f in factors.items()
+    }
+    parts = [edit.targets for edit in done if edit.targets is not None]
+    alpha = {layer: sum(edit.alpha[layer] for edit in done) / len(done) for layer in done[-1].alpha}
+    return finished(batch, factors, reports, joined(parts) if parts else None, alpha)
