@@ -53,11 +53,8 @@ def compute(
     """
     cache, progress, clock = cache or Cache(), progress or Silent(), Clock()
     baseline = measure(em, facts, config, cache, progress, clock)
-    model, method, run = (
-        em if on is None else em.with_patch(on),
-        METHODS[config.method],
-        function_of(config.method),
-    )
+    method, run = METHODS[config.method], function_of(config.method)
+    model = em if on is None else em.with_patch(on)
     # once, as MEMIT does: an edited model writes other sentences
     contexts = contexts_of(model, config) if method.published else ()
     batch = EditBatch(model, facts, config, baseline, cache, progress, clock, earlier, contexts=contexts)
