@@ -35,7 +35,7 @@ LAYERS = (
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # the same inside hubedit/edit: what finds, measures, optimises and solves knows no prompts of hubedit's own
 EDIT_LAYERS = (
-    ("compute", "record"),
+    ("compute", "record", "checks"),
     ("methods",),
     ("batch",),
     ("baseline", "prompts"),

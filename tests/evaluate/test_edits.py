@@ -184,7 +184,7 @@ def test_long_targets_are_waited_for_and_blank_answers_do_no_harm(
         asked.append(new)
         return ["" for _ in prompts]
 
-    monkeypatch.setattr(module, "said", watched)
+    monkeypatch.setattr(module, "greedy_answers", watched)
     long = "Marie Curie " * 30
     read(em, [replace(FACT, target=long)])
     assert asked[-1] > 60
