@@ -130,7 +130,7 @@ class EditConfig:
     method: str = "joint"
     batch_size: int = 0
     layers: str = "auto"
-    depths: tuple[float, float] = (0.06, 0.23)
+    depths: tuple[float, float] = (0.1, 0.23)
     most_layers: int = 6
     alpha: str = "0"
     lam: float = 30.0
@@ -165,8 +165,14 @@ def parse_null_space(text: str) -> tuple[float, bool] | None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON data."""
-    return asdict(config)
+    """A configuration as plain JSON data: what is written and read back is equal to it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return {key: plain(value) for key, value in asdict(config).items()}
 
 
 def from_dict(kind: type[Config], data: Mapping[str, Any]) -> Config:

@@ -76,12 +76,13 @@ def apply_facts(
     overwrite: bool = False,
     strict: bool = False,
     command: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Applied:
     """Computes a patch that edits `facts` into `em`, tests it by generation, and writes it to `out`.
 
     `source`: the facts' file, for messages. `with_facts`: False keeps the facts themselves out of the
     folder. `on`: an older patch to edit on top of; the result does both. `overwrite` replaces an older
-    patch at `out`. `command`: the words of the command line, for the record.
+    patch at `out`. `command`: the words of the command line; `notes`: what readers of report and card know.
     Everything that can be refused is refused before the long work: FactsError, ConfigError, PatchError.
     Raises CollapseError when the edit would damage the model, PatchError when the disk refuses; then
     nothing is at `out`. With `strict` raises StrictError after writing when facts still fail.
@@ -165,6 +166,7 @@ def apply_facts(
         **moved.to_json(),
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
+    told["notes"] = [*told.get("notes", ()), *notes]
     told = {name: value for name, value in told.items() if value not in ({}, [], None)}
     if kept:
         shares = [compare(some, r, r).metrics["success"] for r in (some_before, some_after)]

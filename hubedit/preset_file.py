@@ -14,9 +14,10 @@ a guard off are not taken from a file that anybody may have written, nor is text
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,24 @@ NOT_SHARED = frozenset({"method", "seed", "collapse", "trace", "stats", "depths"
 @dataclass(frozen=True)
 class PresetFile:
     """`settings`: as in EditConfig; `prefer`: what differs, by preference; `source`: for messages;
-    `model`: what it was found on, as far as the file tells."""
+    `model`: what it was found on, as far as the file tells; `seen`: digests of the prompts that chose it."""
 
     method: str
     settings: Mapping[str, Any]
     prefer: Mapping[str, Mapping[str, Any]]
     source: str
     model: Mapping[str, Any] = field(default_factory=dict)
+    seen: frozenset[str] = frozenset()
+
+    def chosen_on(self, prompts: Collection[str]) -> str:
+        """What the reader of an edit's figures should know where its facts chose the settings; else ""."""
+        count = sum(prompt_digest(prompt) in self.seen for prompt in prompts)
+        if not count:
+            return ""
+        return (
+            f"the settings were chosen by trial edits of {count} of these {len(prompts)} facts, "
+            "so the figures on them are too good"
+        )
 
     def elsewhere(self, ref: str, num_layers: int) -> str:
         """What a user should know who takes it for another model than it was found on; "" for the same."""
@@ -61,6 +73,11 @@ class PresetFile:
             # a file that fixes nothing leaves the weighing to the edit, as without a file
             return replace(config, prefer=prefer)
         return overlaid(config, self.prefer.get(prefer, {}))
+
+
+def prompt_digest(prompt: str) -> str:
+    """What a preset keeps of a prompt: enough to know it again, and no word of it."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def is_preset_file(name: str) -> bool:
@@ -109,7 +126,12 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
     model = data.get("model", {})
     if not isinstance(model, dict):
         raise ConfigError(f"{source}: model is no table")
-    found = PresetFile(str(data.get("method", "joint")), data["settings"], prefer, source, model)
+    tuned = data.get("tuned", {})
+    seen = tuned.get("seen", []) if isinstance(tuned, dict) else None
+    if not isinstance(seen, list):
+        raise ConfigError(f"{source}: tuned.seen is no list of digests")
+    digests = frozenset(map(str, seen))
+    found = PresetFile(str(data.get("method", "joint")), data["settings"], prefer, source, model, digests)
     for name, part in (("settings", found.settings), *((f"prefer.{n}", p) for n, p in prefer.items())):
         if not isinstance(part, dict):
             raise ConfigError(f"{source}: {name} is no table")

@@ -6,15 +6,15 @@ counted at a small width, in square matrices, and scales with the square of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from hubedit.linalg import LowRank, SecondMoment, mean_of, output_drift, right_factor
 from hubedit.model.editable import EditableModel
-from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
-from hubedit.model.tokens import Batch
 from tests.benchmarks.shapes import model
 from tests.counting import Allocations, matrix
 
@@ -40,11 +40,14 @@ def test_statistics_of_a_site(em: EditableModel, weights: int) -> None:
     tokens = TokenBudget(torch.device("cuda")).tokens
     ids = torch.zeros(tokens // 128, 128, dtype=torch.long, device="meta")
     total = SecondMoment(WIDTH, "meta")
-    batch = Batch(ids, torch.ones_like(ids), ids[:, 0] + 128)
+    inputs: list[torch.Tensor] = []
+    body: Any = em.model.get_submodule("model")
+    handle = em.site(Site(8, "mlp")).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     with Allocations() as used, torch.no_grad():
-        found = run(em, batch, inputs=[Site(8, "mlp")], stop=True)
-        inputs = found.inputs[Site(8, "mlp")]
-        total.update(inputs.clone())  # as without padding
+        # a mask is looked at, which without numbers cannot be done
+        body(input_ids=ids, attention_mask={"full_attention": None}, use_cache=False)
+        total.update(inputs[0].clone())  # as without padding
+    handle.remove()
     assert weights + matrix(WIDTH) + used.peak < WANTED
 
 
@@ -74,4 +77,5 @@ def test_the_drift_of_a_site_takes_one_more_matrix(rank: int) -> None:
         found = output_drift(factor, moment)
         factor.norm()
     assert found == pytest.approx(float(factor.dense().double().square().sum()), rel=1e-4)
-    assert used.peak < 2.2 * matrix(600)
+    # the moment in float64, and blocks of no more than dW and its factors
+    assert used.peak < matrix(600) + 4 * 8 * 600 * 500

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from hubedit import preset_file as module
-from hubedit.cli.settings import settings
+from hubedit.cli.settings import chosen_on, settings
 from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
-from hubedit.preset_file import load_preset
+from hubedit.facts import Fact
+from hubedit.preset_file import load_preset, prompt_digest
 from hubedit.presets import PRESETS, preset
 
 TEXT = """
@@ -45,6 +46,18 @@ def test_a_file_and_its_folder_give_the_settings(tmp_path: Path) -> None:
     # what the file does not name is as without it
     assert (config.seed, config.targets.steps) == (EditConfig().seed, EditConfig().targets.steps)
     assert preset(str(tmp_path)) == config
+
+
+def test_an_edit_of_the_facts_that_chose_the_preset_is_known(tmp_path: Path) -> None:
+    digests = [prompt_digest(prompt) for prompt in ("Peru is in", "Who won?", "日本は")]
+    ref = written(tmp_path, f"{TEXT}[tuned]\ntrials = 3\nseen = {digests}\n")
+    assert not any("Peru" in digest for digest in digests)
+    told = load_preset(ref).chosen_on(["Peru is in", "Chile is in", "日本は"])
+    assert "trial edits of 2 of these 3 facts" in told
+    assert chosen_on(ref, [Fact("Who won?", "Who", "Peru")])
+    assert not chosen_on(ref, [Fact("Peru was in", "Peru", "Asia")])
+    assert not chosen_on(None, []) and not chosen_on("qwen2.5-7b", [Fact("Who won?", "Who", "Peru")])
+    assert not load_preset(written(tmp_path)).chosen_on(["Peru is in"])
 
 
 def test_a_preference_takes_its_own_point(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import check_preset, parse_rank, settings
+from hubedit.cli.settings import check_preset, chosen_on, parse_rank, settings
 from hubedit.cli.wanted import check_again, check_alone, read_wanted
 
 
@@ -272,6 +272,7 @@ def apply(
         if again and not chosen:
             sink.note(f"all facts of {on} hold: nothing is written")
             return
+        note = chosen_on(preset, chosen)
         applied = apply_facts(
             em,
             chosen,
@@ -284,7 +285,10 @@ def apply(
             with_facts=not no_facts,
             overwrite=force,
             command=words(context),
+            notes=[note] if note else [],
         )
+    if note:
+        sink.warn(note)
     show(sink, applied, compare(first, applied.patch) if first is not None else None)
     if wide := too_wide(applied.patch):
         sink.warn(wide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from hubedit.errors import ConfigError
 if TYPE_CHECKING:
     from hubedit.cli.output import Output
     from hubedit.config import EditConfig
+    from hubedit.facts import Fact
     from hubedit.model.editable import EditableModel
 
 
@@ -43,6 +45,15 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
     check_settings(config)
     check_values(config)
     return config
+
+
+def chosen_on(preset: str | None, facts: Sequence[Fact]) -> str:
+    """What the reader of the figures should know where a preset was chosen on these facts; "" elsewhere."""
+    from hubedit.preset_file import is_preset_file, load_preset
+
+    if preset is None or not is_preset_file(preset):
+        return ""
+    return load_preset(preset).chosen_on([fact.prompt for fact in facts])
 
 
 def parse_rank(text: str | None) -> int | None:

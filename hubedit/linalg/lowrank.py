@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -59,15 +60,15 @@ class LowRank:
         """Frobenius norm: |BA|^2 = sum((B^T B) * (A A^T)) of the factors, which takes r^2 (d_out + d_in)
         products; where the r d_out d_in of the matrix itself are fewer, it is formed in blocks of rows."""
         if self.rank * sum(self.shape) > self.shape[0] * self.shape[1]:
-            return sum(float(rows.square().sum()) for rows in self.rows()) ** 0.5
+            return sqrt(sum(float(rows.square().sum()) for rows in self.rows()))
         gram = (self.B.double().T @ self.B.double()) * (self.A.double() @ self.A.double().T)
         return float(gram.sum().clamp_min(0).sqrt())
 
     def rows(self) -> Iterator[Tensor]:
         """The matrix in blocks of rows (up to 512, d_in), float64."""
         right = self.A.double()
-        for left in self.B.split(_ROWS):
-            yield left.double() @ right
+        for at in range(0, self.shape[0], _ROWS):
+            yield self.B[at : at + _ROWS].double() @ right
 
     def digest(self) -> str:
         """sha256 (16 hexadecimal digits) of both factors in float32: what tells two of them apart."""

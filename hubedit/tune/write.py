@@ -14,7 +14,7 @@ from hubedit.edit.record import base_name
 from hubedit.errors import ConfigError
 from hubedit.folder import write_file
 from hubedit.model.editable import EditableModel
-from hubedit.preset_file import FORMAT, NOT_SHARED, read_preset
+from hubedit.preset_file import FORMAT, NOT_SHARED, prompt_digest, read_preset
 from hubedit.report.draw import BLUE, GREEN, ORANGE, figure, svg
 from hubedit.tune.front import Tried, Tuned
 from hubedit.tune.trial import Score
@@ -70,6 +70,8 @@ def content(em: EditableModel, tuned: Tuned) -> dict[str, Any]:
             "seed": tuned.base.seed,
             "hubedit": hubedit.__version__,
             "default": _numbers(tuned.default),
+            # prompts of the trials, to tell an edit of the same facts apart
+            "seen": [prompt_digest(fact.prompt) for fact in tuned.cases.trial],
         },
         "front": [_row(tried, tuned.base) for tried in tuned.front],
     }

@@ -23,17 +23,18 @@ from tests.hub.loopback import Hub, serve
 from tests.killing import Moments, duration, killed
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Rome"}
+SAID = f"hubedit-kill-{os.getpid()}.log"
 APPLY = ("--tokens", "200", "--layers", "1", "--quiet")
 
 
 def run(*words: object) -> int:
-    """One command line, silent."""
+    """One command line, silent; what it says lies in `SAID` of the temporary folder."""
     from hubedit.cli.app import run as command
 
-    null = os.open(os.devnull, os.O_WRONLY)
+    log = os.open(Path(tempfile.gettempdir()) / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     kept = [os.dup(1), os.dup(2)]
     for number in (1, 2):
-        os.dup2(null, number)
+        os.dup2(log, number)
     try:
         return command([str(word) for word in words])
     finally:
@@ -42,7 +43,12 @@ def run(*words: object) -> int:
         for number, own in zip((1, 2), kept, strict=True):
             os.dup2(own, number)
             os.close(own)
-        os.close(null)
+        os.close(log)
+
+
+def said() -> str:
+    """The end of what the last command said."""
+    return (Path(tempfile.gettempdir()) / SAID).read_text(errors="replace")[-2000:]
 
 
 def attempt(
@@ -56,7 +62,7 @@ def attempt(
     "old" or "new", and raises AssertionError for any other."""
     prepare()
     seconds = duration(lambda: run(*words()))
-    assert look() == "new", "the command does not complete"
+    assert look() == "new", f"the command does not complete: {said()}"
     at, found = Moments(seed, seconds, moments), Counter[str]()
     while at.more():
         prepare()
@@ -68,7 +74,7 @@ def attempt(
         found[state] += 1
         # what is complete may be refused, or done again without a change
         duration(lambda: run(*words()))
-        assert look() == "new", f"after a kill that left the {state} state, the command does not complete"
+        assert look() == "new", f"after a kill that left the {state} state it does not complete: {said()}"
     return found
 
 

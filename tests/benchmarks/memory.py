@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.memory [--shape small] [--facts 20] [--limit 24GiB]
 
-On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does. `--tokens`
-of statistics and `--steps` of the descent are few: how many there are does not change the peak.
+On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does.
+`--tokens` of statistics and `--steps` of the descent are few: how many there are does not change the peak.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = replace(
         config,
         stats=replace(config.stats, tokens=args.tokens),
-        targets=replace(config.targets, steps=args.steps, reach=0.0),
+        targets=replace(config.targets, steps=args.steps),
     )
     with folder() as place:
         compute(em, facts_of(em, args.facts), config, cache=Cache(Path(place)), progress=peaks)

@@ -103,7 +103,7 @@ def profiled(
 
 def told(found: dict[str, Stage], work: dict[str, Stage], speed: float) -> list[dict[str, Any]]:
     """The stages as rows, the whole last."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, stage in found.items():
         flops = work[name].work if name in work else 0.0
         share = flops / stage.seconds / speed if stage.seconds > 0 else 0.0

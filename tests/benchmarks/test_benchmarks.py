@@ -9,7 +9,7 @@ import pytest
 
 from hubedit.config import TargetConfig
 from hubedit.edit.targets.optimise import optimise
-from tests.benchmarks import gpu, passes, targets
+from tests.benchmarks import gpu, passes, profile, targets
 from tests.benchmarks.shapes import model, rows
 
 
@@ -45,3 +45,22 @@ def test_passes_of_every_size_are_timed() -> None:
     found = passes.measured(model("pico", "cpu", None), 96, 1)
     assert set(found) == {"rows of 16", "rows of 48", "prompts"}
     assert all(set(row) == set(passes.SIZES) and min(row.values()) > 0 for row in found.values())
+
+
+def test_a_profile_gives_every_second_to_one_stage() -> None:
+    done = [0.0]
+    stages = profile.Stages(lambda: done[0])
+    stages.tokens += 5
+    stages.start("targets 0.mlp", 3, "facts")
+    stages.tokens, done[0] = 7.0, 2e9
+    stages.finish("mean loss 1")
+    stages.start("targets 1.mlp")
+    stages.tokens, done[0] = 1.0, 3e9
+    stages.close("")
+    assert {name: (s.tokens, s.work) for name, s in stages.found.items()} == {
+        profile.BETWEEN: (5.0, 0.0),
+        "targets": (8.0, 3e9),
+    }
+    rows_of = profile.told(stages.found, stages.found, 1e12)
+    assert [row["stage"] for row in rows_of] == [profile.BETWEEN, "targets", "all"]
+    assert rows_of[-1]["tflop"] == pytest.approx(3e-3) and rows_of[1]["share"] > 0

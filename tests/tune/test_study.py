@@ -21,6 +21,7 @@ from hubedit.errors import ConfigError, HubEditError
 from hubedit.evaluate import read
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
+from hubedit.preset_file import load_preset
 from hubedit.presets import preset
 from hubedit.progress import Silent
 from hubedit.tune import study as module
@@ -110,6 +111,8 @@ def test_a_run_its_preset_and_going_on(
     assert sorted((tmp_path / "cache" / "stats").iterdir()) == stats, "no pass over the corpus for a trial"
 
     out, picture = write(em, tuned, tmp_path / "found" / "preset.toml")
+    assert load_preset(str(out)).chosen_on([fact.prompt for fact in cases.trial])
+    assert not load_preset(str(out)).chosen_on([fact.prompt for fact in cases.check])
     data = tomllib.loads(out.read_text(encoding="utf-8"))
     assert data["measured"]["facts"] == len(cases.check) and data["tuned"]["trials"] == 3
     assert str(tmp_path) not in out.read_text(encoding="utf-8")

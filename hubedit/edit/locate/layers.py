@@ -22,9 +22,12 @@ def untraced_layers(config: EditConfig, num_layers: int) -> tuple[int, ...]:
 
 
 def usual_layers(num_layers: int, config: EditConfig) -> tuple[int, ...]:
-    """All layers from the first to the last of `config.depths`, or `config.most_layers` of them. After the
-    last block but one no other token can read a change any more."""
-    first, last = (max(0, min(round(depth * num_layers), num_layers - 2)) for depth in config.depths)
+    """All layers from the first to the last of `config.depths`, or `config.most_layers` of them: the joint
+    edit's from the one that holds that depth on, a published method's from the nearest. After the last block
+    but one no other token can read a change any more."""
+    whole = round if METHODS[config.method].published else int
+    depths = (whole(config.depths[0] * num_layers), round(config.depths[1] * num_layers))
+    first, last = (max(0, min(depth, num_layers - 2)) for depth in depths)
     most = config.most_layers
     if most == 0 or last - first < most:
         return tuple(range(first, last + 1))
