@@ -40,16 +40,17 @@ def entry(title: str, folder: Path) -> str:
     for scheme in ("light", "dark"):
         _picture(folder / "report.html", HERE / f"gallery-{name}-{scheme}.png", scheme)
     record: dict[str, Any] = json.loads((folder / "hubedit.json").read_text(encoding="utf-8"))
-    shown = [m for m in measures(source.measured) if m.group == "answers" and m.key in ANSWERS and m.after]
+    answers = {(m.group, m.key): m for m in measures(source.measured) if m.after}
+    keys = [*(("answers", key) for key in ANSWERS), ("text", "perplexity")]
+    shown = [answers[key] for key in keys if key in answers]
     rows = [f"| {cell(m.name.partition(':')[0])} | {m.text('before')} | {m.text('after')} |" for m in shown]
-    before, after = (record["perplexity"][side] for side in ("before", "after"))
-    rows.append(f"| Perplexity of ordinary text | {before:.4g} | {after:.4g} |")
+    minutes = record["seconds"] / 60
     command = shlex.join(record["command"])
     return "\n".join(
         (
             f"\n## {title}\n",
             f"```bash\n{command}\n```\n",
-            f"{record['seconds'] / 60:.1f} minutes of {record['device']}, {record['dtype']}.\n",
+            f"{minutes:.1f} minutes on {record['device']}, {record['dtype']}; without what the cache had.\n",
             "| | before | after |\n|---|---|---|",
             *rows,
             f"\n![The report of {title}, light](gallery-{name}-light.png)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -159,9 +158,14 @@ def parse_null_space(text: str) -> tuple[float, bool] | None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON data; `from_dict` gives back an equal one."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain
+    """A configuration as plain JSON data: what is written and read back is equal to it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return {key: plain(value) for key, value in asdict(config).items()}
 
 
 def from_dict(kind: type[Config], data: Mapping[str, Any]) -> Config:

@@ -23,6 +23,7 @@ from hubedit.hub.contents import kind_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.families import family_of
 from hubedit.model.fetch import check, find, is_path
+from hubedit.model.instruct import instructed
 from hubedit.model.memory import free_memory
 from hubedit.model.sites import Site
 from hubedit.plan import Plan, plan, skeleton
@@ -166,7 +167,9 @@ def _tokenizer(em: EditableModel, facts: Sequence[Fact]) -> Iterator[Finding]:
         what = f"{len(lost)} of {len(facts)} everyday facts cannot be placed in its tokens"
         yield Finding("tokenizer", "note", what, "hubedit facts check FACTS --model MODEL lists yours")
     if tokenizer.chat_template:
-        yield Finding("chat", "ok", "a chat template; ask facts in it too, as people will")
+        why = instructed(em.path, em.ref, em.model.config.to_dict())
+        told = f"a chat template, used by default ({why})" if why else "a chat template, not used by default"
+        yield Finding("chat", "ok", told, "" if why else "add --chat on where people will chat with it")
     else:
         yield Finding(
             "chat", "note", "no chat template: a base model", "write facts as sentences to complete"

@@ -130,8 +130,8 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
     seen = tuned.get("seen", []) if isinstance(tuned, dict) else None
     if not isinstance(seen, list):
         raise ConfigError(f"{source}: tuned.seen is no list of digests")
-    known = frozenset(map(str, seen))
-    found = PresetFile(str(data.get("method", "joint")), data["settings"], prefer, source, model, known)
+    digests = frozenset(map(str, seen))
+    found = PresetFile(str(data.get("method", "joint")), data["settings"], prefer, source, model, digests)
     for name, part in (("settings", found.settings), *((f"prefer.{n}", p) for n, p in prefer.items())):
         if not isinstance(part, dict):
             raise ConfigError(f"{source}: {name} is no table")

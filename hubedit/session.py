@@ -14,7 +14,7 @@ from hubedit.facts import Fact
 from hubedit.facts.line import written
 from hubedit.folder import write_folder
 from hubedit.model.editable import EditableModel
-from hubedit.model.generate import greedy
+from hubedit.model.forms import greedy_answers, worded
 from hubedit.patch.value import RECORD
 from hubedit.pipeline import Applied, apply_facts
 from hubedit.progress import Progress
@@ -54,7 +54,7 @@ class Session:
         em = self._em
         if self._states:
             em = em.with_patch(self._states[-1].patch.by_site(em))
-        return greedy(em, prompts, _NEW_TOKENS)
+        return greedy_answers(em, [(prompt, worded(em, prompt)) for prompt in prompts], _NEW_TOKENS)
 
     def edit(self, fact: Fact) -> Applied:
         """Edits one fact more; another target of the same prompt takes the old one's place.

@@ -4,7 +4,6 @@ of a patch: loaded by PEFT, merged, taken out again."""
 from __future__ import annotations
 
 import filecmp
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,14 @@ from typing import Any
 
 from hubedit.checkpoint.merge import merge
 from hubedit.checkpoint.revert import revert
-from hubedit.demo import everyday_path, facts_path, questions_path
+from hubedit.demo import everyday_path, facts_path
 from hubedit.errors import HubEditError
 from hubedit.facts import Fact, Probe, load_facts
 from hubedit.facts.answers import clip, gives, mentions
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import Source
+from hubedit.model.forms import greedy_answers as answers_to
+from hubedit.model.forms import worded
 from hubedit.model.generate import greedy
 from hubedit.patch import Patch
 
@@ -27,16 +28,16 @@ _BARE_TOKENS, _CHAT_TOKENS = 10, 32
 
 @dataclass(frozen=True)
 class Bank:
-    """`neighbours`: prompts that must keep their answers; `questions`: prompt -> how a person asks it."""
+    """`neighbours`: prompts that must keep their answers."""
 
     facts: tuple[Fact, ...]
     neighbours: tuple[Probe, ...] = ()
-    questions: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Said:
-    """By prompt, what the model says to it bare, and to its question in chat (empty without a template)."""
+    """By prompt, what the model says to it bare, and as a user asks it in the chat template (empty where that
+    is not used)."""
 
     bare: Mapping[str, str]
     chat: Mapping[str, str]
@@ -59,20 +60,20 @@ def bundled() -> Bank:
 
 
 def everyday() -> Bank:
-    """Facts that everybody knows, with neighbours and questions."""
+    """Facts that everybody knows, with neighbours."""
     facts = load_facts(everyday_path()).facts
-    questions = json.loads(questions_path().read_text(encoding="utf-8"))
-    return Bank(facts, tuple(dict.fromkeys(p for f in facts for p in f.locality)), questions)
+    return Bank(facts, tuple(dict.fromkeys(p for f in facts for p in f.locality)))
 
 
 def ask(em: EditableModel, bank: Bank) -> Said:
     """The model's greedy answers."""
     prompts = [*(f.prompt for f in bank.facts), *(p.prompt for p in bank.neighbours)]
     bare = dict(zip(prompts, greedy(em, prompts, _BARE_TOKENS), strict=True))
-    texts = {p: _in_chat(em, bank.questions[p]) for p in prompts} if bank.questions else {}
-    asked = {p: text for p, text in texts.items() if text is not None}
-    replies = greedy(em, list(asked.values()), _CHAT_TOKENS)
-    return Said(bare, dict(zip(asked, replies, strict=True)))
+    if em.chat is None:
+        return Said(bare, {})
+    questions = {f.prompt: f.question for f in bank.facts}
+    texts = [(p, worded(em, p, "chat", question=questions.get(p, ""))) for p in prompts]
+    return Said(bare, dict(zip(prompts, answers_to(em, texts, _CHAT_TOKENS), strict=True)))
 
 
 def believed(bank: Bank, said: Said, most: int, model: str) -> Bank:
@@ -91,7 +92,7 @@ def believed(bank: Bank, said: Said, most: int, model: str) -> Bank:
     known = {p.prompt for p in kept}
     # a probe that the model gets wrong already says nothing about the edit
     facts_with = (replace(f, locality=tuple(p for p in f.locality if p.prompt in known)) for f in chosen)
-    return Bank(tuple(facts_with), tuple(kept), bank.questions)
+    return Bank(tuple(facts_with), tuple(kept))
 
 
 def names(reply: str, answers: Sequence[str], others: Sequence[str] = ()) -> bool:
@@ -114,21 +115,6 @@ def circle(em: EditableModel, path: Path, prompt: str, work: Path) -> Circle:
         (out / name).is_file() and filecmp.cmp(em.path / name, out / name, shallow=False) for name in weights
     )
     return Circle(peft, merged, len(done.record.tensors), same)
-
-
-def _in_chat(em: EditableModel, question: str) -> str | None:
-    """The text that a chat window gives the model for a user's message, by the tokenizer's template; None
-    without a template, or with one that wants other messages."""
-    if not em.tokenizer.chat_template:
-        return None
-    from jinja2 import TemplateError
-
-    render: Any = em.tokenizer.apply_chat_template
-    try:
-        text = render([{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
-    except (TemplateError, TypeError, ValueError, KeyError):
-        return None
-    return str(text)
 
 
 def _generated(em: EditableModel, folder: Path, prompt: str, adapter: Path | None) -> str:

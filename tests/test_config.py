@@ -47,3 +47,10 @@ def test_they_are_frozen_and_documented(kind: type[EditConfig]) -> None:
     with pytest.raises(FrozenInstanceError):
         setattr(config, name, None)
     assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}(")
+
+
+def test_a_configuration_is_what_its_json_is() -> None:
+    config = EditConfig(depths=(0.25, 0.5))
+    data = to_dict(config)
+    assert json.loads(json.dumps(data)) == data
+    assert from_dict(EditConfig, data) == config

@@ -171,7 +171,7 @@ def test_what_is_wrong_is_said_before_the_long_work(
         ({"layers": "two"}, "cannot read layers"),
         ({"alpha": "1.5"}, "not a share"),
         ({"prefer": "speed"}, "unknown preference"),
-        ({"rank": -1}, "rank must not be negative"),
+        ({"rank": -2}, "rank must not be negative"),
         ({"lam": float("nan")}, "lam must not be negative"),
     ],
 )

@@ -51,8 +51,8 @@ def apply(
         Option(
             "--fact",
             metavar="'PROMPT -> TARGET'",
-            help="A fact in place of a file, or several; [square brackets] mark the subject where it is not "
-            "the last capitalised name.",
+            help="A fact in place of a file, or several; [square brackets] mark the subject where no name in "
+            "the prompt is it.",
         ),
     ] = None,
     out: Annotated[
@@ -259,7 +259,7 @@ def apply(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
-        em = with_chat(sink, em, chat, system)
+        em = with_chat(sink, em, chat, system, first.record if first is not None else None)
         check_preset(sink, preset, config, em)
         if first is not None:
             first.fits(em)

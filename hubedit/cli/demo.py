@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.output import Output, mark, table
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def demo(
     ] = "",
     out: Annotated[Path, Option("--out", "-o", help="Where the patch goes.")] = Path("hubedit-demo"),
     force: Annotated[bool, Option("--force", help="Replace the patch of an earlier demo.")] = False,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
     cache: Annotated[
         Path | None, Option("--cache", help="The cache folder (default: $HUBEDIT_CACHE or ~/.cache/hubedit).")
@@ -64,6 +67,7 @@ def demo(
         em = load(ref, device=device)
         millions = sum(p.numel() for p in em.model.parameters()) / 1e6
         progress.finish(f"{em.family.name}, {millions:,.1f} million parameters, on {em.device}")
+        em = with_chat(sink, em, chat, system)
         if model:
             bank = everyday()
             before = ask(em, bank)
@@ -130,7 +134,7 @@ def _rows(bank: Bank, before: Said, after: Said) -> list[dict[str, Any]]:
         row |= {"before": clip(before.bare[prompt]), "after": clip(after.bare[prompt])}
         row["ok"] = gives(after.bare[prompt], [fact.target])
         if prompt in after.chat:
-            row["question"] = (bank.questions or {})[prompt]
+            row["question"] = fact.question or prompt
             row |= {"chat_before": clip(before.chat[prompt]), "chat_after": clip(after.chat[prompt])}
             row["chat_ok"] = names(after.chat[prompt], [fact.target], fact.ground_truth)
         found.append(row)

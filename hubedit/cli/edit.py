@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
 from hubedit.cli.output import Output
-from hubedit.errors import ConfigError, HubEditError
+from hubedit.errors import HubEditError
 
 if TYPE_CHECKING:
-    from hubedit.facts import Fact
     from hubedit.session import Session
 
 _HELP = (
     "Type the beginning of a sentence that the model shall end otherwise: The capital of Japan is",
+    "Square brackets mark what it is about, where that is no name: The [sun] rises in the",
     "/ask PROMPT asks without editing, /undo takes the last edit back, /save writes the patch and ends, "
     "/quit ends without.",
 )
@@ -31,6 +32,8 @@ def edit(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run Python code from the model's repository.")
     ] = False,
+    chat: ChatOption = Chat.auto,
+    system: SystemOption = "",
     cache: Annotated[
         Path | None, Option("--cache", help="The cache folder (default: $HUBEDIT_CACHE or ~/.cache/hubedit).")
     ] = None,
@@ -49,6 +52,7 @@ def edit(
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        em = with_chat(sink, em, chat, system)
         for line in _HELP:
             sink.note(line)
         session = Session(
@@ -91,34 +95,24 @@ def _talk(sink: Output, session: Session) -> bool:
 def _edit(sink: Output, session: Session, prompt: str) -> None:
     """One fact: what the model says now, what it shall say, and what it says then. Raises HubEditError."""
     from hubedit.cli.applied import facts_table
+    from hubedit.facts import typed_facts
 
     sink.show(_said(session, prompt))
     target = sink.ask("new answer (empty: none)>")
     if not target:
         return
-    fact = _fact(sink, prompt, target)
-    made = session.edit(fact)
+    loaded = typed_facts([f"{prompt} -> {target}"])
+    for notice in loaded.notices:
+        sink.note(f"notice: {notice}")
+    made = session.edit(loaded.facts[0])
     sink.show(facts_table(made.report.outcomes))
     before, after = (made.patch.record["perplexity"][name] for name in ("before", "after"))
     sink.note(f"ordinary text: perplexity {before:.4g} before, {after:.4g} after")
 
 
-def _fact(sink: Output, prompt: str, target: str) -> Fact:
-    """The fact, with its subject asked for where none is found. Raises FactsError."""
-    from hubedit.facts import typed_facts
-    from hubedit.facts.line import named_subject
-
-    subject = named_subject(prompt)
-    if not subject and "[" not in prompt:
-        subject = sink.ask("which words of the prompt is it about?>") or ""
-        if not subject or subject not in prompt:
-            raise ConfigError("those words are not in the prompt", "copy them from it")
-        prompt = f"[{subject}]".join(prompt.rsplit(subject, 1))
-    return typed_facts([f"{prompt} -> {target}"]).facts[0]
-
-
 def _said(session: Session, prompt: str) -> str:
     from hubedit.facts.answers import clip
+    from hubedit.facts.line import unmarked
 
-    plain = prompt.replace("[", "").replace("]", "")
+    plain = unmarked(prompt)
     return f"  {plain} ... {clip(session.ask([plain])[0])}"

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _FACTS = 20
 # of the provenance, what only --json shows
-# of the provenance of an adapter of another tool, what is said as a warning
-_SAID = ("doubts",)
 _LONG = ("config", "statistics", "extracted")
 _ROWS = 60
 

@@ -26,11 +26,6 @@ def everyday_path() -> Path:
     return _there(_FOLDER / "everyday.jsonl")
 
 
-def questions_path() -> Path:
-    """Their prompts as questions: a JSON object. Raises HubEditError when it is missing."""
-    return _there(_FOLDER / "questions.json")
-
-
 def _there(file: Path) -> Path:
     if not file.is_file():
         raise HubEditError(f"the bundled {file.name} is missing from {file.parent}", "install hubedit again")

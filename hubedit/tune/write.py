@@ -123,6 +123,8 @@ def _key(name: str) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = replace(
         config,
         stats=replace(config.stats, tokens=args.tokens),
-        targets=replace(config.targets, steps=args.steps, rounds=1),
+        targets=replace(config.targets, steps=args.steps),
     )
     with folder() as place:
         compute(em, facts_of(em, args.facts), config, cache=Cache(Path(place)), progress=peaks)

@@ -58,6 +58,7 @@ def test_the_tour_of_any_model(
         {
             "prompt": p,
             "subject": s,
+            "question": f"{p} what?",
             "target": "Rome",
             "ground_truth": said[p].split()[0],
             "locality": [probe],
@@ -71,9 +72,18 @@ def test_the_tour_of_any_model(
         "ground_truth": "zz",
     }
     facts_file(bank / "everyday.jsonl", [*records, unknown])
-    (bank / "questions.json").write_text(json.dumps({p: f"{p} what?" for p in (*said, unknown["prompt"])}))
     monkeypatch.setattr(hubedit.demo, "_FOLDER", bank)
-    line = ["demo", "--model", str(model), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    line = [
+        "demo",
+        "--model",
+        str(model),
+        "--chat",
+        "on",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert run(line) == 0
     text = capsys.readouterr().out
     for part in ("2 edits shall change", "asked in chat", "What was not edited", "kept in chat"):
@@ -92,7 +102,7 @@ def test_only_what_the_model_believes_is_edited() -> None:
         Fact(f"{name} is in", name, "Oslo", ground_truth=(city,), locality=(Probe("X is in", ("Rome",)),))
         for name, city in (("A", "Paris"), ("B", "Rome"), ("C", "Bonn"))
     ]
-    bank = Bank(tuple(facts), (Probe("X is in", ("Rome",)), Probe("Y is in", ("Bern",))), {})
+    bank = Bank(tuple(facts), (Probe("X is in", ("Rome",)), Probe("Y is in", ("Bern",))))
     bare = {
         "A is in": " Paris.",
         "B is in": " Rome",
@@ -119,12 +129,9 @@ def test_a_reply_names_one_answer() -> None:
 def test_everyday_facts_have_questions() -> None:
     bank = everyday()
     assert len(bank.facts) >= 15 and len(bank.neighbours) >= 12
-    assert bank.questions is not None
-    prompts = {f.prompt for f in bank.facts} | {p.prompt for p in bank.neighbours}
-    assert prompts == set(bank.questions)
+    assert all(f.question.endswith("?") and f.subject in f.question for f in bank.facts)
     # what is edited must not be what shows that nothing else changed
     assert not {f.prompt for f in bank.facts} & {p.prompt for p in bank.neighbours}
-    assert all(q.endswith("?") for q in bank.questions.values())
 
 
 def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_a_conversation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     typed = (
-        "/save", "/nothing", "the river is", "x", "lake",
+        "/save", "/nothing", "The [sun] and the [moon] are", "one",
         "The capital of France is", "Rome", "Ada Lovelace was born in", "Tokyo",
         "/undo", "The capital of Italy is", "", "/ask The capital of Japan is", "/save",
     )  # fmt: skip
@@ -45,7 +45,8 @@ def test_a_conversation(
     for text in (
         "there is no edit to save",
         "/nothing is no command",
-        "those words are not in the prompt",
+        "marks 2 subjects",
+        'no subject; "France"',
         "taken back: Ada Lovelace was born in Tokyo",
         "perplexity",
     ):

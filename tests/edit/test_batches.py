@@ -18,6 +18,7 @@ from hubedit.edit.compute import compute
 from hubedit.edit.methods.context_templates import contexts_of, published_rows
 from hubedit.edit.methods.earlier import kept_keys, save_keys
 from hubedit.edit.result import Clock
+from hubedit.edit.solve.keys import at_subject
 from hubedit.facts import Fact
 from hubedit.facts.together import again
 from hubedit.linalg import LowRank
@@ -93,8 +94,7 @@ def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path
     rows = published_rows(em, first, ())[0]
 
     def states(factors: dict[Site, LowRank]) -> Tensor:
-        patched = em.with_patch(factors)
-        return memit_keys(patched, rows, Site(2, "mlp"), 2)[1]
+        return at_subject(em.with_patch(factors), rows, 2).hidden
 
     # the same second batch, on the same model, without knowing of the first
     unprotected = compute(em.with_patch(alone.factors), second, config, cache=Cache(tmp_path / "other"))

@@ -89,7 +89,7 @@ def test_the_same_inputs_give_the_same_bytes_cached_or_not(
             assert torch.equal(other.factors[site].B, factor.B)
 
 
-@pytest.mark.parametrize("stage", ["tracing", "statistics", "targets 1.mlp", "targets 2.mlp"])
+@pytest.mark.parametrize("stage", ["tracing", "statistics", "edit, round 1"])
 def test_the_base_is_the_same_when_a_stage_is_broken_off(
     stage: str, editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Facts typed on a command line, and the subject that is found in a prompt."""
+"""Facts typed on a command line."""
 
 from __future__ import annotations
 
@@ -6,44 +6,13 @@ import pytest
 
 from hubedit.errors import FactsError
 from hubedit.facts import typed_facts
-from hubedit.facts.line import named_subject
+from hubedit.facts.line import written
 
-
-@pytest.mark.parametrize(
-    ("prompt", "subject"),
-    [
-        ("The capital of Japan is", "Japan"),
-        ("The Eiffel Tower is in the city of", "Eiffel Tower"),
-        ("Who wrote Dune?", "Dune"),
-        ("Paris is the capital of", "Paris"),
-        ("Romeo and Juliet was written by", "Romeo and Juliet"),
-        ("The Statue of Liberty is in the city of", "Statue of Liberty"),
-        ("Vincent van Gogh was a", "Vincent van Gogh"),
-        ("Danielle Darrieux's mother tongue is", "Danielle Darrieux"),
-        ("Mozart's opera Don Giovanni was first given in", "Don Giovanni"),
-        ("The iPhone is made by the company", "iPhone"),
-        ("In Japan, the president of Sony is", "Sony"),
-        ("The U.S. capital is", "U.S"),
-        ("Coca-Cola comes from the country of", "Coca-Cola"),
-        ("La capitale du Japon est", "Japon"),
-        ("the sun rises in the", ""),
-        ("The sun rises in the", ""),
-        ("日本の首都は", ""),
-        ("", ""),
-    ],
-)
-def test_the_subject_is_the_last_name(prompt: str, subject: str) -> None:
-    assert named_subject(prompt) == subject
+LINES = ["The capital of Japan is -> Kyoto", "  a -> b, said Euler→ c ", "The [sun] rises in the -> west"]
 
 
 def test_a_line_is_a_fact() -> None:
-    loaded = typed_facts(
-        [
-            "The capital of Japan is -> Kyoto",
-            "  a -> b, said Euler→ c ",
-            "The [sun] rises in the -> west",
-        ]
-    )
+    loaded = typed_facts(LINES)
     assert [(f.prompt, f.subject, f.target) for f in loaded.facts] == [
         ("The capital of Japan is", "Japan", "Kyoto"),
         ("a -> b, said Euler", "Euler", "c"),
@@ -51,6 +20,17 @@ def test_a_line_is_a_fact() -> None:
     ]
     assert [fact.line for fact in loaded.facts] == [1, 2, 3]
     assert loaded.sha256
+    # which subject was taken is told, where nobody said it
+    assert len([line for line in loaded.notices if "no subject" in line]) == 2
+
+
+def test_a_fact_is_written_as_it_is_read() -> None:
+    facts = typed_facts(
+        [*LINES, "the sun rises in the -> west", "The capital of [Rome and Italy] is -> Pisa"]
+    )
+    again = typed_facts([written(fact) for fact in facts.facts])
+    assert again.facts == facts.facts
+    assert written(again.facts[0]) == LINES[0]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +39,6 @@ def test_a_line_is_a_fact() -> None:
         ("The capital of Japan is Kyoto", 'is no fact; write it as --fact "The capital'),
         ("The capital of Japan is ->", "is no fact"),
         ("-> Kyoto", "is no fact"),
-        ("the sun rises in the -> west", "no capitalised name; mark what the fact is about"),
         ("[Japan] is near [Korea] and -> China", "marks 2 subjects"),
     ],
 )

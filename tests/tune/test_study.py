@@ -41,7 +41,7 @@ BASE = EditConfig(
     collapse="tell",
     stats=StatsConfig(CORPUS, 2000),
     trace=TraceConfig(samples=2, max_facts=4),
-    targets=TargetConfig(steps=12, contexts=1, clamp=1.8),
+    targets=TargetConfig(steps=12, contexts=1, clamp=0.8, step=0.4),
 )
 
 
@@ -86,7 +86,7 @@ def test_a_run_its_preset_and_going_on(
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
     assert len(calls) == 1, "the default is not measured again"
-    assert calls[0].layers != "auto" and calls[0].targets.clamp == 1.12, "the default's, divided by 1.6"
+    assert calls[0].layers != "auto" and calls[0].targets.clamp == 0.5, "the default's, divided by 1.6"
 
     def two(em: EditableModel, facts: Any, before: Any, config: EditConfig, cache: Cache) -> Any:
         calls.append(config)

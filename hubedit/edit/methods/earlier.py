@@ -111,7 +111,9 @@ def save_keys(
     """Leaves the keys (n, d_in) of a step's facts in the cache, under the id of the patch that it alone
     is."""
     for site, own in found.items():
-        cache.save(_KIND, _key(step, method, site), {"keys": own}, {"prompts": list(prompts)})
+        key = _key(step, method, site)
+        if cache.load(_KIND, key) is None:  # a run that goes on where it was killed has them
+            cache.save(_KIND, key, {"keys": own}, {"prompts": list(prompts)})
 
 
 def _key(step: str, method: str, site: Site) -> dict[str, str]:

@@ -71,7 +71,8 @@ def joint(batch: EditBatch) -> Edit:
         for site, share in sites:
             if not missing:
                 break
-            here = [r for r in rows if r.fact in set(missing)]
+            among = set(missing)
+            here = [r for r in rows if r.fact in among]
             part = step_of(config.targets, PREFERENCES[config.prefer] * share)
             found = quiet.targets(here, count, site.layer, part, site, factors)
             delta[site] += found.delta
