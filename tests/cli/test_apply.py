@@ -249,7 +249,7 @@ def test_many_facts_are_folded() -> None:
         report=EditReport(outcomes, {"success": 0.9}, {"success": 100}),
         patch=SimpleNamespace(record=record, size=12_300_000, rank=128, factors={"a": 1}),
         path=Path("patch"),
-        told={"metrics": {"success": 0.9}, "counts": {"success": 100}},
+        content={"metrics": {"success": 0.9}, "counts": {"success": 100}},
     )
     console = Console(width=150, record=True, file=StringIO())
     console.print(Group(*shown._tables(made)))

@@ -29,7 +29,7 @@ from hubedit.facts import Fact, load_facts
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
-from hubedit.pipeline import apply_facts
+from hubedit.pipeline import edit_facts
 from hubedit.presets import METHODS, method_defaults
 
 STORED = Path(__file__).with_name("golden.json")
@@ -50,7 +50,7 @@ def settings(method: str, **more: Any) -> EditConfig:
     targets = replace(config.targets, steps=3, contexts=min(config.targets.contexts, 2), rounds=1)
     short: dict[str, Any] = {
         "stats": StatsConfig(tokens=1500),
-        "trace": TraceConfig(samples=2, max_facts=2),
+        "trace": TraceConfig(samples=4, max_facts=FACTS),
         "collapse": "tell",
         "targets": targets,
     }
@@ -74,9 +74,8 @@ def cases(em: EditableModel, facts: tuple[Fact, ...]) -> Iterator[tuple[str, Fac
         for method in BATCHES:
             yield f"{method}, batches", edited(settings(method, batch_size=FACTS // 2))
         config = settings("joint", alpha="0.3")
-        first = apply_facts(em, facts[:2], config, out=Path(folder) / "first", cache=cache).patch
-        on = apply_facts(em, facts[2:], config, out=Path(folder) / "on", on=first, cache=cache).patch
-        yield "joint, on a patch", on.factors
+        first = edit_facts(em, facts[:2], config, cache=cache).patch
+        yield "joint, on a patch", edit_facts(em, facts[2:], config, on=first, cache=cache).patch.factors
 
 
 def sketch(factor: LowRank) -> list[float]:

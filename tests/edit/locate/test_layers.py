@@ -64,7 +64,9 @@ def test_published_methods_write_all_layers_between(num_layers: int, layers: tup
 def test_layers_stand_within_the_depths(num_layers: int, most: int, one: float, other: float) -> None:
     depths = (min(one, other), max(one, other))
     found = usual_layers(num_layers, EditConfig(depths=depths, most_layers=most))
-    first, last = (min(round(depth * num_layers), num_layers - 2) for depth in depths)
+    first, last = (
+        min(n, num_layers - 2) for n in (int(depths[0] * num_layers), round(depths[1] * num_layers))
+    )
     assert list(found) == sorted(set(found)) and found[0] == first
     assert found[-1] == last or most == 1
     assert len(found) == (min(last - first + 1, most) if most else last - first + 1)

@@ -221,7 +221,7 @@ def test_what_the_model_says_is_traced_where_it_knows_no_ground_truth(
 def test_no_answer_at_all_is_an_error_with_a_way_out(
     em: EditableModel, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "said", lambda em, prompts, *_: ["  "] * len(prompts))
+    monkeypatch.setattr(module, "greedy_answers", lambda em, prompts, *_: ["  "] * len(prompts))
     with pytest.raises(HubEditError, match="--layers and --alpha"):
         trace(em, FACTS, CONFIG, cache, Silent())
 
