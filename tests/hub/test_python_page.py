@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.hub.loopback import ROOT, Hub
 
 PAGE = ROOT / "docs" / "python.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_notebook_user_can_follow_the_page(hub: Hub, tmp_path: Path) -> None:
     demo = ROOT / "hubedit" / "demo"
     hub.seed("ada/demo-model", demo)
