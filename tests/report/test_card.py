@@ -247,7 +247,7 @@ def test_the_card_says_no_more_of_the_method_than_is_so() -> None:
     joint = patch_card(record(), report())
     assert "closed form" in joint and "Alpha is attention's share of the length" in joint
     alone = patch_card(record(alpha={"1": 0.0, "2": 0.0}), report())
-    assert "only down projections of MLPs" in alone and "attention's share" not in alone
+    assert "only down projections of MLPs" in alone and "got that share" not in alone
     paper = patch_card(record(method="intattn"), report())
     assert "the residual stream" in paper and "Alpha is attention's share of the residual:" in paper
     plain = patch_card(record(method="memit", alpha={}), report())
