@@ -89,20 +89,15 @@ def way(record: Json) -> str:
     method = str(record.get("method") or "")
     if method not in METHODS:
         return ""
-    sentences = []
-    if record.get("alpha"):
-        sentences.append(
-            "Alpha is the share of each requested change that attention's output projection was asked to "
-            "write; the MLP's down projection got the rest."
-        )
-    if METHODS[method].way:
-        return " ".join([*sentences, METHODS[method].way])
-    sentences.append(
-        "What an edited weight should write for each fact was found by gradient descent on activations; the "
-        "change that makes it write that, and keeps what it writes for other inputs, was solved for in "
-        "closed form."
+    shares = record.get("alpha")
+    if not METHODS[method].balanced or not isinstance(shares, Mapping) or not shares:
+        return METHODS[method].way
+    if not any(shares.values()):
+        return f"{METHODS[method].way} Alpha is 0: only down projections of MLPs were edited."
+    return (
+        f"{METHODS[method].way} Alpha is attention's share of the {METHODS[method].divided}: its output "
+        "projection got that share, the MLP's down projection the rest."
     )
-    return " ".join(sentences)
 
 
 def configuration(record: Json) -> str:
