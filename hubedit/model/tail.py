@@ -26,7 +26,8 @@ class Tail:
 
     `ids` (b, s), `mask` (b, p + s), `positions` (b, s); `prefix`: keys and values (b, heads, p, width) of
     each layer above `layer`; `hidden` (b, s, d): the residual stream after `layer` at the tails, for layer
-    -1 what enters the first block. Column 0 is the token at which a row was cut.
+    -1 what enters the first block. Column `start` is the token at which a row was cut: 0, but where layers
+    keep a state in place of keys (linear attention) the tails are whole rows, padded on the left as well.
     """
 
     layer: int
@@ -35,6 +36,7 @@ class Tail:
     positions: Tensor
     prefix: tuple[tuple[Tensor, Tensor], ...]
     hidden: Tensor
+    start: int = 0
 
     @classmethod
     @torch.no_grad()
@@ -54,7 +56,8 @@ class Tail:
         found: dict[Any, Tensor] = {}
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        whole = bool(em.family.linear_layers)
+        cache = None if whole else DynamicCache()
         with ExitStack() as stack:
             stack.enter_context(
                 keeping(em.block(layer), found, layer) if layer >= 0 else entering(em.block(0), found, layer)
@@ -62,6 +65,8 @@ class Tail:
             # the head is not read, and of one position a row it would be copied once for each row
             stack.enter_context(stopping(em.block(em.num_layers - 1)))
             forward_on(em, cache, input_ids=ids, attention_mask=mask, position_ids=positions)
+        if cache is None:
+            return cls(layer, ids, mask, positions, (), found[layer].to(em.device), p)
         upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
         prefix = tuple((c.keys[:, :, :p].contiguous(), c.values[:, :, :p].contiguous()) for c in upper)
         return cls(
@@ -78,21 +83,23 @@ class Tail:
             self.positions[index],
             tuple((k[index], v[index]) for k, v in self.prefix),
             self.hidden[index],
+            self.start,
         )
 
     def run(self, em: EditableModel, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """The residual stream (n, d) after the last block at `row`, `column` (n,) of the tails, when it is
-        `hidden` (b, s, d) after `layer`.
+        """The residual stream (n, d) after the last block at `row`, `column` (n,), counted from the
+        cut, when it is `hidden` (b, s, d) after `layer`.
 
         Gradients flow to `hidden`.
         """
+        column = column + self.start
         if self.layer == em.num_layers - 1:
             return hidden[row, column]
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache = None if em.family.linear_layers else DynamicCache()
         b, p = self.ids.shape[0], self.mask.shape[1] - self.ids.shape[1]
-        if p:
+        if p and cache is not None:
             # the layers below never read theirs; the model asks the first one how long the prefix is
             blank = self.hidden.new_zeros(b, 1, p, 1)
             for i in range(self.layer + 1):

@@ -83,18 +83,20 @@ class Pass:
     def _final(self, delta: Tensor) -> Tensor:
         """The residual stream after the last block at the scored positions, (s, d), with delta (n, d) added
         at every row's subject."""
-        start = self.tail.hidden
-        if self.site is None:
-            # column 0 of a tail is the subject's last token
-            moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
-            return self.tail.run(self.model, torch.cat([moved, start[:, 1:]], 1), self.row, self.column)
+        hidden, at = self.tail.hidden, self.tail.start
+
+        def moved(given: Tensor) -> Tensor:
+            # a tail starts with the subject's last token
+            there = (given[:, at : at + 1].float() + delta[self.owner][:, None]).to(given.dtype)
+            return torch.cat([given[:, :at], there, given[:, at + 1 :]], 1)
 
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            moved = (output[:, :1].float() + delta[self.owner][:, None]).to(output.dtype)
-            return torch.cat([moved, output[:, 1:]], 1)
+            return moved(output)
 
+        if self.site is None:
+            return self.tail.run(self.model, moved(hidden), self.row, self.column)
         with behind(self.model.site(self.site), add):
-            return self.tail.run(self.model, start, self.row, self.column)
+            return self.tail.run(self.model, hidden, self.row, self.column)
 
     def objective(
         self, delta: Tensor, weight: float, reverse: bool = False, *, gradient: bool
@@ -247,13 +249,13 @@ def _pass(
         at = torch.tensor([kept.index(i) for i in row[edits:].tolist()], device=em.device)
         whole = clean.run(em, clean.hidden, at, column[edits:])
     tail = Tail.of(moved, layer, ids, cuts)
-    size = tail.hidden[:, 0].float().norm(dim=1)
+    size = tail.hidden[:, tail.start].float().norm(dim=1)
     head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
     if site is not None:
         found: dict[Any, Tensor] = {}
         with keeping(em.site(site), found, site):
             final = tail.run(moved, tail.hidden, row, column)
-        size = found[site][:, 0].float().norm(dim=1)
+        size = found[site][:, tail.start].float().norm(dim=1)
         if 0 < 4 * entries * len(scored) < em.vocabulary:  # else there is little to gain
             head = _head(em, final, label, entries)
     original = _columns(em.head_logits(whole).float().log_softmax(-1), head.entries)
