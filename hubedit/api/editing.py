@@ -9,6 +9,7 @@ from hubedit.api.patches import PatchLike, opened
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.evaluate.bystanders import candidates
+from hubedit.evaluate.judge import as_judge
 from hubedit.evaluate.measure import Settings, fitting
 from hubedit.evaluate.run import evaluate as measured
 from hubedit.facts import Fact
@@ -46,13 +47,15 @@ def evaluate(
     text: Sequence[Sequence[int]] = (),
     bystanders: Sequence[Fact] = (),
     settings: Settings | None = None,
+    judge: EditableModel | None = None,
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The content of report.json: what the model answers, and with a patch what it answers then.
 
     `text`: rows of tokens of unrelated text, for perplexity and divergence; `bystanders`: facts that nobody
-    edits; those that the model knows are asked again. A number that was not measured is absent.
+    edits; those that the model knows are asked again; `judge`: a model that says whether the answers in
+    `settings.forms` mean the targets, in its own chat template. A number that was not measured is absent.
     """
     edited = {} if patch is None else {"adapter": model.with_patch(opened(patch))}
     return measured(
@@ -62,6 +65,7 @@ def evaluate(
         rows=text,
         bystanders=fitting(model, candidates(bystanders, facts))[0],
         settings=settings or Settings(fluency=0),
+        judge=None if judge is None else as_judge(judge),
         cache=cache,
         progress=progress,
     )
