@@ -87,7 +87,7 @@ def verdicts(
 def judged(facts: Sequence[Fact], reading: Reading, right: Mapping[Case, bool]) -> list[list[float]]:
     """For each fact 1.0 or 0.0 in a list; an empty one where its answer was not judged."""
     found = [case(fact, reading) for fact in facts]
-    return [[float(right[one])] if one in right else [] for one in found]
+    return [[float(right[one])] if one is not None and one in right else [] for one in found]
 
 
 def _margins(judge: EditableModel, part: Sequence[Case]) -> torch.Tensor:
