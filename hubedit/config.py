@@ -58,9 +58,9 @@ class TargetConfig:
     (MEMIT, Meng et al. 2023, arXiv 2210.07229, eq. 16). Lengths are relative to what delta is added to: a
     site's output (joint), or h[L] (published methods)."""
 
-    steps: int = 3
+    steps: int = 2
     """Steps of the descent at most; joint: for each site in each round."""
-    step: float = 0.1
+    step: float = 0.13
     """Length of the first step, relative ("steepest"), or the learning rate ("adam")."""
     clamp: float = 0.2
     """Bound on |delta|, relative; the joint edit takes a site's share of it, anew in each round."""

@@ -1,7 +1,8 @@
 """Running only the layers above L, and only the tokens from the subject's last one on.
 
 What stands before that token cannot change when something is added at it, so the keys and values of
-the upper layers there are computed once and kept in the model's own cache (causal attention).
+the upper layers there are computed once and kept in the model's own cache (causal attention). What all
+rows begin with, such as a chat template's system prompt, is computed once for all of them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from hubedit.model.ending import ending_at
 from hubedit.model.hooks import entering, forward_on, keeping, starting_from, stopping
 from hubedit.model.resume import skipped
 
+_OPENING = 16
+"""Tokens that rows must begin with to be computed together; fewer are not worth a pass of their own."""
+
 
 @dataclass(frozen=True)
 class Tail:
-    """Rows cut at a position each: prefixes padded on the left, tails padded on the right.
+    """Rows cut at a position each: tails padded on the right, prefixes on the left, behind what all of them
+    begin with.
 
     `ids` (b, s), `mask` (b, p + s), `positions` (b, s); `prefix`: keys and values (b, heads, p, width) of
     each layer above `layer`; `hidden` (b, s, d): the residual stream after `layer` at the tails, for layer
@@ -41,32 +46,50 @@ class Tail:
     def of(cls, em: EditableModel, layer: int, rows: Sequence[Sequence[int]], cuts: Sequence[int]) -> Tail:
         """Cuts `rows` (token ids) at `cuts` (positions).
         `layer`: the last one that is not run again, -1 for none."""
+        shared = shared_opening(em, rows, cuts)
         p = max(cuts)
         s = max(len(row) - cut for row, cut in zip(rows, cuts, strict=True))
         b = len(rows)
         ids = torch.full((b, p + s), em.pad_id)
         mask = torch.zeros(b, p + s, dtype=torch.long)
+        mask[:, :shared] = 1
         for i, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
-            ids[i, p - cut : p - cut + len(row)] = torch.tensor(list(row))
-            mask[i, p - cut : p - cut + len(row)] = 1
+            own = torch.tensor(list(row[shared:]))
+            start = p - cut + shared
+            ids[i, start : start + len(own)] = own
+            mask[i, start : start + len(own)] = 1
         ids, mask = ids.to(em.device), mask.to(em.device)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         found: dict[Any, Tensor] = {}
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache, last = DynamicCache(), em.block(em.num_layers - 1)
+        # the head is not read, and of one position a row it would be copied once for each row
+        if shared:
+            first = torch.tensor([rows[0][:shared]], device=em.device)
+            with stopping(last):
+                forward_on(em, cache, input_ids=first, attention_mask=torch.ones_like(first))
+            cache.batch_repeat_interleave(b)
+        if p > shared:
+            with stopping(last):
+                forward_on(
+                    em,
+                    cache,
+                    input_ids=ids[:, shared:p],
+                    attention_mask=mask[:, :p],
+                    position_ids=positions[:, shared:p],
+                )
+        upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
+        prefix = tuple((c.keys.contiguous(), c.values.contiguous()) for c in upper)
+        # the tails go no further than they are needed
         with ExitStack() as stack:
             stack.enter_context(
                 keeping(em.block(layer), found, layer) if layer >= 0 else entering(em.block(0), found, layer)
             )
-            # the head is not read, and of one position a row it would be copied once for each row
-            stack.enter_context(stopping(em.block(em.num_layers - 1)))
-            forward_on(em, cache, input_ids=ids, attention_mask=mask, position_ids=positions)
-        upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
-        prefix = tuple((c.keys[:, :, :p].contiguous(), c.values[:, :, :p].contiguous()) for c in upper)
-        return cls(
-            layer, ids[:, p:], mask, positions[:, p:], prefix, found[layer][:, p:].to(em.device).contiguous()
-        )
+            stack.enter_context(stopping(em.block(max(layer, 0))))
+            forward_on(em, cache, input_ids=ids[:, p:], attention_mask=mask, position_ids=positions[:, p:])
+        own_hidden = found[layer].to(em.device).contiguous()
+        return cls(layer, ids[:, p:], mask, positions[:, p:], prefix, own_hidden)
 
     def select(self, keep: Sequence[int] | Tensor) -> Tail:
         """Some of the rows only."""
@@ -110,3 +133,24 @@ class Tail:
             stack.enter_context(stopping(em.block(last)))
             forward_on(em, cache, input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions)
         return found[last].to(em.device)[row, column]
+
+
+def opening(row: Sequence[int], cut: int) -> tuple[int, ...]:
+    """What rows have in common that are worth computing together: the first tokens, or () before a cut that
+    comes earlier."""
+    return tuple(row[:_OPENING]) if cut >= _OPENING else ()
+
+
+def shared_opening(em: EditableModel, rows: Sequence[Sequence[int]], cuts: Sequence[int]) -> int:
+    """How many tokens all rows begin with, all of them before every cut; 0 where that is too few to gain
+    anything, or where a sliding window, which counts the padding behind them, is shorter than the rows."""
+    window = getattr(em.model.config.get_text_config(), "sliding_window", None)
+    longest = max(cuts) + max(len(row) - cut for row, cut in zip(rows, cuts, strict=True))
+    if len(rows) == 1 or (window and longest > window):
+        return 0
+    count = 0
+    for tokens in zip(*(row[:cut] for row, cut in zip(rows, cuts, strict=True)), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        count += 1
+    return count if count >= _OPENING else 0
