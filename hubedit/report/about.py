@@ -143,7 +143,8 @@ def evaluation(report: Json, record: Json) -> list[tuple[str, str]]:
     if evaluated.get("patch"):
         number_of = f" ({evaluated['patch_id']})" if evaluated.get("patch_id") else ""
         rows["Patch"] = f"{last(str(evaluated['patch']))}{number_of}"
-    rows["Merged model"] = last(str(evaluated["merged"])) if evaluated.get("merged") else ""
+    for name, key in (("Merged model", "merged"), ("Judge", "judge")):
+        rows[name] = last(str(evaluated[key])) if evaluated.get(key) else ""
     rows["Computed in"] = ", ".join(line(evaluated[k]) for k in ("dtype", "device") if evaluated.get(k))
     if seconds := number(evaluated.get("seconds")):
         rows["Time"] = f"{seconds:,.0f} s"
