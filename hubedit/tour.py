@@ -119,12 +119,12 @@ def circle(em: EditableModel, path: Path, prompt: str, work: Path) -> Circle:
 
 def _generated(em: EditableModel, folder: Path, prompt: str, adapter: Path | None) -> str:
     """The answer of a folder's model, with an adapter by PEFT, loaded without hubedit."""
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging
 
     bars: Any = logging
     bars.disable_progress_bar()
-    auto: Any = AutoModelForCausalLM
+    auto: Any = getattr(transformers, em.family.loader)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the libraries say to each other is not for the reader
         model: Any = auto.from_pretrained(folder, dtype=em.dtype, local_files_only=True).to(em.device)

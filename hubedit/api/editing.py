@@ -11,6 +11,7 @@ from hubedit.config import EditConfig
 from hubedit.edit.checks import check_facts
 from hubedit.errors import FactsError
 from hubedit.evaluate.bystanders import candidates
+from hubedit.evaluate.judge import as_judge
 from hubedit.evaluate.measure import Settings, fitting
 from hubedit.evaluate.run import evaluate as measured
 from hubedit.facts import Fact
@@ -55,6 +56,7 @@ def evaluate(
     text: str | Sequence[str] = (),
     bystanders: Iterable[Fact] = (),
     settings: Settings | None = None,
+    judge: EditableModel | None = None,
     cache: CacheLike | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def evaluate(
     `text`: unrelated texts, for perplexity and divergence
     `bystanders`: facts that nobody edits; those that the model knows are asked again
     `settings`: what else is measured
+    `judge`: a model that says, in its chat template, whether the answers in `settings.forms` mean the targets
     `cache`, `progress`: as for `hubedit.edit`
 
     A number that was not measured is absent. Raises FactsError, ModelError, PatchError.
@@ -83,6 +86,7 @@ def evaluate(
         rows=[encode(em.tokenizer, each).ids for each in texts],
         bystanders=fitting(em, candidates(facts_of(bystanders), wanted))[0],
         settings=settings or Settings(fluency=0),
+        judge=None if judge is None else as_judge(judge),
         cache=cache_of(cache),
         progress=progress,
     )

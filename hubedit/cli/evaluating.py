@@ -108,9 +108,10 @@ def evaluated_of(
     edit: Patch | None,
     patch: Path | None,
     merged: EditableModel | None,
+    judge: EditableModel | None,
     command: Sequence[str],
 ) -> dict[str, Any]:
-    """Which model, patch and versions the numbers belong to; no path of this machine."""
+    """Which models, patch and versions the numbers belong to; no path of this machine."""
     from datetime import UTC, datetime
 
     from hubedit.environment import base_name, device_name, portable, versions
@@ -123,6 +124,8 @@ def evaluated_of(
         config = loads((merged.path / "config.json").read_text(encoding="utf-8"))
         stored = config.get("dtype") or config.get("torch_dtype")
         found |= {"merged": base_name(merged), "merged_dtype": stored}
+    if judge is not None:
+        found["judge"] = base_name(judge)
     return {
         **found,
         "dtype": str(em.dtype).removeprefix("torch."),

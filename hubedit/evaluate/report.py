@@ -16,6 +16,7 @@ from hubedit.evaluate.counterfact import SCORES, counterfact, harmonic
 from hubedit.evaluate.edits import EditReport, answered, compare, exact
 from hubedit.evaluate.forms import form_values
 from hubedit.evaluate.harness import tasks_json
+from hubedit.evaluate.judge import Case
 from hubedit.evaluate.knowedit import Values, knowedit
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.reading import Reading
@@ -31,11 +32,12 @@ def report(
     after: Measured | None = None,
     *,
     bystanders: Sequence[Fact] = (),
+    right: Mapping[Case, bool] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Content of report.json for the model alone, or for it and one edited side. Pure; `bystanders`: those
-    that were asked; `seed`: of the bootstrap. Damage that needs the model is added by
-    `hubedit.evaluate.damage`."""
+    that were asked; `right`: a judge's verdicts; `seed`: of the bootstrap. Damage that needs the model is
+    added by `hubedit.evaluate.damage`."""
     facts, coincident = apart(facts)
     own = answered(facts, before.reading, seed=seed)
     data: dict[str, Any] = {"metrics_before": own.metrics, "intervals_before": _pairs(own)}
@@ -68,7 +70,7 @@ def report(
         data[name] = _table({side: values(reading) for side, reading in readings.items()}, seed)
     data["forms"] = _table(
         {
-            side: form_values(facts, forms, None if side == "before" else before.forms)
+            side: form_values(facts, forms, None if side == "before" else before.forms, right)
             for side, (forms, _, _) in sides.items()
         },
         seed,

@@ -156,6 +156,11 @@ class EditableModel:
         return int(self.text_config.max_position_embeddings)
 
     @property
+    def residual_multiplier(self) -> float:
+        """What the residual stream adds of what a site writes: 1, or Granite's own."""
+        return float(getattr(self.text_config, "residual_multiplier", 1))
+
+    @property
     def has_bos(self) -> bool:
         """Whether the tokenizer puts a beginning-of-text token before every text."""
         ids = self.tokenizer("a")["input_ids"]

@@ -114,10 +114,10 @@ def loading(base: Mapping[str, str], name: str, commit: str, *, merged: bool) ->
     def place(name: str, commit: str) -> str:
         return quoted(name) + (f", revision={quoted(commit)}" if commit else "")
 
-    auto = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    auto = f"from transformers import {base['loader']}, AutoTokenizer"
     there = place(name, commit) if merged else place(base["place"], base["commit"])
     tokenizer = f"tokenizer = AutoTokenizer.from_pretrained({there})"
-    model = f'AutoModelForCausalLM.from_pretrained({there}, dtype="auto")'
+    model = f'{base["loader"]}.from_pretrained({there}, dtype="auto")'
     if merged:
         return f"{auto}\n\n{tokenizer}\nmodel = {model}"
     own = f"model = PeftModel.from_pretrained(base, {place(name, commit)})"

@@ -65,20 +65,21 @@ class Pass:
     def _final(self, delta: Tensor) -> Tensor:
         """The residual stream after the last block at the scored positions, (s, d), with delta (n, d) added
         at every row's subject."""
-        start = self.tail.hidden
-        if self.site is None:
-            # column 0 of a tail is the subject's last token
-            moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
-            moved = torch.cat([moved, start[:, 1:]], 1)
-            with self._attention():
-                return self.tail.run(self.model, moved, self.row, self.column)
+        hidden, at = self.tail.hidden, self.tail.start
+
+        def moved(given: Tensor) -> Tensor:
+            # a tail starts with the subject's last token
+            there = (given[:, at : at + 1].float() + delta[self.owner][:, None]).to(given.dtype)
+            return torch.cat([given[:, :at], there, given[:, at + 1 :]], 1)
 
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            moved = (output[:, :1].float() + delta[self.owner][:, None]).to(output.dtype)
-            return torch.cat([moved, output[:, 1:]], 1)
+            return moved(output)
 
-        with behind(self.model.site(self.site), add), self._attention():
-            return self.tail.run(self.model, start, self.row, self.column)
+        with self._attention():
+            if self.site is None:
+                return self.tail.run(self.model, moved(hidden), self.row, self.column)
+            with behind(self.model.site(self.site), add):
+                return self.tail.run(self.model, hidden, self.row, self.column)
 
     def _attention(self) -> AbstractContextManager[Any]:
         """Plain products for attention where that is faster: on a CPU the fused kernel's gradient costs more
@@ -109,7 +110,7 @@ class Pass:
         with torch.enable_grad(), keeping(self.model.site(self.site), found, self.site):
             final = self._final(leaf)
         with torch.no_grad():
-            size = found[self.site][:, 0].float().norm(dim=1)
+            size = found[self.site][:, self.tail.start].float().norm(dim=1)
             head = likeliest(self.model, final, self.label, self.entries)
             own = self.model.head_logits(self.original).float().log_softmax(-1)
             original = head.columns(own)
@@ -269,7 +270,7 @@ def _pass(
         at = torch.tensor([kept.index(i) for i in row[edits:].tolist()], device=em.device)
         whole = clean.run(em, clean.hidden, at, column[edits:])
     tail = Tail.of(moved, layer, ids, cuts)
-    size = tail.hidden[:, 0].float().norm(dim=1)
+    size = tail.hidden[:, tail.start].float().norm(dim=1)
     head: Head | None = None
     original = whole
     if site is None:
