@@ -64,8 +64,37 @@ def read(
     Raises TokenError for a target or prompt that does not fit the model; what does not fit in context or in
     another form alone is left out.
     """
+    asked = questions(em, facts, probes=probes, in_context=in_context, form=form)
+    texts, pairs, kept = asked.texts, asked.pairs, asked.kept
+    found_answers = greedy_answers(em, [texts[name] for name in kept], asked.new)
+    answers = dict(zip(kept, found_answers, strict=True))
+    if not score:
+        return Reading(answers, {}, in_context)
+    given = {texts[name][1]: join for name, join in asked.between.items()}
+    found = forced(em, [(texts[name][1], answer) for name, answer in pairs], joins=given)
+    scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in pairs}
+    return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What `read` asks. `texts`: by name, the prompt as it is written and as the model gets it; `kept`: the
+    names of those that fit the model; `new`: tokens generated for each; `pairs`: a name and an answer that is
+    scored; `between`: by name, what stands between prompt and answer where the text does not decide it."""
+
+    texts: Mapping[str, tuple[str, str]]
+    kept: Sequence[str]
+    new: int
+    pairs: Sequence[Pair]
+    between: Mapping[str, str]
+
+
+def questions(
+    em: EditableModel, facts: Sequence[Fact], *, probes: bool = True, in_context: bool = False, form: str = ""
+) -> Questions:
+    """What `read` asks with these options."""
     form = form or usual(em)
-    texts: dict[str, tuple[str, str]] = {}  # by name: the prompt as written, and as the model gets it
+    texts: dict[str, tuple[str, str]] = {}
     pairs: dict[Pair, None] = {}
     between: dict[str, str] = {}
     for fact in facts:
@@ -84,13 +113,7 @@ def read(
     if in_context or form != usual(em):  # a fact that fits is not given up because this does not
         sizes = map(len, token_ids(em.tokenizer, [text for _, text in texts.values()]))
         kept = [name for name, size in zip(texts, sizes, strict=True) if size + new <= em.max_positions]
-    answers = dict(zip(kept, greedy_answers(em, [texts[name] for name in kept], new), strict=True))
-    if not score:
-        return Reading(answers, {}, in_context)
-    given = {texts[name][1]: join for name, join in between.items()}
-    found = forced(em, [(texts[name][1], answer) for name, answer in pairs], joins=given)
-    scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in pairs}
-    return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
+    return Questions(texts, kept, new, list(pairs), between)
 
 
 def answers_of(fact: Fact) -> list[Pair]:

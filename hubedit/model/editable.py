@@ -111,11 +111,11 @@ class EditableModel:
     def device(self) -> torch.device:
         """Where the embeddings are computed: where the whole model lies, unless it is spread or offloaded."""
         home = self.embeddings().get_parameter("weight").device
-        if home.type != "meta":
+        spread: Any = getattr(self.model, "hf_device_map", None)
+        if home.type != "meta" or spread is None:  # without one it has no weights at all
             return home
         # accelerate brings offloaded weights in for each call, to the first device that holds any
-        model: Any = self.model
-        places = [place for place in model.hf_device_map.values() if place not in ("cpu", "disk")]
+        places = [place for place in spread.values() if place not in ("cpu", "disk")]
         return torch.device(places[0] if places else "cpu")
 
     @property
@@ -132,6 +132,11 @@ class EditableModel:
     def num_layers(self) -> int:
         """Number of blocks."""
         return int(self.text_config.num_hidden_layers)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers of all weights, tied ones once."""
+        return sum(p.numel() for p in self.model.parameters())
 
     @property
     def hidden_size(self) -> int:

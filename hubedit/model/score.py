@@ -8,9 +8,8 @@ import torch
 
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
+from hubedit.model.memory import positions
 from hubedit.model.tokens import pad
-
-_POSITIONS = 512  # rows of logits at once: a vocabulary of 150,000 makes 300 MB of them
 
 
 @torch.no_grad()
@@ -74,8 +73,9 @@ def _answers(
     label = torch.tensor([token for _, answer in places for token in answer], device=em.device)
     states = final_at(em, batch, torch.tensor(row, device=em.device), torch.tensor(place, device=em.device))
     logp: list[float] = []
-    for at in range(0, len(label), _POSITIONS):
-        logits = em.head_logits(states[at : at + _POSITIONS]).float()
-        wanted = logits.gather(1, label[at : at + _POSITIONS, None])
+    most = positions(em)
+    for at in range(0, len(label), most):
+        logits = em.head_logits(states[at : at + most]).float()
+        wanted = logits.gather(1, label[at : at + most, None])
         logp += (wanted[:, 0] - logits.logsumexp(-1)).tolist()
     return logp
