@@ -95,7 +95,7 @@ def plan(
     return Plan(
         model=em.ref,
         family=em.family.name,
-        parameters=em.num_parameters,
+        parameters=sum(p.numel() for p in em.model.parameters()),
         num_layers=em.num_layers,
         device=place.type,
         dtype=str(kind).removeprefix("torch."),
@@ -117,19 +117,19 @@ def skeleton(ref: str, *, trust_remote_code: bool = False) -> EditableModel:
 
     Of a Hub repository only the configuration and the tokenizer are fetched. Raises ModelError.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     if is_path(ref):
         source = find(ref)
         check(source)
     tokenizer = load_tokenizer(ref)
     folder = Path(tokenizer.name_or_path)
-    auto: Any = AutoModelForCausalLM
     with reading(f"cannot read the configuration of {ref}"), torch.device("meta"):
-        config = AutoConfig.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
         family = family_of(config)
+        auto: Any = getattr(transformers, family.loader)
         model = auto.from_config(
             config, attn_implementation=family.attention, trust_remote_code=trust_remote_code
         )

@@ -9,7 +9,7 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.cost.memory import peak
 from hubedit.cost.speed import measure
-from hubedit.cost.stages import edited, stages
+from hubedit.cost.stages import edited, stages, weights_size
 from hubedit.cost.work import Work
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
@@ -56,5 +56,4 @@ def estimate(
     edit = edited(em, facts, config)
     speed = speed or measure(em)
     seconds = {name: work.at(speed) for name, work in stages(edit, cache).items()}
-    weights = em.num_parameters * em.dtype.itemsize
-    return Estimate({name: one for name, one in seconds.items() if one > 0}, peak(edit, weights))
+    return Estimate({name: one for name, one in seconds.items() if one > 0}, peak(edit, weights_size(em)))

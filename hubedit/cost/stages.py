@@ -35,6 +35,7 @@ from hubedit.model.forms import answer_tokens, forms_of, usual
 from hubedit.model.generate import batches
 from hubedit.model.memory import positions
 from hubedit.model.sites import Site
+from hubedit.model.tail import shared_opening
 from hubedit.model.tokens import continuation, token_ids
 from hubedit.presets import METHODS
 
@@ -99,32 +100,37 @@ def stages(edit: Edited, cache: Cache) -> dict[str, Work]:
     text = _text(em)
     found["check"] = text
     # both models on other text, and every parameter's bits before and after
-    weights = em.num_parameters * em.dtype.itemsize
     found["reading after"] = asking + 2 * text
-    found["writing"] = Work(seconds=_WRITING + _FACT * len(edit.facts) + weights / 2e9)
+    found["writing"] = Work(seconds=_WRITING + _FACT * len(edit.facts) + weights_size(em) / 2e9)
     return found
 
 
+def weights_size(em: EditableModel) -> int:
+    """Bytes of all weights in the model's type, tied ones once."""
+    return sum(p.numel() for p in em.model.parameters()) * em.dtype.itemsize
+
+
 def _asked(edit: Edited, *, in_context: bool) -> Work:
-    """Every prompt in the usual form, and the facts' own in the others."""
-    em, total = edit.em, Work()
-    for form in forms_of(em):
-        own = form == usual(em)
-        asked = questions(em, edit.some, probes=own, in_context=in_context, form=form)
-        texts = [asked.texts[name] for name in asked.kept]
-        if texts:
-            total += _generated(em, texts, answer_tokens(em, texts, asked.new))
-        if own:
-            pairs = [(asked.texts[name][1], answer) for name, answer in asked.pairs]
-            prompts = sum(map(len, token_ids(em.tokenizer, [prompt for prompt, _ in pairs])))
-            answers = sum(len(continuation(em.tokenizer, *pair)) for pair in pairs if pair[1].strip())
-            total += Work(tokens=(prompts + answers) * em.num_layers, calls=1) + _heads(em, answers)
-    return edit.scale * total
+    """Every prompt in the usual form, and the facts' own in the others, which are generated together."""
+    em = edit.em
+    asked = questions(em, edit.some, in_context=in_context)
+    total = _generated(em, list(asked.texts.values()), asked.new)
+    pairs = [(asked.texts[name][1], answer) for name, answer in asked.pairs if answer.strip()]
+    prompts = sum(map(len, token_ids(em.tokenizer, [prompt for prompt, _ in pairs])))
+    answers = sum(len(continuation(em.tokenizer, *pair)) for pair in pairs)
+    total += Work(tokens=(prompts + answers) * em.num_layers, calls=1) + _heads(em, answers)
+    others = [
+        questions(em, edit.some, probes=False, in_context=in_context, form=form)
+        for form in forms_of(em)
+        if form != usual(em)
+    ]
+    texts = [text for one in others for text in one.texts.values()]
+    return edit.scale * (total + _generated(em, texts, others[0].new))
 
 
 def _generated(em: EditableModel, texts: Sequence[tuple[str, str]], new: int) -> Work:
     """Prompts, each as it is written and as the model gets it, with `new` tokens behind each."""
-    total = Work()
+    total, new = Work(), answer_tokens(em, texts, new) if texts else new
     ids = token_ids(em.tokenizer, [text for _, text in texts])
     for group in batches(ids, new, _GENERATED, positions(em)):
         total += Work(tokens=len(group) * max(len(ids[n]) for n in group) * em.num_layers, calls=1)
@@ -219,13 +225,12 @@ def _descent(em: EditableModel, rows: Sequence[Row], start: int, layer: int, mov
         own = [rows[number] for number in group]
         for part in (own, [r for r in own if r.preserve]):
             if part:
-                width, tail = _padded(part)
-                total += Work(tokens=width * n + tail * upper, calls=2)
-        tail = _padded(own)[1]
+                total += Work(tokens=_padded(em, part)[0] * n, calls=2)
+        tail, kept = _padded(em, own)[1], [r for r in own if r.preserve]
         scored = sum(len(r.labels) for r in own)
         entries = min(em.vocabulary, 64 * scored)
         total += Work(
-            tokens=tail * upper,
+            tokens=(tail + (_padded(em, kept)[1] if kept else 0)) * upper,
             gradients=moves * tail * upper,
             entries=(moves + 1) * scored * entries,
             calls=2 * moves + 1,
@@ -234,10 +239,12 @@ def _descent(em: EditableModel, rows: Sequence[Row], start: int, layer: int, mov
     return total
 
 
-def _padded(rows: Sequence[Row]) -> tuple[int, int]:
-    """Tokens of a pass, and of its tails, with padding."""
+def _padded(em: EditableModel, rows: Sequence[Row]) -> tuple[int, int]:
+    """Tokens of a pass, of which what all rows begin with is read once, and of its tails, with padding."""
+    ids, cuts = [r.ids for r in rows], [r.last for r in rows]
+    shared = shared_opening(em, ids, cuts)
     tail = max(len(r.ids) - r.last for r in rows)
-    return len(rows) * (max(r.last for r in rows) + tail), len(rows) * tail
+    return shared + len(rows) * (max(cuts) - shared + tail), len(rows) * tail
 
 
 def _keys(em: EditableModel, rows: Iterable[Row], layer: int, times: int) -> Work:

@@ -15,7 +15,7 @@ import pytest
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig
 from hubedit.cost import memory
-from hubedit.cost.stages import edited
+from hubedit.cost.stages import edited, weights_size
 from hubedit.model.sites import Site
 from hubedit.pipeline import apply_facts
 from hubedit.presets import method_defaults
@@ -71,7 +71,7 @@ def test_no_stage_holds_more_than_is_said(shape: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["joint", "memit", "alphaedit", "ultraedit"])
 def test_every_stage_at_the_shape_of_7b_fits_24_gb(method: str) -> None:
     em = model("qwen2.5-7b", "meta", "bfloat16")
-    weights = em.num_parameters * em.dtype.itemsize
+    weights = weights_size(em)
     assert em.d_in(Site(8, "mlp")) == 18944 and 15.0e9 < weights < 15.5e9
     edit = edited(em, facts_of(em, 1000), method_defaults(method))
     found = memory.stages(edit, free=int(LIMIT - weights))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hubedit.config import TargetConfig
 from hubedit.edit.rows import Row, bare_rows, chunks
-from hubedit.edit.targets.optimizers import rule_of
+from hubedit.edit.targets.optimizers import RULES
 from hubedit.edit.targets.passes import Pass, pass_tokens, passes_of
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
@@ -164,14 +164,20 @@ def _optimise_chunk(
     place = {fact: i for i, fact in enumerate(facts)}
     start = layer if site is None else site.layer - 1
     passes, gathered = passes_of(em, rows, place, start, limit, site, config.entries, moved), len(facts)
-    norm = _norms(passes, rows, place, mean=site is not None)
-    rule = rule_of(config, norm, em.hidden_size)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
+    reverse = RULES[config.optimizer].reverse
+    passes, nll, kl, grad = _objective(passes, u, config, reverse, gradient=True)
+    norm = _norms(passes, rows, place, mean=site is not None)
+    rule = RULES[config.optimizer](config, norm, em.hidden_size)
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
     active = torch.ones(len(facts), dtype=torch.bool, device=em.device)
-    for step in range(rule.moves + 1):
+    # a site's steps are short and the next site looks at what they brought: its last move is not
+    looks = rule.moves + 1 if site is None else rule.moves
+    for step in range(looks):
         final = step == rule.moves
-        nll, kl, grad = _objective(passes, u * rule.unit, config, rule.reverse, gradient=not final)
+        if step:
+            delta = u * rule.unit
+            passes, nll, kl, grad = _objective(passes, delta, config, reverse, gradient=not final)
         leaf = u.clone().requires_grad_()
         # |delta|'s gradient is undefined at 0, so the root is kept off it
         decay = rule.decay(((leaf * rule.unit).square().sum(1) + 1e-12).sqrt())
@@ -197,6 +203,8 @@ def _optimise_chunk(
             passes = passes_of(em, left, place, start, limit, site, config.entries, moved)
         else:
             passes = [some for part in passes if (some := part.only(active)) is not None]
+    if site is not None:
+        best_u = torch.where(active[:, None], u, best_u)
     return best_u * rule.unit, norm, best_loss, best_nll
 
 
@@ -220,16 +228,21 @@ def _objective(
     reverse: bool = False,
     *,
     gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Per fact the mean negative log-likelihood of its edit rows and the mean KL of its preserve rows,
-    (n,) each, and the gradient of nll + kl * KL in delta, (n, d). One pass's activations at a time.
-    `reverse`: as in `Pass.objective`."""
+) -> tuple[list[Pass], Tensor, Tensor, Tensor]:
+    """The passes, evaluated at least once; per fact the mean negative log-likelihood of its edit rows and the
+    mean KL of its preserve rows, (n,) each, and the gradient of nll + kl * KL in delta, (n, d). One pass's
+    activations at a time. `reverse`: as in `Pass.objective`."""
     nll = torch.zeros(len(delta), device=delta.device)
     kl, total = nll.clone(), torch.zeros_like(delta)
+    ready = []
     for part in passes:
-        own_nll, own_kl, slope = part.objective(delta, config.kl, reverse, gradient=gradient)
-        nll += own_nll
-        kl += own_kl
-        if slope is not None:
-            total += slope
-    return nll, kl, total
+        if part.head is None:
+            part, found = part.first(delta, config.kl, reverse)
+        else:
+            found = part.objective(delta, config.kl, reverse, gradient=gradient)
+        ready.append(part)
+        nll += found[0]
+        kl += found[1]
+        if found[2] is not None:
+            total += found[2]
+    return ready, nll, kl, total

@@ -39,11 +39,6 @@ class Rule(Protocol):
         """The next u, from the objective's gradient in u; within the clamp."""
 
 
-def rule_of(config: TargetConfig, norm: Tensor, width: int) -> Rule:
-    """The rule that a configuration names; `norm` (n,): |h[L]|; `width`: d."""
-    return Adam(config, norm) if config.optimizer == "adam" else Steepest(config, norm, width)
-
-
 class Steepest:
     """Steps of a given length relative to |h|, along the gradient's direction with momentum; the length
     falls to a tenth along a cosine."""
@@ -82,7 +77,7 @@ class Adam:
 
     best, reverse = False, True
 
-    def __init__(self, config: TargetConfig, norm: Tensor) -> None:
+    def __init__(self, config: TargetConfig, norm: Tensor, width: int) -> None:
         self.config, self.norm = config, norm
         self.unit = torch.ones_like(norm)[:, None]
         self.moves = max(config.steps - 1, 0)
@@ -103,3 +98,7 @@ class Adam:
         bound = self.config.clamp * self.norm
         size = u.norm(dim=1)
         return u * (bound / torch.maximum(size, bound))[:, None]
+
+
+RULES: dict[str, type[Steepest] | type[Adam]] = {"steepest": Steepest, "adam": Adam}
+"""By `TargetConfig.optimizer`; made of the configuration, |h[L]| (n,) and d."""

@@ -6,52 +6,30 @@ writes into it. Only the layers from there on run, and only the tokens from that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hubedit.edit.rows import Row
+from hubedit.edit.targets.head import WHOLE, Head, likeliest
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import behind, keeping
 from hubedit.model.memory import CPU_PASS, free_memory, pass_size, positions
 from hubedit.model.sites import Site
-from hubedit.model.tail import Tail
+from hubedit.model.tail import Tail, opening
 
 GRADIENT_PASS = 512
 """Padded tail tokens of a pass on a CPU: what a block keeps for its gradient then stays near the core, and
 larger passes are a little slower on small models (docs/experiments.md)."""
+_ALIKE = 4  # rows with one beginning that are worth a pass of their own
+_SHORT = 256  # tokens of a row up to which attention's scores are no matter for memory
 _DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to facts that are not done
-
-
-@dataclass(frozen=True)
-class Head:
-    """The head at some positions: the whole vocabulary, or its likeliest `entries` (c,) and the others as
-    one.
-
-    `others` (s, 1): logit of all other entries together at each position, as it is before anything changes. A
-    large vocabulary is then a few thousand columns; docs/performance.md has the error. Empty: the whole
-    vocabulary.
-    """
-
-    entries: Tensor
-    others: Tensor
-
-    def logits(self, em: EditableModel, final: Tensor) -> Tensor:
-        """float32 (s, c + 1), or (s, vocabulary). Gradients flow to `final` (s, d)."""
-        if not len(self.entries):
-            return em.head_logits(final).float()
-        return torch.cat([em.head_logits(final, self.entries).float(), self.others], 1)
-
-    def labels(self, label: Tensor) -> Tensor:
-        """Columns of entries that are among them."""
-        return torch.searchsorted(self.entries, label) if len(self.entries) else label
-
-    def only(self, keep: Tensor) -> Head:
-        """At some of the positions."""
-        return Head(self.entries, self.others[keep]) if len(self.entries) else self
 
 
 @dataclass(frozen=True)
@@ -64,6 +42,9 @@ class Pass:
     the predictions have. `site`: whose output delta is added to, None for the residual stream where the tail
     begins; `size` (b,): the norm of that at the subject's last token; `model`: which the tail runs through,
     with the updates of the sites before.
+
+    Where a site's pass sees a part of the vocabulary (`entries`), the first evaluation chooses it; until
+    then `head` is None, `label` are tokens and `original` (s - edits, d) is what the head reads.
     """
 
     model: EditableModel
@@ -76,25 +57,36 @@ class Pass:
     weight: Tensor
     edits: int
     original: Tensor
-    head: Head
+    head: Head | None
     size: Tensor
     site: Site | None = None
+    entries: int = 0
 
     def _final(self, delta: Tensor) -> Tensor:
         """The residual stream after the last block at the scored positions, (s, d), with delta (n, d) added
         at every row's subject."""
-        start = self.tail.hidden
-        if self.site is None:
-            # column 0 of a tail is the subject's last token
-            moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
-            return self.tail.run(self.model, torch.cat([moved, start[:, 1:]], 1), self.row, self.column)
+        hidden, at = self.tail.hidden, self.tail.start
+
+        def moved(given: Tensor) -> Tensor:
+            # a tail starts with the subject's last token
+            there = (given[:, at : at + 1].float() + delta[self.owner][:, None]).to(given.dtype)
+            return torch.cat([given[:, :at], there, given[:, at + 1 :]], 1)
 
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            moved = (output[:, :1].float() + delta[self.owner][:, None]).to(output.dtype)
-            return torch.cat([moved, output[:, 1:]], 1)
+            return moved(output)
 
-        with behind(self.model.site(self.site), add):
-            return self.tail.run(self.model, start, self.row, self.column)
+        with self._attention():
+            if self.site is None:
+                return self.tail.run(self.model, moved(hidden), self.row, self.column)
+            with behind(self.model.site(self.site), add):
+                return self.tail.run(self.model, hidden, self.row, self.column)
+
+    def _attention(self) -> AbstractContextManager[Any]:
+        """Plain products for attention where that is faster: on a CPU the fused kernel's gradient costs more
+        than all products of a block together; but plain ones keep a score for each pair of tokens."""
+        short = self.tail.mask.shape[1] <= _SHORT
+        plain = short and self.tail.mask.device.type == "cpu"
+        return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
     def objective(
         self, delta: Tensor, weight: float, reverse: bool = False, *, gradient: bool
@@ -102,10 +94,36 @@ class Pass:
         """What these rows add to every fact's mean nll and mean KL, (n,) each, and with `gradient` that of
         nll + `weight` * KL in delta (n, d), float32. The KL is of (original || edited), with `reverse` of
         (edited || original)."""
-        n = self.edits
+        assert self.head is not None, "evaluated by `first`"
         leaf = delta.detach().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             logits = self.head.logits(self.model, self._final(leaf))
+        return self._terms(logits, leaf, weight, reverse, gradient)
+
+    def first(
+        self, delta: Tensor, weight: float, reverse: bool = False
+    ) -> tuple[Pass, tuple[Tensor, Tensor, Tensor | None]]:
+        """The pass with its columns chosen from what it predicts with `delta`, and its objective there."""
+        assert self.site is not None
+        leaf = delta.detach().requires_grad_()
+        found: dict[Any, Tensor] = {}
+        with torch.enable_grad(), keeping(self.model.site(self.site), found, self.site):
+            final = self._final(leaf)
+        with torch.no_grad():
+            size = found[self.site][:, self.tail.start].float().norm(dim=1)
+            head = likeliest(self.model, final, self.label, self.entries)
+            own = self.model.head_logits(self.original).float().log_softmax(-1)
+            original = head.columns(own)
+        ready = replace(self, head=head, label=head.labels(self.label), original=original, size=size)
+        with torch.enable_grad():
+            logits = head.logits(self.model, final)
+        return ready, ready._terms(logits, leaf, weight, reverse, True)
+
+    def _terms(
+        self, logits: Tensor, leaf: Tensor, weight: float, reverse: bool, gradient: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `objective` gives, from the predictions `logits` (s, columns) at delta `leaf` (n, d)."""
+        n = self.edits
         with torch.no_grad():
             now = logits.log_softmax(-1)
             label = self.label[:n, None]
@@ -115,7 +133,7 @@ class Pass:
             wanted = None if reverse else self.original.exp()
             kl = torch.einsum("sv,sv->s", now[n:].exp() if wanted is None else wanted, gap)
             kl = -kl if reverse else kl
-            fact, zero = self.owner[self.row], torch.zeros(len(delta), device=delta.device)
+            fact, zero = self.owner[self.row], torch.zeros(len(leaf), device=leaf.device)
             mean_nll = zero.index_add(0, fact[:n], nll * self.weight[:n])
             mean_kl = zero.index_add(0, fact[n:], kl * self.weight[n:])
             if not gradient:
@@ -155,7 +173,7 @@ class Pass:
             weight=self.weight[scored],
             edits=int(scored[: self.edits].sum()),
             original=self.original[scored[self.edits :]],
-            head=self.head.only(scored),
+            head=None if self.head is None else self.head.only(scored),
         )
 
 
@@ -187,12 +205,17 @@ def most_padding(em: EditableModel) -> int:
 
 def groups(rows: Sequence[Row], limit: int, padding: int) -> list[list[int]]:
     """Numbers of rows, longest tails first: at most `limit` padded tail tokens in a group (or one row), at
-    most `padding` of them no row's own. The prefixes are padded too, and read only once."""
+    most `padding` of them no row's own. The prefixes are padded too, and read only once; rows that
+    begin alike, in a chat template, are groups of their own, whose beginning is read once for all."""
+    begin = [opening(r.ids, r.last) for r in rows]
+    many = Counter(begin)
+    begin = [own if many[own] >= _ALIKE else () for own in begin]
     found: list[list[int]] = []
     width = wasted = 0
-    for number in sorted(range(len(rows)), key=lambda n: (-_tail(rows[n]), -rows[n].last, n)):
+    for number in sorted(range(len(rows)), key=lambda n: (begin[n], -_tail(rows[n]), -rows[n].last, n)):
         own = _tail(rows[number])
-        if found and width * (len(found[-1]) + 1) <= limit and wasted + width - own <= padding:
+        alike = bool(found) and begin[found[-1][0]] == begin[number]
+        if alike and width * (len(found[-1]) + 1) <= limit and wasted + width - own <= padding:
             found[-1].append(number)
             wasted += width - own
             continue
@@ -244,21 +267,17 @@ def _pass(
     # what is preserved are the predictions without the updates in effect
     whole = torch.empty(0, em.hidden_size, dtype=em.dtype, device=em.device)
     if kept := [i for i, r in enumerate(own) if r.preserve]:
-        own_tail = Tail.of(em, layer, [ids[i] for i in kept], [cuts[i] for i in kept])
+        clean = Tail.of(em, layer, [ids[i] for i in kept], [cuts[i] for i in kept])
         at = torch.tensor([kept.index(i) for i in row[edits:].tolist()], device=em.device)
-        whole = own_tail.run(em, own_tail.hidden, at, column[edits:])
+        whole = clean.run(em, clean.hidden, at, column[edits:])
     tail = Tail.of(moved, layer, ids, cuts)
-    size = tail.hidden[:, 0].float().norm(dim=1)
-    head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
-    if site is not None:
-        found: dict[Any, Tensor] = {}
-        with keeping(em.site(site), found, site):
-            final = tail.run(moved, tail.hidden, row, column)
-        size = found[site][:, 0].float().norm(dim=1)
-        if 0 < 4 * entries * len(scored) < em.vocabulary:  # else there is little to gain
-            head = _head(em, final, label, entries)
-    clean = (em.head_logits(part).float().log_softmax(-1) for part in torch.split(whole, positions(em)))
-    original = torch.cat([_columns(logp, head.entries) for logp in clean])
+    size = tail.hidden[:, tail.start].float().norm(dim=1)
+    head: Head | None = None
+    original = whole
+    if site is None:
+        head = WHOLE
+        states = torch.split(whole, positions(em))
+        original = torch.cat([em.head_logits(part).float().log_softmax(-1) for part in states])
     return Pass(
         moved,
         tuple(own),
@@ -266,35 +285,12 @@ def _pass(
         torch.tensor([place[r.fact] for r in own], device=em.device),
         row,
         column,
-        head.labels(label),
+        label,
         torch.tensor(shares, device=em.device),
         edits,
         original,
         head,
         size,
         site,
+        entries,
     )
-
-
-def _head(em: EditableModel, final: Tensor, label: Tensor, entries: int) -> Head:
-    """The `entries` likeliest at each of the positions (s, d), and the labels (s,)."""
-    best = [label]
-    parts = torch.split(final, positions(em))
-    for part in parts:
-        best.append(em.head_logits(part).topk(entries, -1).indices.flatten())
-    kept = torch.unique(torch.cat(best))
-    others = []
-    for part in parts:
-        logits = em.head_logits(part).float()
-        logits[:, kept] = -torch.inf
-        others.append(logits.logsumexp(-1, keepdim=True))
-    return Head(kept, torch.cat(others))
-
-
-def _columns(logp: Tensor, entries: Tensor) -> Tensor:
-    """Log-probabilities (s, vocabulary) of the entries (c,), and of all others together: (s, c + 1)."""
-    if not len(entries):
-        return logp
-    kept = logp[:, entries]
-    others = torch.log1p(-kept.exp().sum(1, keepdim=True).clamp_max(1 - 1e-6))
-    return torch.cat([kept, others], 1)
