@@ -77,7 +77,7 @@ def ask(em: EditableModel, bank: Bank) -> Said:
 
 
 def believed(bank: Bank, said: Said, most: int, model: str) -> Bank:
-    """At most so many facts whose old answer the model gives to the bare prompt, those first that it gives in
+    """At most `most` facts whose old answer the model gives to the bare prompt, those first that it gives in
     chat too; and the neighbours that it knows. Raises HubEditError where it believes none."""
     facts = [f for f in bank.facts if gives(said.bare[f.prompt], f.ground_truth)]
     facts.sort(key=lambda f: not names(said.chat.get(f.prompt, ""), f.ground_truth))

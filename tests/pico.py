@@ -148,12 +148,13 @@ def _mistral3(vocab: int, ids: dict[str, int | None]) -> PreTrainedConfig:
 def _qwen3_5(vocab: int, ids: dict[str, int | None]) -> PreTrainedConfig:
     """As Gemma 3 above."""
     tower = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": HIDDEN}
+    places: dict[str, Any] = dict.fromkeys(
+        ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), vocab - 1
+    )
     return Qwen3_5Config(
         text_config=_grouped(vocab, ids, **_HYBRID),
         vision_config={**tower, "intermediate_size": 16, "patch_size": 4, "num_position_embeddings": 4},
-        **dict.fromkeys(
-            ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), vocab - 1
-        ),
+        **places,
     )
 
 

@@ -76,6 +76,14 @@ def eval(
             help="Ways in which every prompt is asked, as far as the model has them.",
         ),
     ] = "bare,question,instruction,chat",
+    judge: Annotated[
+        str,
+        Option(
+            "--judge",
+            metavar="REF",
+            help="Another model, a folder or repo[@revision], that says whether answers mean the targets.",
+        ),
+    ] = "",
     automatic: Annotated[
         bool, Option("--automatic/--no-automatic", help="Ask probes made from every fact.")
     ] = True,
@@ -135,6 +143,7 @@ def eval(
     from hubedit.environment import peak_memory, portable
     from hubedit.evaluate import harness, records
     from hubedit.evaluate.bystanders import candidates
+    from hubedit.evaluate.judge import as_judge
     from hubedit.evaluate.measure import Settings, fitting
     from hubedit.evaluate.run import evaluate
     from hubedit.evaluate.text import text_rows
@@ -146,6 +155,8 @@ def eval(
     # everything that can be refused is refused before a model is loaded
     named, task_path = wanted_tasks(tasks, abilities, task_path)
     asked_forms = wanted_forms(forms)
+    if judge and not asked_forms:
+        raise ConfigError("--judge without --forms", "leave out --forms none")
     target = report_file(out)
     if target is not None and (limit or facts is not None or dataset):
         check_sample(target)
@@ -168,7 +179,7 @@ def eval(
         progress.finish(f"{em.num_layers} layers on {em.device}")
         em = with_chat(sink, em, chat, system, edit.record if edit is not None else None)
         forget_peak(em.device)
-        other, start = None, perf_counter()
+        other, judging, start = None, None, perf_counter()
         edited: dict[str, EditableModel] = {}
         if edit is not None:
             edit.fits(em)
@@ -179,8 +190,12 @@ def eval(
             progress.finish(f"{other.num_layers} layers on {other.device}")
             other = replace(other, chat=em.chat)
             edited["merged"] = other
+        if judge:
+            progress.start("loading the judge")
+            judging = as_judge(load(judge, device=device, dtype=dtype, trust_remote_code=trust_remote_code))
+            progress.finish(f"{judging.num_layers} layers on {judging.device}")
         usable, left_out = fitting(em, asked)
-        rows, told = rows_of(em, text[0], seed, store, progress)
+        rows, source = rows_of(em, text[0], seed, store, progress)
         report = evaluate(
             em,
             usable,
@@ -190,15 +205,16 @@ def eval(
             bystanders=fitting(em, candidates(others, edit.facts if edit else asked))[0],
             parts=parts_of(edit, em),
             settings=settings,
+            judge=judging,
             cache=store,
             progress=progress,
         )
-    report["text"] = told if told.get("rows") else {}
+    report["text"] = source if source.get("rows") else {}
     if len(text) > 1:
         report["text"] |= {"real": portable(text[1])}
     # a quiet reader of report.json must learn of every record that is not in the numbers
     report["notes"] = [*remarks, *left_out, *report.get("notes", [])]
-    report["evaluated"] = evaluated_of(em, edit, where, other, words(context))
+    report["evaluated"] = evaluated_of(em, edit, where, other, judging, words(context))
     report["evaluated"] |= {"seconds": perf_counter() - start, "peak_memory": peak_memory(em.device)}
     if named:
         report["evaluated"]["versions"] |= harness.release()

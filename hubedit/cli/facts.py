@@ -50,7 +50,7 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A facts file
 FormatOption = Annotated[
     Format, typer.Option("--format", help="The file's format; auto looks at its fields.")
 ]
-LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Only the first so many facts; 0 is all.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Only the first N facts; 0 is all.")]
 ConflictOption = Annotated[
     Conflict,
     typer.Option("--on-conflict", help="Two targets for one prompt: stop, or keep the first or last."),
@@ -111,7 +111,12 @@ def check(
 
 @app.command()
 def convert(
-    file: FileArgument,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|NAME", help="A facts file, or a data set on the Hub by name (docs/facts.md)."
+        ),
+    ],
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="OUT.jsonl", help="Where to write; - is stdout.")
     ],
@@ -121,7 +126,8 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace OUT when it exists.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write any facts file as hubedit's own JSONL."""
+    """Write any facts file, or a data set by name, as hubedit's own JSONL."""
+    from hubedit.evaluate.records import ELSEWHERE, NAMES, located
     from hubedit.facts import dump_facts, load_facts
     from hubedit.folder import write_file
 
@@ -129,7 +135,8 @@ def convert(
     if out != "-":
         _check_target(target, force)
     sink = Output(quiet=quiet)
-    loaded = load_facts(file, format=format.value, limit=limit, on_conflict=on_conflict.value)
+    source = located(file) if file in (*NAMES, *ELSEWHERE) else Path(file)
+    loaded = load_facts(source, format=format.value, limit=limit, on_conflict=on_conflict.value)
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
     data = dump_facts(loaded.facts).encode()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hubedit.config import AUTO_RANK, EditConfig
+from hubedit.config import EditConfig
 from hubedit.documents import source as corpus_source
 from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
 from hubedit.edit.statistics.corpus import SELF
-from hubedit.errors import ConfigError, FactsError
+from hubedit.errors import FactsError
 from hubedit.facts import Fact, check_tokens
 from hubedit.model.editable import EditableModel
 from hubedit.presets import check_method, check_settings
@@ -26,14 +26,10 @@ def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts")
 
 def check_config(em: EditableModel, config: EditConfig) -> None:
     """Raises ConfigError for settings that do not fit the model."""
-    check_method(config.method)
     check_values(config)
+    check_method(config.method)
     layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
     check_one_layer(config, layers)
-    for name in ("rank", "lam", "batch_size", "l2"):
-        value = getattr(config, name)
-        if not 0 <= value < float("inf") and (name, value) != ("rank", AUTO_RANK):
-            raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
     check_settings(config)
     if config.stats.corpus != SELF:
         corpus_source(config.stats.corpus)

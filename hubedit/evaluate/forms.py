@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hubedit.evaluate.edits import exact, marks
+from hubedit.evaluate.judge import Case, judged
 from hubedit.evaluate.knowedit import Values
-from hubedit.evaluate.reading import Reading, read
+from hubedit.evaluate.reading import Reading, read_forms
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import forms_of, usual
@@ -20,18 +21,20 @@ _SHOWN = ("success", "generalisation", "neighbourhood", "portability")
 def all_forms(em: EditableModel, facts: Sequence[Fact], own: Reading) -> dict[str, Reading]:
     """The facts in every form that the model has; `own`: in the usual one. In the others their own prompts
     alone are asked."""
-    return {
-        form: own
-        if form == usual(em)
-        else read(em, facts, probes=False, in_context=own.in_context, form=form, score=False)
-        for form in forms_of(em)
-    }
+    others = [form for form in forms_of(em) if form != usual(em)]
+    found = {usual(em): own, **read_forms(em, facts, others, in_context=own.in_context)}
+    return {form: found[form] for form in forms_of(em)}
 
 
-def form_values(facts: Sequence[Fact], readings: Readings, before: Readings | None = None) -> Values:
+def form_values(
+    facts: Sequence[Fact],
+    readings: Readings,
+    before: Readings | None = None,
+    right: Mapping[Case, bool] | None = None,
+) -> Values:
     """Values by "form/metric" and fact, 1.0 or 0.0 for each prompt: success by the answer that a text begins
-    with, exact (it says nothing else), generalisation and portability; and neighbourhood with the readings
-    `before`."""
+    with, exact (it says nothing else), generalisation and portability; neighbourhood with the readings
+    `before`, and judged with a judge's verdicts `right`."""
     values: Values = {}
     for form, reading in readings.items():
         old = before.get(form) if before is not None else None
@@ -41,7 +44,9 @@ def form_values(facts: Sequence[Fact], readings: Readings, before: Readings | No
             if name in _SHOWN and (old is not None or name != "neighbourhood")
         }
         found["exact"] = exact(facts, reading)["success"]
-        for name in (*_SHOWN[:1], "exact", *_SHOWN[1:]):
+        if right is not None:
+            found["judged"] = judged(facts, reading, right)
+        for name in (*_SHOWN[:1], "exact", "judged", *_SHOWN[1:]):
             if any(found.get(name, ())):
                 values[f"{form}/{name}"] = found[name]
     return values

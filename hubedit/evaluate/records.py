@@ -39,7 +39,7 @@ ELSEWHERE = {
     "rippleedits": "github.com/edenbiran/RippleEdits (data/benchmark)",
 }
 """Data sets whose authors keep them outside the Hub, and where."""
-_GIVE = "give the path of its file: --dataset PATH"
+_GIVE = "give the path of its file in place of the name"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Records:
 def read_records(path: str | Path, *, limit: int = 0) -> Records:
     """Every record of a benchmark's file, in any schema that facts come in, or ROME's known facts.
 
-    `limit`: only the first so many records (0: all). Raises FactsError when the file cannot be read at
+    `limit`: how many records, from the first on (0: all). Raises FactsError when the file cannot be read at
     all, or no record can be used.
     """
     path = Path(path)
@@ -93,13 +93,18 @@ def dataset(name: str, *, limit: int = 0) -> Records:
 
     Raises ConfigError when there is neither, or the data set cannot be fetched.
     """
+    return read_records(located(name), limit=limit)
+
+
+def located(name: str) -> Path:
+    """A file by its path, or that of a data set by name, which is fetched. Raises ConfigError."""
     if Path(name).expanduser().is_file():
-        return read_records(Path(name).expanduser(), limit=limit)
+        return Path(name).expanduser()
     if name in ELSEWHERE:
         raise ConfigError(f"{name} is not on the Hub", f"download it from {ELSEWHERE[name]} and {_GIVE}")
     if name not in NAMES:
         raise ConfigError(f"{name} is neither a file nor a data set", f"give a path, or {', '.join(NAMES)}")
-    return read_records(_fetched(name), limit=limit)
+    return _fetched(name)
 
 
 def _known(data: Mapping[str, Any]) -> dict[str, Any]:

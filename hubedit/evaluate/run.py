@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from hubedit.cache import Cache
 from hubedit.evaluate.damage import MOST_TESTED, Parts, broken_by_batch, worst
 from hubedit.evaluate.edits import compare
+from hubedit.evaluate.judge import cases, verdicts
 from hubedit.evaluate.measure import Measured, Rows, Settings, known, measure
 from hubedit.evaluate.report import report
 from hubedit.facts import Fact
@@ -28,6 +30,7 @@ def evaluate(
     bystanders: Sequence[Fact] = (),
     parts: Parts | None = None,
     settings: Settings | None = None,
+    judge: EditableModel | None = None,
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -36,7 +39,8 @@ def evaluate(
     `edited`: "adapter" and "merged", as far as they are there; the first is the top level, and when there
     are two, both stand under `variants`. `rows`: unrelated text as tokens; `real`: real text. `bystanders`:
     of `candidates`; those that the unedited model knows are asked again. `parts`: whose the rows of the
-    adapter's factors are; without it nothing is said of facts that break others.
+    adapter's factors are; without it nothing is said of facts that break others. `judge`: a model that says
+    whether the answers in `settings.forms` mean the target (`hubedit.evaluate.judge.as_judge`).
     """
     settings, progress = settings or Settings(), progress or Silent()
     edited = edited or {}
@@ -60,12 +64,18 @@ def evaluate(
         )
 
     old = one(base, "before" if edited else "")
+    sides = {name: one(em, name if len(edited) > 1 else "after", base) for name, em in edited.items()}
+    right = None
+    if judge is not None:
+        by_form = [forms for side in (old, *sides.values()) for forms in (side.forms, side.context_forms)]
+        said = cases(facts, chain.from_iterable(forms.values() for forms in by_form))
+        right = verdicts(judge, said, cache=cache, progress=progress)
     if not edited:
-        return report(facts, old, seed=settings.seed)
+        return report(facts, old, right=right, seed=settings.seed)
     reports = {}
     for name, em in edited.items():
-        new = one(em, name if len(edited) > 1 else "after", base)
-        data = report(facts, old, new, bystanders=asked, seed=settings.seed)
+        new = sides[name]
+        data = report(facts, old, new, bystanders=asked, right=right, seed=settings.seed)
         data["damage"] = {**data.get("damage", {}), **_damage(base, em, facts, old, new, parts, progress)}
         reports[name] = data
     first = next(iter(reports.values()))

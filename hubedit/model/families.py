@@ -73,8 +73,12 @@ def _llama_like(name: str, **different: Any) -> Family:
 def _with_vision(name: str, **different: Any) -> Family:
     """Built like Llama beside a vision tower, of which nothing is edited; questions are text alone."""
     part = "model.language_model"
-    own = {"blocks": f"{part}.layers", "final_norm": f"{part}.norm", "embeddings": f"{part}.embed_tokens"}
-    return replace(_llama_like(name, **different), **own)
+    return replace(
+        _llama_like(name, **different),
+        blocks=f"{part}.layers",
+        final_norm=f"{part}.norm",
+        embeddings=f"{part}.embed_tokens",
+    )
 
 
 def _gpt2_like(name: str, o_proj: str, down_proj: str, **different: Any) -> Family:

@@ -17,7 +17,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import forward_on, new_cache
 
 TOP = 64
-"""Tokens are drawn among so many likeliest ones: of a vocabulary of 262,144 a step otherwise spends more
+"""Tokens are drawn among this many likeliest ones: of a vocabulary of 262,144 a step otherwise spends more
 time on the draw than on the model."""
 
 DRAW = f"top {TOP}"

@@ -92,20 +92,15 @@ def way(record: Json) -> str:
     method = str(record.get("method") or "")
     if method not in METHODS:
         return ""
-    sentences = []
-    if record.get("alpha"):
-        sentences.append(
-            "Alpha is the share of each requested change that attention's output projection was asked to "
-            "write; the MLP's down projection got the rest."
-        )
-    if METHODS[method].way:
-        return " ".join([*sentences, METHODS[method].way])
-    sentences.append(
-        "What an edited weight should write for each fact was found by gradient descent on activations; the "
-        "change that makes it write that, and keeps what it writes for other inputs, was solved for in "
-        "closed form."
+    shares = record.get("alpha")
+    if not METHODS[method].balanced or not isinstance(shares, Mapping) or not shares:
+        return METHODS[method].way
+    if not any(shares.values()):
+        return f"{METHODS[method].way} Alpha is 0: only down projections of MLPs were edited."
+    return (
+        f"{METHODS[method].way} Alpha is attention's share of the {METHODS[method].divided}: its output "
+        "projection got that share, the MLP's down projection the rest."
     )
-    return " ".join(sentences)
 
 
 def configuration(record: Json) -> str:
@@ -148,7 +143,8 @@ def evaluation(report: Json, record: Json) -> list[tuple[str, str]]:
     if evaluated.get("patch"):
         number_of = f" ({evaluated['patch_id']})" if evaluated.get("patch_id") else ""
         rows["Patch"] = f"{last(str(evaluated['patch']))}{number_of}"
-    rows["Merged model"] = last(str(evaluated["merged"])) if evaluated.get("merged") else ""
+    for name, key in (("Merged model", "merged"), ("Judge", "judge")):
+        rows[name] = last(str(evaluated[key])) if evaluated.get(key) else ""
     rows["Computed in"] = ", ".join(line(evaluated[k]) for k in ("dtype", "device") if evaluated.get(k))
     if seconds := number(evaluated.get("seconds")):
         rows["Time"] = f"{seconds:,.0f} s"

@@ -18,7 +18,7 @@ USE = (
     "into a model that others will trust."
 )
 
-# of several patches in one model, what is told of each
+# of several patches in one model, what is shown of each
 _OF_EACH = ("Method", "Layers", "Attention's share (alpha)", "Rank", "Size of the changes", "Statistics from")
 
 
@@ -76,7 +76,7 @@ def merged_contents(
     values["lineage"] = lineage(record)
     values["realised"] = realised(record)
     values["converted"] = str(record.get("converted") or "")
-    values["of_patches"] = None if measures(own) else _of_patches(patches, reports)
+    values["of_patches"] = None if measures(own) else _of_patches(reports)
     return values | _made(record)
 
 
@@ -207,7 +207,7 @@ def _facts(patch: Json) -> int | None:
     return None if count is None else int(count)
 
 
-def _of_patches(patches: Sequence[Json], reports: Sequence[Json]) -> Compared | None:
+def _of_patches(reports: Sequence[Json]) -> Compared | None:
     """What the patches' own reports say, where the merged model has none."""
     named: list[tuple[str, Json, Json]] = [(f"Patch {n}", {}, r) for n, r in enumerate(reports, 1)]
     known = [entry for entry in named if measures(entry[2])]

@@ -38,7 +38,8 @@ GROUPS = {
         "The same facts asked in other ways",
         "Bare: the prompt as it is written. Question: as a question. Instruction: a question after the words "
         '"Answer the question in a few words". Chat: the question as a user\'s message in the chat template. '
-        "Exact: the answer and nothing else. n counts prompts.",
+        "Exact: the answer and nothing else. Judged: another model says that the answer means the target. "
+        "n counts prompts.",
     ),
     "automatic": (
         "Probes made from the facts",

@@ -72,13 +72,27 @@ def test_reading_follows_the_patch(
     assert set(report["forms"]["after"]) == {"bare", "question", "instruction", "chat"}
     assert report["forms"]["n"]["chat"]["neighbourhood"] == 1
     assert set(report["automatic"]["after"]) >= {"negation", "yes", "unrelated"}
+    # the model is its own judge here
+    judged = [*words, "--forms", "bare,chat", "--no-automatic", "--judge", str(model), "--json"]
+    assert run([*judged, "--cache", str(tmp_path)]) == 0
+    judged_report = json.loads(capsys.readouterr().out)
+    assert judged_report["evaluated"]["judge"] == "tiny-instruct"
+    assert judged_report["forms"]["n"]["chat"]["judged"] == 2
+    for side in ("before", "in_context", "after"):
+        for own in judged_report["forms"][side].values():
+            assert list(own)[:3] == ["success", "exact", "judged"] and 0 <= own["judged"] <= 1
     less = [*words, "--chat", "off", "--forms", "bare", "--no-automatic", "--json", "--cache", str(tmp_path)]
     assert run(less) == 0
     said = capsys.readouterr()
     assert "chat template: not used (--chat off)" in said.err
     report = json.loads(said.out)
     assert set(report["forms"]["after"]) == {"bare"} and "automatic" not in report
-    for wrong in (["--forms", "spoken"], ["--chat", "off", "--system", "Be brief."]):
+    assert all("judged" not in own for own in report["forms"]["after"].values())
+    for wrong in (
+        ["--forms", "spoken"],
+        ["--forms", "none", "--judge", str(model)],
+        ["--chat", "off", "--system", "Be brief."],
+    ):
         assert run([*words, *wrong]) == 2
 
 

@@ -137,7 +137,7 @@ def test_without_the_package_a_path_is_asked_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match="needs the package 'datasets'") as missing:
         dataset("counterfact")
-    assert "--dataset PATH" in missing.value.hint
+    assert "the path of its file" in missing.value.hint
 
 
 def test_tables_of_the_hub_become_records(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,4 +139,4 @@ def test_data_sets_that_are_not_on_the_hub_say_where_they_are() -> None:
     for name, place in ELSEWHERE.items():
         with pytest.raises(ConfigError, match="not on the Hub") as caught:
             dataset(name)
-        assert place in caught.value.hint and "--dataset PATH" in caught.value.hint
+        assert place in caught.value.hint and "the path of its file" in caught.value.hint

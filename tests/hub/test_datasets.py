@@ -107,6 +107,13 @@ def test_a_data_set_by_name(
     if name == "counterfact":
         assert data["counterfact"]["n"]["neighbourhood_score"] == 2
     assert client(*words(name, "--limit", "1", "--json")).json["counts"]["success"] == 1
+    out = tmp_path / "facts.jsonl"
+    client("facts", "convert", name, "--out", str(out), "--quiet")
+    (fact,) = map(json.loads, out.read_text().splitlines())  # the same record twice is one edit
+    assert (
+        fact["subject"] in fact["prompt"]
+        and len(fact.get("rephrase", ())) == MEASURED[name].get("generalisation", 0) // 2
+    )
     if name != "counterfact":
         # once fetched, it needs no Hub any more
         model = f"lab/pico@{base[1]}"
@@ -124,4 +131,4 @@ def test_what_cannot_be_fetched_asks_for_a_path(hub: Hub, tmp_path: Path) -> Non
         lines = [line for line in ran.stderr.splitlines() if line.startswith(("error:", "hint:"))]
         assert ran.returncode == 2 and len(lines) == 2 and "Traceback" not in ran.stderr, ran.stderr
         assert lines[0].startswith("error: data set zsre: ") and message in lines[0]
-        assert "--dataset PATH" in lines[1]
+        assert "the path of its file" in lines[1]

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hubedit.edit.rows import Row
+from hubedit.edit.targets.head import WHOLE, Head, likeliest
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import behind, keeping
-from hubedit.model.memory import CPU_PASS, free_memory, pass_size, positions
+from hubedit.model.memory import CPU_PASS, free_memory, pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail, opening
 
@@ -29,34 +30,6 @@ larger passes are a little slower on small models (docs/experiments.md)."""
 _ALIKE = 4  # rows with one beginning that are worth a pass of their own
 _SHORT = 256  # tokens of a row up to which attention's scores are no matter for memory
 _DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to facts that are not done
-
-
-@dataclass(frozen=True)
-class Head:
-    """The head at some positions: the whole vocabulary, or its likeliest `entries` (c,) and the others as
-    one.
-
-    `others` (s, 1): logit of all other entries together at each position, as it is before anything changes. A
-    large vocabulary is then a few thousand columns; docs/performance.md has the error. Empty: the whole
-    vocabulary.
-    """
-
-    entries: Tensor
-    others: Tensor
-
-    def logits(self, em: EditableModel, final: Tensor) -> Tensor:
-        """float32 (s, c + 1), or (s, vocabulary). Gradients flow to `final` (s, d)."""
-        if not len(self.entries):
-            return em.head_logits(final).float()
-        return torch.cat([em.head_logits(final, self.entries).float(), self.others], 1)
-
-    def labels(self, label: Tensor) -> Tensor:
-        """Columns of entries that are among them."""
-        return torch.searchsorted(self.entries, label) if len(self.entries) else label
-
-    def only(self, keep: Tensor) -> Head:
-        """At some of the positions."""
-        return Head(self.entries, self.others[keep]) if len(self.entries) else self
 
 
 @dataclass(frozen=True)
@@ -138,9 +111,9 @@ class Pass:
             final = self._final(leaf)
         with torch.no_grad():
             size = found[self.site][:, self.tail.start].float().norm(dim=1)
-            head = _head(self.model, final, self.label, self.entries)
+            head = likeliest(self.model, final, self.label, self.entries)
             own = self.model.head_logits(self.original).float().log_softmax(-1)
-            original = _columns(own, head.entries)
+            original = head.columns(own)
         ready = replace(self, head=head, label=head.labels(self.label), original=original, size=size)
         with torch.enable_grad():
             logits = head.logits(self.model, final)
@@ -301,7 +274,7 @@ def _pass(
     head: Head | None = None
     original = whole
     if site is None:
-        head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
+        head = WHOLE
         original = em.head_logits(whole).float().log_softmax(-1)
     return Pass(
         moved,
@@ -319,30 +292,3 @@ def _pass(
         site,
         entries,
     )
-
-
-def _head(em: EditableModel, final: Tensor, label: Tensor, entries: int) -> Head:
-    """The `entries` likeliest at each of the positions (s, d), and the labels (s,); the whole vocabulary
-    where that is hardly larger."""
-    if not 0 < 4 * entries * len(final) < em.vocabulary:
-        return Head(torch.empty(0, dtype=torch.long), torch.empty(0))
-    best = [label]
-    parts = torch.split(final, positions(em))
-    for part in parts:
-        best.append(em.head_logits(part).topk(entries, -1).indices.flatten())
-    kept = torch.unique(torch.cat(best))
-    others = []
-    for part in parts:
-        logits = em.head_logits(part).float()
-        logits[:, kept] = -torch.inf
-        others.append(logits.logsumexp(-1, keepdim=True))
-    return Head(kept, torch.cat(others))
-
-
-def _columns(logp: Tensor, entries: Tensor) -> Tensor:
-    """Log-probabilities (s, vocabulary) of the entries (c,), and of all others together: (s, c + 1)."""
-    if not len(entries):
-        return logp
-    kept = logp[:, entries]
-    others = torch.log1p(-kept.exp().sum(1, keepdim=True).clamp_max(1 - 1e-6))
-    return torch.cat([kept, others], 1)
