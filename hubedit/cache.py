@@ -55,8 +55,8 @@ class Cache:
 
     repo = ""
 
-    def __init__(self, root: Path | None = None) -> None:
-        self.root = root if root is not None else default_root()
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = Path(root).expanduser() if root is not None else default_root()
 
     def check(self) -> None:
         """Raises HubEditError where no entry can be written: said before long work, and not after it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hubedit.errors import ConfigError
 
@@ -138,6 +138,41 @@ class EditConfig:
     stats: StatsConfig = field(default_factory=StatsConfig)
     targets: TargetConfig = field(default_factory=TargetConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
+
+
+_KINDS: dict[type, str] = {
+    str: "text in quotation marks",
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    tuple: "a tuple",
+}
+
+
+def check_type(name: str, default: Any, value: Any) -> None:
+    """Raises ConfigError for a value of another type than a setting's default; whole numbers are numbers."""
+    own: type | tuple[type, ...] = (float, int) if isinstance(default, float) else type(default)
+    if not isinstance(value, own) or isinstance(value, bool) != isinstance(default, bool):
+        raise ConfigError(f"{name} must be {_KINDS[type(default)]}, and is {value!r}")
+
+
+def check_types(config: DataclassInstance) -> None:
+    """Raises ConfigError for a setting of another type than its default, one that is none of the values that
+    it may have, and for a number that is negative or not finite. Nested settings count."""
+    hints = get_type_hints(type(config))
+    for part in fields(config):
+        name, value, default = part.name, getattr(config, part.name), getattr(type(config)(), part.name)
+        if is_dataclass(default) and not isinstance(default, type):
+            if not isinstance(value, type(default)):
+                raise ConfigError(f"{name} must be a {type(default).__name__}, and is {value!r}")
+            check_types(value)
+            continue
+        check_type(name, default, value)
+        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
+            raise ConfigError(f"unknown {name} {value!r}", f"one of: {', '.join(get_args(hints[name]))}")
+        number = isinstance(value, (int, float))
+        if number and not 0 <= value < float("inf") and (name, value) != ("rank", AUTO_RANK):
+            raise ConfigError(f"{name.replace('_', ' ')} must not be negative or infinite, but is {value}")
 
 
 def parse_null_space(text: str) -> tuple[float, bool] | None:

@@ -168,8 +168,8 @@ def _tokenizer(em: EditableModel, facts: Sequence[Fact]) -> Iterator[Finding]:
         yield Finding("tokenizer", "note", what, "hubedit facts check FACTS --model MODEL lists yours")
     if tokenizer.chat_template:
         why = instructed(em.path, em.ref, em.model.config.to_dict())
-        told = f"a chat template, used by default ({why})" if why else "a chat template, not used by default"
-        yield Finding("chat", "ok", told, "" if why else "add --chat on where people will chat with it")
+        text = f"a chat template, used by default ({why})" if why else "a chat template, not used by default"
+        yield Finding("chat", "ok", text, "" if why else "add --chat on where people will chat with it")
     else:
         yield Finding(
             "chat", "note", "no chat template: a base model", "write facts as sentences to complete"

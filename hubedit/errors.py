@@ -71,3 +71,8 @@ class PartialError(HubEditError):
 
 class StrictError(PartialError):
     """`--strict`: the patch was written, but some facts still fail."""
+
+
+def kind(value: object) -> str:
+    """What a value is, for messages."""
+    return "None" if value is None else f"of type {type(value).__name__}"

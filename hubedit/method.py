@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 from hubedit.config import EditConfig
 
+SPREAD = (
+    "What the residual stream should be after the last edited layer was found for each fact by gradient "
+    "descent on activations; each edited layer got its part of the way there, solved for in closed form."
+)
+ONE_LAYER = (
+    "What the residual stream should be after the edited layer was found for each fact by gradient descent "
+    "on activations; a rank-one change of the weight, in closed form, gives it."
+)
+TRAINED = "The change was trained by gradient descent on the edited prompts."
+
 
 @dataclass(frozen=True)
 class Method:
@@ -41,8 +51,10 @@ class Method:
     """Every token of an answer has a row of its own."""
     depth: float = 0.0
     """Its layer, as a share of the model's depth, where none is given; 0: the trace chooses."""
-    way: str = ""
-    """For cards: how the change is found, where that is not by targets and a solve."""
+    divided: str = "residual"
+    """For cards: what alpha divides between attention and the MLP."""
+    way: str = SPREAD
+    """For cards: how the change was found."""
 
     @property
     def balanced(self) -> bool:

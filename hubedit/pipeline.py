@@ -46,7 +46,7 @@ from hubedit.report.licence import licence_of
 from hubedit.report.markup import plural
 
 _SHOWN = 3  # facts that a message names one by one
-_ASKED = 50  # of an older patch's facts, so many of the oldest and of the newest are asked again
+_ASKED = 50  # this many of an older patch's first facts and of its last are asked again
 
 
 @dataclass(frozen=True, eq=False)

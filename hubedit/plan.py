@@ -113,19 +113,19 @@ def skeleton(ref: str, *, trust_remote_code: bool = False) -> EditableModel:
 
     Of a Hub repository only the configuration and the tokenizer are fetched. Raises ModelError.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     if is_path(ref):
         source = find(ref)
         check(source)
     tokenizer = load_tokenizer(ref)
     folder = Path(tokenizer.name_or_path)
-    auto: Any = AutoModelForCausalLM
     with reading(f"cannot read the configuration of {ref}"), torch.device("meta"):
-        config = AutoConfig.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
         family = family_of(config)
+        auto: Any = getattr(transformers, family.loader)
         model = auto.from_config(config, trust_remote_code=trust_remote_code)
     name = ref if is_path(ref) else ref.partition("@")[0]
     commit = "" if is_path(ref) else folder.name

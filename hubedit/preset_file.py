@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hubedit.config import PREFERENCES, EditConfig, from_dict
+from hubedit.config import PREFERENCES, EditConfig, check_type, from_dict
 from hubedit.errors import ConfigError
 from hubedit.remote import translated_errors
 
@@ -161,16 +161,8 @@ def _check(default: Any, data: Mapping[str, Any]) -> None:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{name} is no table")
             _check(own, value)
-        elif not (type(value) is type(own) or (type(own) is float and type(value) is int)):
-            raise ConfigError(f"{name} must be {_KINDS[type(own)]}, and is {value!r}")
-
-
-_KINDS: dict[type, str] = {
-    str: "text in quotation marks",
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-}
+        else:
+            check_type(name, own, value)
 
 
 def _fetch(repo: str, revision: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hubedit.config import PREFERENCES, EditConfig, TargetConfig
 from hubedit.errors import ConfigError
-from hubedit.method import Method
+from hubedit.method import ONE_LAYER, TRAINED, Method
 from hubedit.preset_file import is_preset_file, load_preset
 
 _WHERE = ("layers", "depths", "most_layers", "rank")
@@ -53,12 +53,16 @@ _EMMET = {"lam": 1.0, "l2": 0.1}
 METHODS: dict[str, Method] = {
     "joint": Method(
         "hubedit joint",
-        "Joint edit of attention output and MLP projections, hubedit's own",
+        "hubedit's own: small changes at several early layers, by gradient descent and a least-squares solve",
         "hubedit.edit.methods.joint:joint",
         _COMMON | _JOINT,
         EditConfig(),
         attention=True,
         published=False,
+        divided="length that a change may have",
+        way="What each edited weight should write for each fact was found by a few steps of gradient descent "
+        "on activations, one weight after another and again while facts were missing; the change that makes "
+        "it write that, and keeps what it writes for ordinary text, was solved for in closed form.",
     ),
     "intattn": Method(
         "IntAttn-Edit",
@@ -85,6 +89,7 @@ METHODS: dict[str, Method] = {
         _plain("rome", _ROME, whiten=True),
         one_layer=True,
         one_by_one=True,
+        way=ONE_LAYER,
     ),
     "r-rome": Method(
         "R-ROME",
@@ -94,6 +99,7 @@ METHODS: dict[str, Method] = {
         _plain("r-rome", _ROME, whiten=True),
         one_layer=True,
         one_by_one=True,
+        way=ONE_LAYER,
     ),
     "intattn-rome": Method(
         "IntAttn-Edit for ROME",
@@ -104,6 +110,7 @@ METHODS: dict[str, Method] = {
         attention=True,
         one_layer=True,
         one_by_one=True,
+        way=ONE_LAYER,
     ),
     "alphaedit": Method(
         "AlphaEdit",
@@ -131,7 +138,7 @@ METHODS: dict[str, Method] = {
         attention=True,
         one_by_one=True,
         trained=True,
-        way="The change was trained by gradient descent on the edited prompts.",
+        way=TRAINED,
     ),
     "ft": Method(
         "LocFT-BF",
@@ -144,7 +151,7 @@ METHODS: dict[str, Method] = {
         one_by_one=True,
         trained=True,
         full_rank=True,
-        way="The change was trained by gradient descent on the edited prompts.",
+        way=TRAINED,
     ),
     "ultraedit": Method(
         "UltraEdit",
@@ -247,7 +254,7 @@ def check_settings(config: EditConfig) -> None:
     """Raises ConfigError for an unknown method, settings it does not read, or none where it needs one."""
     check_method(config.method)
     method, usual = METHODS[config.method], EditConfig()
-    hint = f'hubedit.presets.method_defaults("{config.method}") has the published settings'
+    hint = f'hubedit.method_defaults("{config.method}") has the published settings'
     for field in fields(config):
         value, own = getattr(config, field.name), getattr(method.defaults, field.name)
         if field.name not in method.settings and value not in (own, getattr(usual, field.name)):
@@ -257,5 +264,3 @@ def check_settings(config: EditConfig) -> None:
             raise ConfigError(f"{config.method} needs a value of {name.replace('_', ' ')}", hint)
     if config.prefer not in PREFERENCES:
         raise ConfigError(f"unknown preference {config.prefer!r}", f"one of: {', '.join(PREFERENCES)}")
-    if config.collapse not in ("stop", "tell"):
-        raise ConfigError(f"unknown collapse {config.collapse!r}", "one of: stop, tell")

@@ -25,7 +25,7 @@ def readings(family: str, rank: int) -> tuple[Reading, ...]:
     """Each reader's verdict on a patch of a rank for a family's model."""
     return (
         Reading("PEFT", True, "PeftModel.from_pretrained(base, PATCH)"),
-        Reading("transformers", True, "model.load_adapter(PATCH), with 5.1 or newer"),
+        Reading("transformers", True, "model.load_adapter(PATCH), with 5.8 or newer"),
         _vllm(family, rank),
         Reading("llama.cpp", family != "gpt2", _llama_cpp(family)),
         Reading("mlx-lm", False, f"it has adapters of its own; {_MERGE}"),

@@ -19,6 +19,8 @@ Kind = Literal[
     "name", "token", "gated", "missing", "revision", "file", "offline", "network", "server", "busy", "race",
     "rights", "quota", "disk", "copy", "refused",
 ]  # fmt: skip
+WAITS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before each further try of a request that failed in passing."""
 AGAIN = "run the same command again; what was uploaded is not sent twice"
 # a token of the Hub; the query of an address, where presigned uploads have their signature
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}")

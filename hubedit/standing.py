@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 from hubedit.evaluate import Outcome, compare, read
@@ -29,12 +30,13 @@ def standing(em: EditableModel, patch: Patch) -> Standing:
     """Asks all facts of the patch by greedy generation. Raises PatchError where it is of other weights."""
     facts = [replace(f, rephrase=(), locality=(), portability=()) for f in patch.facts]
     reading = read(em.with_patch(patch), facts)
-    outcomes = compare(facts, reading, reading).outcomes
-    held = {id(o.fact): o for o in outcomes}
+    left = deque(compare(facts, reading, reading).outcomes)  # of those that fit, in their order
     whole, steps, at = [], [], 0
     for step in steps_of(patch):
-        places = range(at, at + step["facts"])
-        own = [replace(held[id(facts[n])], fact=patch.facts[n]) for n in places if id(facts[n]) in held]
+        own = []
+        for n in range(at, at + step["facts"]):
+            if left and left[0].fact is facts[n]:
+                own.append(replace(left.popleft(), fact=patch.facts[n]))
         steps.append((str(step["id"]), len(own), sum(o.success for o in own)))
         whole += own
         at += step["facts"]

@@ -77,7 +77,7 @@ def ask(em: EditableModel, bank: Bank) -> Said:
 
 
 def believed(bank: Bank, said: Said, most: int, model: str) -> Bank:
-    """At most so many facts whose old answer the model gives to the bare prompt, those first that it gives in
+    """At most `most` facts whose old answer the model gives to the bare prompt, those first that it gives in
     chat too; and the neighbours that it knows. Raises HubEditError where it believes none."""
     facts = [f for f in bank.facts if gives(said.bare[f.prompt], f.ground_truth)]
     facts.sort(key=lambda f: not names(said.chat.get(f.prompt, ""), f.ground_truth))
@@ -119,12 +119,12 @@ def circle(em: EditableModel, path: Path, prompt: str, work: Path) -> Circle:
 
 def _generated(em: EditableModel, folder: Path, prompt: str, adapter: Path | None) -> str:
     """The answer of a folder's model, with an adapter by PEFT, loaded without hubedit."""
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers.utils import logging
 
     bars: Any = logging
     bars.disable_progress_bar()
-    auto: Any = AutoModelForCausalLM
+    auto: Any = getattr(transformers, em.family.loader)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the libraries say to each other is not for the reader
         model: Any = auto.from_pretrained(folder, dtype=em.dtype, local_files_only=True).to(em.device)

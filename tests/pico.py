@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
-    AutoModelForCausalLM,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
@@ -20,6 +20,7 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     Ministral3Config,
+    Mistral3Config,
     MistralConfig,
     Olmo2Config,
     Olmo3Config,
@@ -27,9 +28,13 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
     SmolLM3Config,
 )
+
+from hubedit.model.families import FAMILIES as ROWS
 
 TokenizerKind = Literal["byte_bpe", "metaspace_bos"]
 
@@ -106,18 +111,50 @@ _SCALED = {
 }  # fmt: skip
 
 
+_HYBRID = {
+    "head_dim": 16, "layer_types": ["linear_attention", "full_attention"] * (LAYERS // 2),
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}  # fmt: skip
+_TOWER = {"num_attention_heads": 2, "intermediate_size": 16, "patch_size": 4}
+
+
 def _gemma3(vocab: int, ids: dict[str, int | None]) -> PreTrainedConfig:
     """With a vision tower of one layer, and image tokens that no text has."""
     more: dict[str, Any] = dict(ids)
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     return Gemma3Config(
         text_config=_grouped(vocab, ids, **_SLIDING),
-        vision_config={**vision, "image_size": 8, "patch_size": 4},
+        vision_config={**_TOWER, "hidden_size": 16, "num_hidden_layers": 1, "image_size": 8},
         mm_tokens_per_image=1,
         image_token_index=vocab - 1,
         boi_token_index=vocab - 1,
         eoi_token_index=vocab - 1,
         **more,
+    )
+
+
+def _mistral3(vocab: int, ids: dict[str, int | None]) -> PreTrainedConfig:
+    """As Gemma 3 above; the text part of Mistral Small 3.1."""
+    tower = {"model_type": "pixtral", "hidden_size": 16, "num_hidden_layers": 1, "image_size": 8}
+    return Mistral3Config(
+        text_config={"model_type": "mistral", **_grouped(vocab, ids, head_dim=16)},
+        vision_config={**_TOWER, **tower, "head_dim": 8},
+        image_token_index=vocab - 1,
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+    )
+
+
+def _qwen3_5(vocab: int, ids: dict[str, int | None]) -> PreTrainedConfig:
+    """As Gemma 3 above."""
+    tower = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": HIDDEN}
+    places: dict[str, Any] = dict.fromkeys(
+        ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), vocab - 1
+    )
+    return Qwen3_5Config(
+        text_config=_grouped(vocab, ids, **_HYBRID),
+        vision_config={**tower, "intermediate_size": 16, "patch_size": 4, "num_position_embeddings": 4},
+        **places,
     )
 
 
@@ -137,12 +174,16 @@ _CONFIGS: dict[str, _Make] = {
     "smollm3": lambda v, ids: SmolLM3Config(**_grouped(v, ids, no_rope_layer_interval=2)),
     "granite": lambda v, ids: GraniteConfig(**_grouped(v, ids, **_SCALED)),
     "ministral3": lambda v, ids: Ministral3Config(**_grouped(v, ids, head_dim=16, rope_parameters=_YARN)),
+    "mistral3": lambda v, ids: _mistral3(v, ids),
+    "qwen3_5_text": lambda v, ids: Qwen3_5TextConfig(**_grouped(v, ids, **_HYBRID)),
+    "qwen3_5": lambda v, ids: _qwen3_5(v, ids),
     "gpt2": lambda v, ids: GPT2Config(**_gpt2(v, ids)),
     "gptj": lambda v, ids: GPTJConfig(**_gpt2(v, ids, rotary_dim=4)),
     "gpt_neox": lambda v, ids: GPTNeoXConfig(**_common(v, ids)),
 }
 
 FAMILIES: tuple[str, ...] = tuple(_CONFIGS)
+_WRITERS = {"qwen3_5": "AutoModelForImageTextToText"}
 
 
 def pico(
@@ -166,7 +207,8 @@ def pico(
     config = _CONFIGS[family](len(words), ids)
     if tied is not None:
         config.tie_word_embeddings = tied
-    auto: Any = AutoModelForCausalLM
+    # of Qwen 3.5 the whole model is written, and only its text part read
+    auto: Any = getattr(transformers, _WRITERS.get(family, ROWS[family].loader))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = auto.from_config(config, dtype=torch.float32)

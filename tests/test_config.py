@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
 
 import pytest
 
-from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig, from_dict, to_dict
+from hubedit.config import (
+    EditConfig,
+    StatsConfig,
+    TargetConfig,
+    TraceConfig,
+    check_types,
+    from_dict,
+    to_dict,
+)
 from hubedit.errors import ConfigError
 
 KINDS = (EditConfig, StatsConfig, TargetConfig, TraceConfig)
@@ -54,3 +63,25 @@ def test_a_configuration_is_what_its_json_is() -> None:
     data = to_dict(config)
     assert json.loads(json.dumps(data)) == data
     assert from_dict(EditConfig, data) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"alpha": 0.3}, "alpha must be text in quotation marks, and is 0.3"),
+        ({"layers": [1, 2]}, "layers must be text"),
+        ({"rank": "4"}, "rank must be a whole number"),
+        ({"rank": True}, "rank must be a whole number"),
+        ({"whiten": 1}, "whiten must be true or false"),
+        ({"depths": 0.1}, "depths must be a tuple"),
+        ({"collapse": "never"}, "unknown collapse 'never'"),
+        ({"rank": -2}, "rank must not be negative"),
+        ({"targets": {"steps": 3}}, "targets must be a TargetConfig"),
+        ({"targets": TargetConfig(step=float("nan"))}, "step must not be negative"),
+        ({"targets": from_dict(TargetConfig, {"optimizer": "sgd"})}, "unknown optimizer 'sgd'"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_errors(config: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        check_types(replace(EditConfig(), **config))
+    check_types(replace(EditConfig(), rank=-1, lam=3))

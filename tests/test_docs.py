@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -118,6 +119,18 @@ def test_no_link_is_dead(page: Path) -> None:
             headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\s-]", "", h).strip().lower().replace(" ", "-") for h in headings}
             assert anchor in slugs, f"{page.name}: {target}"
+
+
+def test_the_method_is_where_its_page_says() -> None:
+    """Every file that docs/method.md names is there, with the functions that stand behind its name."""
+    text = (DOCS / "method.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`((?:(?:: |, | \(|, )`\w+`)*)", text)
+    assert len(named) > 30
+    for name, behind in named:
+        (file,) = [f for f in (ROOT / "hubedit" / name, ROOT / "hubedit/edit/methods" / name) if f.is_file()]
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        there = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        assert set(re.findall(r"`(\w+)`", behind)) <= there, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

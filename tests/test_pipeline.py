@@ -15,11 +15,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
-from hubedit.config import EditConfig, StatsConfig
-from hubedit.edit.checks import check_config
+from hubedit.config import StatsConfig
 from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.errors import (
-    ConfigError,
     StrictError,
 )
 from hubedit.evaluate import read
@@ -28,7 +26,6 @@ from hubedit.evaluate.run import evaluate
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import FORMS
 from hubedit.patch import Patch
-from hubedit.presets import method_defaults
 from hubedit.progress import Silent
 from tests.pico import FAMILIES
 from tests.quick import FACTS, QUICK, run
@@ -200,12 +197,3 @@ def test_strict_writes_and_raises(editable: Editable, tmp_path: Path) -> None:
     with pytest.raises(StrictError, match="still fail"):
         run(editable("llama"), tmp_path / "patch", strict=True)
     assert Patch.load(tmp_path / "patch").factors
-
-
-def test_a_scaled_residual_stream_is_known_to_the_default_alone(editable: Editable) -> None:
-    em = editable("granite")
-    check_config(em, EditConfig())
-    for method in ("lora", "ft"):
-        check_config(em, method_defaults(method))
-    with pytest.raises(ConfigError, match=r"multiplies what a layer adds by 0\.5"):
-        check_config(em, method_defaults("memit"))

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from hubedit import pipeline
 from hubedit.bench.results import Results
 from hubedit.edit.checks import check_config
-from hubedit.edit.compute import Edit, compute
 from hubedit.errors import CollapseError, ConfigError, FactsError, HubEditError, PatchError
 from hubedit.facts import Fact
 from hubedit.folder import write_folder
@@ -22,6 +20,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.patch import adapter
 from hubedit.pipeline import apply_facts, check_free
+from hubedit.progress import Silent
 from tests.quick import QUICK, run
 
 Editable = Callable[..., EditableModel]
@@ -29,38 +28,47 @@ Editable = Callable[..., EditableModel]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
 
+class At(Silent):
+    """A progress that does something when a stage begins, "" for any."""
+
+    def __init__(self, stage: str, action: Callable[[], object]) -> None:
+        self.stage, self.action = stage, action
+
+    def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
+        if self.stage in ("", stage):
+            self.action()
+
+
+def begun() -> None:
+    pytest.fail("the long work has begun")
+
+
+@pytest.mark.parametrize("stage", ["edit, round 1", "asking after"])
 @pytest.mark.parametrize("error", [CollapseError("the edit collapsed"), KeyboardInterrupt()])
 def test_the_model_is_the_same_when_the_edit_raises(
-    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    editable: Editable, tmp_path: Path, error: BaseException, stage: str
 ) -> None:
     em = editable("llama")
     before = em.weights_hash()
 
-    def fail(*args: object) -> None:
+    def fail() -> None:
         raise error
 
-    monkeypatch.setattr("hubedit.edit.methods.finish.judge_collapse", fail)
     with pytest.raises(type(error)):
-        run(em, tmp_path / "patch")
+        run(em, tmp_path / "patch", progress=At(stage, fail))
     assert em.weights_hash() == before
     assert not any(site_module._forward_hooks for site_module in map(em.site, em.sites()))
     assert not [f for f in tmp_path.iterdir() if "patch" in f.name]
 
 
-def test_a_model_that_was_changed_is_noticed(
-    pico_path: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_was_changed_is_noticed(pico_path: Callable[..., Path], tmp_path: Path) -> None:
     em = load(str(pico_path("llama")), device="cpu")
-    real = compute
 
-    def spoil(*args: Any, **more: Any) -> Edit:
-        edit = real(*args, **more)
+    def spoil() -> None:
         next(em.model.parameters()).data[0, 0] += 1e-3
-        return edit
 
-    monkeypatch.setattr(pipeline, "compute", spoil)
     with pytest.raises(HubEditError, match="weights changed"):
-        run(em, tmp_path / "patch")
+        run(em, tmp_path / "patch", progress=At("edit, round 1", spoil))
     assert not (tmp_path / "patch").exists()
 
 
@@ -92,11 +100,10 @@ def test_a_place_that_takes_nothing_is_told_before_the_long_work(
     def refused(*given: object, **more: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(pipeline, "compute", lambda *given, **more: pytest.fail("it has begun"))
     em = editable("llama")
     monkeypatch.setattr(Path, "mkdir", refused)
     with pytest.raises(ConfigError, match=r"cannot write to .*Read-only") as caught:
-        run(em, tmp_path / "new" / "patch")
+        run(em, tmp_path / "new" / "patch", progress=At("", begun))
     assert caught.value.hint == "choose another place with --out" and not list(tmp_path.iterdir())
 
 
@@ -140,28 +147,20 @@ def test_a_full_disk_is_one_clear_error(
     assert sorted(f.name for f in tmp_path.iterdir() if not f.name.startswith("cache")) == ["first"]
 
 
-def test_what_is_wrong_is_said_before_the_long_work(
-    editable: Editable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    em = editable("llama")
-
-    def never(*args: object, **more: object) -> None:
-        raise AssertionError("this is the long work")
-
-    monkeypatch.setattr(pipeline, "compute", never)
-    monkeypatch.setattr(pipeline, "read", never)
+def test_what_is_wrong_is_said_before_the_long_work(editable: Editable, tmp_path: Path) -> None:
+    em, never = editable("llama"), At("", begun)
     strangers = [Fact("The capital is", "Peru", "Lima", line=n) for n in (3, 9)]
     with pytest.raises(FactsError) as caught:
-        apply_facts(em, strangers, QUICK, out=tmp_path / "patch", source="my.jsonl")
+        apply_facts(em, strangers, QUICK, out=tmp_path / "patch", source="my.jsonl", progress=never)
     assert [p.split(": ")[0] for p in caught.value.problems] == ["my.jsonl:3", "my.jsonl:9"]
     with pytest.raises(FactsError, match="no facts"):
-        apply_facts(em, [], QUICK, out=tmp_path / "patch")
+        apply_facts(em, [], QUICK, out=tmp_path / "patch", progress=never)
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     for place in ("file", "full", "file/below"):
         with pytest.raises(ConfigError):
-            run(em, tmp_path / place, overwrite=True)
+            run(em, tmp_path / place, overwrite=True, progress=never)
 
 
 @pytest.mark.parametrize(

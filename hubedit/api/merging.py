@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hubedit.api.patches import PatchLike, called, opened
+from hubedit.api.patches import PatchLike, called, listed, opened
 from hubedit.checkpoint.merge import Attached, Merge, MergeOptions, MergeResult, check_out
 from hubedit.checkpoint.merge import prepare as checked_merge
 from hubedit.checkpoint.record import RECORD
@@ -50,7 +50,7 @@ def prepare_merge(
     progress: Progress | None = None,
 ) -> Merge:
     """`merge` as far as it is checked and not written: `.plan()` says what `.write()` would do."""
-    refs = [patches] if isinstance(patches, (Patch, str, Path)) else list(patches)
+    refs = listed(patches)
     options, out, progress = options or MergeOptions(), Path(out), progress or Silent()
     folders = [None if isinstance(each, Patch) else patch_folder(each) for each in refs]
     loaded = [each if isinstance(each, Patch) else opened(each) for each in refs]

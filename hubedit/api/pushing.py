@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hubedit.api.patches import PatchLike, called
+from hubedit.api.patches import PatchLike, called, listed
 from hubedit.errors import ConfigError
 from hubedit.hub.pull import patch_folder
 from hubedit.hub.push import Pushed, Where
@@ -36,7 +36,7 @@ def push(
     `merged`: the patches are merged into their base on the way. Raises HubError before any work where the
     login may not write.
     """
-    refs = [what] if isinstance(what, (Patch, str, Path)) else list(what)
+    refs = listed(what)
     where = Where(repo, private=private, revision=revision, pr=pr, tag=tag, message=message)
     with TemporaryDirectory() as place:
         folders, names = [], []

@@ -11,7 +11,7 @@ from hubedit.errors import ConfigError
 
 def changed(bench: Bench, *, models: Sequence[str] = (), data: Sequence[str] = (), limit: int = 0) -> Bench:
     """`models`: "REF" or "NAME=REF", and only these are run; `data`: "SOURCE" or "NAME=SOURCE", in place of
-    the source of that name; `limit`: at most so many edits (0: as written).
+    the source of that name; `limit`: at most that many edits (0: as written).
 
     A model keeps the settings of the configuration's model of its name (the last part of REF where none is
     given); another model has no preset. Raises ConfigError where a name does not tell.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hubedit.bench.metrics import BYSTANDERS, COST, ENDS, FORCED, GREEDY, NEIGHBOURHOOD, Metric
+from hubedit.bench.metrics import BYSTANDERS, COST, FIRST_AND_LAST, FORCED, GREEDY, NEIGHBOURHOOD, Metric
 from hubedit.bench.numbers import Line
 from hubedit.bench.published import printed_numbers
 from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KINDS = ("alpha", "edits", "sequence")
 """What the name of every figure begins with."""
-_SEQUENCE = (*ENDS, NEIGHBOURHOOD, BYSTANDERS, COST[0])
+_SEQUENCE = (*FIRST_AND_LAST, NEIGHBOURHOOD, BYSTANDERS, COST[0])
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
 
@@ -33,7 +33,7 @@ def figures(found: Sequence[Line]) -> dict[str, bytes]:
             sweeps.setdefault(key, []).append(line)
         if line.numbers:
             sizes.setdefault((line.model, line.data), []).append(line)
-    long = {key: own for key, own in sweeps.items() if sum(_share(line) is not None for line in own) >= 3}
+    long = {key: own for key, own in sweeps.items() if sum(line.share is not None for line in own) >= 3}
     for sweep, own in long.items():
         name = _name(*sweep[:3], f"{sweep[3]}-{sweep[4]}" if len({key[3:] for key in long}) > 1 else "")
         title = f"{sweep[2]} on {sweep[0]}, {sweep[1]}"
@@ -54,7 +54,7 @@ def alpha_figure(own: Sequence[Line], metrics: Sequence[Metric], title: str) -> 
     made = figure(7.6, 4.4)
     axis = made.subplots()
     given = sorted(
-        ((share, line) for line in own if (share := _share(line)) is not None), key=lambda pair: pair[0]
+        ((share, line) for line in own if (share := line.share) is not None), key=lambda pair: pair[0]
     )
     for place, metric in enumerate(metrics):
         points = [(x, line.numbers[metric.key]) for x, line in given if metric.key in line.numbers]
@@ -64,7 +64,7 @@ def alpha_figure(own: Sequence[Line], metrics: Sequence[Metric], title: str) -> 
         x = [share for share, _ in points]
         y = [metric.scale * number.mean for _, number in points]
         axis.plot(x, y, color=colour, marker=marker, markersize=4, label=metric.name)
-        ends = [end for _, number in points if (end := metric.ends(number)) is not None]
+        ends = [end for _, number in points if (end := metric.interval(number)) is not None]
         if len(ends) == len(points):
             low, high = zip(*ends, strict=True)
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -103,7 +103,7 @@ def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
         y = [metric.scale * line.numbers[metric.key].mean for line in group]
         axis.plot(x, y, color=colour, marker=marker, markersize=5, label=name)
         for at, line in zip(x, group, strict=True):
-            if (ends := metric.ends(line.numbers[metric.key])) is not None:
+            if (ends := metric.interval(line.numbers[metric.key])) is not None:
                 axis.plot([at, at], ends, color=colour, linewidth=1)
     axis.set_xscale("log")
     ticks = sorted({line.edits for line in own})
@@ -165,13 +165,6 @@ def _plain(axis: Any, x: str, y: str, title: str) -> None:
     axis.grid(axis="y", color="black", alpha=0.12)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title(title, fontsize=10, loc="left", pad=14)
-
-
-def _share(line: Line) -> float | None:
-    try:
-        return float(line.alpha)
-    except ValueError:
-        return None
 
 
 def _name(*parts: str) -> str:

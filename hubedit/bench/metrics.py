@@ -18,7 +18,7 @@ class Metric:
     digits: int = 2
     share: bool = True
 
-    def ends(self, number: Number) -> tuple[float, float] | None:
+    def interval(self, number: Number) -> tuple[float, float] | None:
         """Its interval as printed; Student's, which knows no bounds, ends where a share does."""
         if number.low is None or number.high is None:
             return None
@@ -40,7 +40,7 @@ GREEDY = (
     Metric("answers/portability", "Portability (greedy)", digits=1),
     Metric("answers/harmonic_mean", "Harmonic mean", digits=1),
 )
-ENDS = (
+FIRST_AND_LAST = (
     Metric("sequence/newest", "Newest hundred", digits=1),
     Metric("sequence/oldest", "Oldest hundred", digits=1),
 )
@@ -78,7 +78,7 @@ COST = (
     Metric("run/process", "Memory, GB", scale=1e-9, digits=1, share=False),
     Metric("run/device", "GPU memory, GB", scale=1e-9, digits=1, share=False),
 )
-EVERY = (*FORCED, *GREEDY, *ENDS, *STRICT, *FORMS, *AUTOMATIC, *PROBABILITY, PERPLEXITY, *COST)
+EVERY = (*FORCED, *GREEDY, *FIRST_AND_LAST, *STRICT, *FORMS, *AUTOMATIC, *PROBABILITY, PERPLEXITY, *COST)
 
 
 def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:
@@ -86,5 +86,5 @@ def text(number: Number | None, metric: Metric, line: Line | None = None) -> str
     ended with an error."""
     if number is None:
         return "failed" if line is not None and line.errors and not line.numbers else ""
-    shown = [f"{x:.{metric.digits}f}" for x in (metric.scale * number.mean, *(metric.ends(number) or ()))]
+    shown = [f"{x:.{metric.digits}f}" for x in (metric.scale * number.mean, *(metric.interval(number) or ()))]
     return f"{shown[0]} ({shown[1]} to {shown[2]})" if len(shown) == 3 else shown[0]

@@ -58,6 +58,14 @@ class Line:
     traced_alpha: float | None = None
     replicates: int = 0
 
+    @property
+    def share(self) -> float | None:
+        """alpha where it is a number, and not traced."""
+        try:
+            return float(self.alpha)
+        except ValueError:
+            return None
+
 
 def lines(bench: Bench, rows: Sequence[Row]) -> list[Line]:
     """The benchmark's runs in its order, those without a row left out. A later row of a cell replaces an

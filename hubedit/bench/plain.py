@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from typing import Any
 
 from hubedit.bench.numbers import Line
 from hubedit.bench.published import Published
 from hubedit.bench.tables import printed_beside
+from hubedit.report.markup import csv_cell
 
 
 def csv_text(found: Sequence[Line], kinds: Sequence[str]) -> str:
@@ -30,10 +30,5 @@ def csv_text(found: Sequence[Line], kinds: Sequence[str]) -> str:
             numbers += [value.mean, value.low, value.high] if value else [None] * 3
             shown = printed[key].text if key in printed else None
             row = [*own, key, *numbers, value.n if value else 0, len(line.errors), shown]
-            writer.writerow(["" if x is None else _harmless(x) for x in row])
+            writer.writerow(list(map(csv_cell, row)))
     return target.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """A spreadsheet must not take a name for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value

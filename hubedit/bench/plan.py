@@ -58,7 +58,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Measures:
-    """`fluency`: texts written for the first so many facts; `text`: unrelated text for perplexity, "" is
+    """`fluency`: how many facts texts are written for; `text`: unrelated text for perplexity, "" is
     what the edit's statistics come from; `real_text`: real text beside it; `bystanders`: facts or records
     that nobody edits, "" for the rest of the data; `tasks`: of lm-eval; `task_limit`: questions of each, 0
     for all; `forms`: ways in which every prompt is asked (`hubedit.model.forms.FORMS`); `automatic`: probes

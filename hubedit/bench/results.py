@@ -1,7 +1,7 @@
 """The results file: JSON Lines, one cell a line, only ever added to; many processes may share it.
 
 A line is written under a lock and synced, so a process that is killed loses at most the cell it was
-computing. What a kill cut off in the middle of a line is closed by the next writer, and told to readers.
+computing. What a kill cut off in the middle of a line is closed by the next writer, and reported to readers.
 """
 
 from __future__ import annotations

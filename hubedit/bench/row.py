@@ -17,7 +17,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.report.measures import measures
 
 HUNDRED = 100
-"""Facts of each end of a sequence whose success is told apart."""
+"""Facts of each end of a sequence whose success is shown apart."""
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -34,7 +34,7 @@ def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
-def ends(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def first_and_last(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Success of the oldest and the newest hundred facts of a report, as `flat` has it; of fewer facts both
     are all."""
     held = [float(fact["success"]) for fact in data.get("facts", ())]

@@ -15,7 +15,7 @@ from hubedit.bench.cells import Cell, cells
 from hubedit.bench.facts import Pool, chosen, pool, sha256
 from hubedit.bench.plan import Bench, ModelEntry
 from hubedit.bench.results import Results, Row
-from hubedit.bench.row import edit_summary, ends, flat, made
+from hubedit.bench.row import edit_summary, first_and_last, flat, made
 from hubedit.cache import Cache, digest
 from hubedit.config import StatsConfig, to_dict
 from hubedit.documents import documents
@@ -76,7 +76,7 @@ def run(bench: Bench, out: Path, *, machine: Machine | None = None, progress: Pr
     """Computes what is missing in `out`. A cell that fails is recorded with its error, and the next begins.
 
     Raises ConfigError for a benchmark that cannot be run at all. Models and data that cannot be read are
-    told in `problems`; nothing of them is recorded, so they are tried again by the next run.
+    reported in `problems`; nothing of them is recorded, so they are tried again by the next run.
     """
     machine, progress = machine or Machine(), progress or Silent()
     work = cells(bench)
@@ -295,4 +295,4 @@ class _Bed:
             cache=self._cache,
         )
         content = report(facts, old, new, bystanders=others, seed=cell.seed)
-        return flat(content) | ends(content), list(content.get("notes", ()))
+        return flat(content) | first_and_last(content), list(content.get("notes", ()))

@@ -73,7 +73,7 @@ def _alpha(kind: str, found: Sequence[Line]) -> list[Table]:
         found, lambda line: (line.model, line.data, line.label, line.edits, line.batch_size)
     ):
         own = sorted(
-            (line for line in group if line.alpha), key=lambda line: (_number(line) is None, _place(line))
+            (line for line in group if line.alpha), key=lambda line: (line.share is None, _place(line))
         )
         if len(own) > 1:
             heads = [_alpha_name(line) for line in own]
@@ -87,7 +87,7 @@ def _modules(kind: str, found: Sequence[Line]) -> list[Table]:
     own = [line for line in found if _both_sites(line)]
 
     def name(line: Line) -> str:
-        share = _number(line)
+        share = line.share
         if share in (0.0, 1.0):
             return "MLP-only (alpha 0)" if share == 0 else "Attn-only (alpha 1)"
         return f"{line.label} (alpha {_alpha_name(line)})"
@@ -191,7 +191,7 @@ def _down(kind: str, title: str, own: Sequence[Line], heads: Sequence[str]) -> T
 
 def printed_beside(kind: str, line: Line) -> dict[str, Published]:
     """The published numbers of this run in the tables that this one has the shape of."""
-    share, method = _number(line), line.method
+    share, method = line.share, line.method
     alpha = "" if share is None else f"{share:g}"
     if kind in ("modules", "methods"):
         own = alpha if share in (0, 1) else JOINT
@@ -249,21 +249,14 @@ def _names(own: Sequence[Line]) -> list[str]:
 
 def _alpha_name(line: Line) -> str:
     """`0.30`, or `auto: 0.23` where it was measured."""
-    share = _number(line)
+    share = line.share
     if share is not None:
         return f"{share:.2f}"
     return line.alpha if line.found_alpha is None else f"{line.alpha}: {line.found_alpha:.2f}"
 
 
-def _number(line: Line) -> float | None:
-    try:
-        return float(line.alpha)
-    except ValueError:
-        return None
-
-
 def _place(line: Line) -> float:
-    share = _number(line)
+    share = line.share
     return share if share is not None else line.found_alpha or 0.0
 
 

@@ -64,7 +64,7 @@ class Change:
         left, right = self._product(np.float64 if self.base.dtype == "F64" else np.float32)
         intended = along = missed = 0.0
         row = 0
-        # what overflows is told below
+        # what overflows is reported below
         quiet = np.errstate(over="ignore", invalid="ignore")
         with quiet, writing(*self.keep) if self.keep else nullcontext() as keep:
             for piece in _rows(self.base):

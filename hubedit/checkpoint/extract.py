@@ -20,6 +20,7 @@ from hubedit.linalg.sketch import WIDTHS, Sketch, sketch
 from hubedit.model.families import Family, family_of
 from hubedit.model.fetch import Source, identity
 from hubedit.patch import Patch, tensor_sha256
+from hubedit.patch.names import dimensions
 from hubedit.progress import Progress, Silent
 
 ENERGY = 0.999
@@ -71,7 +72,7 @@ def extract(
     new = Checkpoint.open(edited.folder).named_as(old)
     family = _family(old, new)
     head = _head(old, new, family)
-    names, resized = _comparable(old, new, family)
+    names, resized = _comparable(old, new)
     progress.start("comparing", len(names), "tensors")
     differing: dict[str, Size] = {}
     for name in names:
@@ -177,7 +178,8 @@ def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float |
         if head.shape[1:] == shared.shape[1:]:
             return {name: None}
         raise CheckpointError(
-            f"{name} is {_by(head.shape)}, the embeddings of the other model {_by(shared.shape)}", _OTHERS
+            f"{name} is {dimensions(head.shape)}, the other model's embeddings {dimensions(shared.shape)}",
+            _OTHERS,
         )
     for checkpoint, entry in ((holder, head), (other, shared)):
         if entry.dtype not in FLOATS:
@@ -186,7 +188,7 @@ def _head(old: Checkpoint, new: Checkpoint, family: Family) -> dict[str, float |
     return {name: norm} if norm > 0 else {}
 
 
-def _comparable(old: Checkpoint, new: Checkpoint, family: Family) -> tuple[list[str], list[str]]:
+def _comparable(old: Checkpoint, new: Checkpoint) -> tuple[list[str], list[str]]:
     """The tensors of both that can be compared, and those of vocabularies that differ in size.
 
     Raises CheckpointError where one model has a weight that the other lacks, or another one of other shape.
@@ -216,7 +218,7 @@ def _sizes(old: Checkpoint, new: Checkpoint, resized: Sequence[str]) -> str:
 
 
 def _shapes(one: tuple[int, ...], two: tuple[int, ...]) -> str:
-    return f" is {_by(one)} in the base, {_by(two)} in the edited model"
+    return f" is {dimensions(one)} in the base, {dimensions(two)} in the edited model"
 
 
 def _size(old: Checkpoint, new: Checkpoint, name: str) -> Size:
@@ -280,7 +282,3 @@ def _patch(
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "a scalar"

@@ -126,17 +126,18 @@ class Merge:
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """`link`: "auto" shares unchanged files (a clone, or a hard link for a local base), "copy" copies them.
-    `dtype`: "float32", "float16" or "bfloat16" for the whole model; `max_shard_size`: bytes; None leaves
-    both as they are. `keep_originals`: the base's bytes of touched tensors beside the merge; None: for a
-    local base. `on_conflict`: see `hubedit.checkpoint.settle.settle`.
-    """
+    """How a merged model is written."""
 
     link: Link = "auto"
+    """"auto" shares unchanged files (a clone, or a hard link for a local base), "copy" copies them."""
     dtype: str | None = None
+    """"float32", "float16" or "bfloat16" for the whole model; None: every tensor keeps its own."""
     max_shard_size: int | None = None
+    """In bytes; None: the files are those of the base."""
     keep_originals: bool | None = None
+    """Keep the base's bytes of changed tensors in the folder; None: where the base is a local one."""
     on_conflict: OnConflict = "stop"
+    """What happens where two patches edit one fact (`hubedit.checkpoint.settle.settle`)."""
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:

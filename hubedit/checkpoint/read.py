@@ -14,6 +14,7 @@ from hubedit.checkpoint.header import AGAIN, Header, TensorEntry, read_header
 from hubedit.checkpoint.names import alike, is_embeddings, is_head, is_tied, renamed, same_part
 from hubedit.errors import CheckpointError
 from hubedit.model.fetch import EMPTY, check_alone, shards
+from hubedit.patch.names import dimensions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,8 +140,8 @@ class Checkpoint:
             raise CheckpointError(f"{empty[0]} of {self.folder} is empty", EMPTY)
         if not fitting:
             raise CheckpointError(
-                f"{found[0]} of {self.folder} is {_by(self.tensors[found[0]].shape)}, "
-                f"but the patch needs {_by(stored)}",
+                f"{found[0]} of {self.folder} is {dimensions(self.tensors[found[0]].shape)}, "
+                f"but the patch needs {dimensions(stored)}",
                 "the patch was made for another model",
             )
         raise CheckpointError(
@@ -224,7 +225,3 @@ def _files(folder: Path) -> tuple[list[str], dict[str, str]]:
         if not there:
             raise CheckpointError(f"{folder} lacks the shard {name[:100]}", AGAIN)
     return names, owner
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "a scalar"

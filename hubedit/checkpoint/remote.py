@@ -14,9 +14,8 @@ from hubedit.checkpoint.header import TensorEntry, header_bytes, nbytes, read_he
 from hubedit.checkpoint.record import Touched
 from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress
-from hubedit.remote import Trouble, client_errors, explain
+from hubedit.remote import WAITS, Trouble, client_errors, explain
 
-_WAITS = (0.5, 1.0, 2.0, 4.0)
 _MOST_HEADER = 100_000_000
 _MB = 1_000_000
 
@@ -81,7 +80,7 @@ class Remote:
         Where the connection drops, the rest is asked for again, after a wait; bytes that came start the
         waits anew.
         """
-        done, waits = 0, list(_WAITS)
+        done, waits = 0, list(WAITS)
         while done < size:
             before = done
             reason: BaseException | None = None
@@ -98,7 +97,7 @@ class Remote:
             except client_errors() as error:
                 trouble, reason = explain(error, self._repo, self._commit, doing="read"), error
             if done > before:
-                waits = list(_WAITS)
+                waits = list(WAITS)
             if done > size or (done < size and not (trouble.passing and waits)):
                 raise CheckpointError(trouble.message, trouble.hint) from reason
             if done < size:

@@ -12,7 +12,6 @@ from hubedit.checkpoint.digest import Digest, digest
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.checkpoint.record import (
     PATCHES,
-    RECORD,
     Entry,
     Record,
     Touched,
@@ -196,8 +195,3 @@ def factors(members: Sequence[Member], tensor: str) -> tuple[Pair, ...]:
     """The changes of one tensor, in the order of the stack."""
     found = (each.factor(tensor) for each in members)
     return tuple(factor for factor in found if factor is not None)
-
-
-def is_merged(folder: Path) -> bool:
-    """Whether hubedit merged the model in a folder."""
-    return (folder / RECORD).is_file() and Record.read(folder) is not None

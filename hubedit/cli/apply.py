@@ -1,4 +1,4 @@
-"""Edit facts into a model: a verified patch, written as a PEFT adapter."""
+"""Edit facts into a model: a PEFT adapter, with every prompt answered before and after."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def apply(
     ] = None,
     alpha: Annotated[
         str | None,
-        Option("--alpha", help="Attention's share: auto (traced), per-layer, or 0 to 1."),
+        Option("--alpha", help="Attention's share: 0 to 1, or traced: auto, per-layer.  [default: 0]"),
     ] = None,
     lam: Annotated[
         float | None, Option("--lam", min=0, help="Weight of what is preserved.  [default: 30; the method's]")
@@ -185,7 +185,7 @@ def apply(
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the path.")] = False,
 ) -> None:
-    """Edit facts into a model: a verified patch, written as a PEFT adapter."""
+    """Edit facts into a model: a PEFT adapter, with every prompt answered before and after."""
     sink = Output(json=json, quiet=quiet)
     given: dict[str, Any] = {
         "layers": layers,
@@ -245,7 +245,7 @@ def apply(
     from hubedit.report.markup import plural
     from hubedit.standing import standing
 
-    # a login that may not write, or a repository that is not there, is told before the long work
+    # a login that may not write, or a repository that is not there, is refused before the long work
     place = destination(push) if push else None
     store = shared(sink, stats_repo, cache, older) if stats_repo else Cache(cache)
     with sink.progress() as progress:

@@ -49,7 +49,7 @@ def ask(
     from hubedit.model.load import load
     from hubedit.patch import Patch
 
-    # a patch that cannot be read is told before a model is loaded
+    # a patch that cannot be read is refused before a model is loaded
     edit = Patch.load(patch_folder(patch)) if patch is not None else None
     with sink.progress() as progress:
         progress.start("loading the model")

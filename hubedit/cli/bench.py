@@ -47,9 +47,7 @@ def bench(
             help="Take the facts or records from here: a file, or a data set by name (docs/facts.md).",
         ),
     ] = None,
-    limit: Annotated[
-        int, Option("--limit", min=0, help="At most so many edits in a cell; 0: as written.")
-    ] = 0,
+    limit: Annotated[int, Option("--limit", min=0, help="At most N edits in a cell; 0: as written.")] = 0,
     retry: Annotated[bool, Option("--retry", help="Run the cells again that failed.")] = False,
     tables_only: Annotated[
         bool, Option("--tables-only", help="Only write tables and figures of the results that are there.")

@@ -66,7 +66,7 @@ def edit(
 
 
 def _talk(sink: Output, session: Session) -> bool:
-    """Asks until the end; whether the edits are to be saved. What fails is told, and the talk goes on."""
+    """Reads prompts until the end; whether to save the edits. After an error the session goes on."""
     while (line := sink.ask("prompt>")) is not None:
         word, _, rest = line.partition(" ")
         try:

@@ -195,7 +195,7 @@ def eval(
             judging = as_judge(load(judge, device=device, dtype=dtype, trust_remote_code=trust_remote_code))
             progress.finish(f"{judging.num_layers} layers on {judging.device}")
         usable, left_out = fitting(em, asked)
-        rows, told = rows_of(em, text[0], seed, store, progress)
+        rows, source = rows_of(em, text[0], seed, store, progress)
         report = evaluate(
             em,
             usable,
@@ -209,7 +209,7 @@ def eval(
             cache=store,
             progress=progress,
         )
-    report["text"] = told if told.get("rows") else {}
+    report["text"] = source if source.get("rows") else {}
     if len(text) > 1:
         report["text"] |= {"real": portable(text[1])}
     # a quiet reader of report.json must learn of every record that is not in the numbers

@@ -76,7 +76,7 @@ def facts_of(
 
 
 def parts_of(edit: Patch | None, em: EditableModel) -> Parts | None:
-    """Whose the patch's rows are, where that can be told."""
+    """Whose the patch's rows are, where that is known."""
     from hubedit.evaluate.damage import Parts
     from hubedit.patch.owners import owners
 
@@ -98,9 +98,9 @@ def rows_of(
     from hubedit.environment import portable
 
     rows, used = unseen_rows(em, StatsConfig(corpus=text, seed=seed), cache, progress)
-    told: dict[str, Any] = {"corpus": portable(text), "rows": sum(1 for row in rows if len(row) > 1)}
+    source: dict[str, Any] = {"corpus": portable(text), "rows": sum(1 for row in rows if len(row) > 1)}
     # of a corpus, an edit may have used more than it does by default
-    return rows, told | ({"used": used} if text == "self" else {})
+    return rows, source | ({"used": used} if text == "self" else {})
 
 
 def evaluated_of(

@@ -50,7 +50,7 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A facts file
 FormatOption = Annotated[
     Format, typer.Option("--format", help="The file's format; auto looks at its fields.")
 ]
-LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Only the first so many facts; 0 is all.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Only the first N facts; 0 is all.")]
 ConflictOption = Annotated[
     Conflict,
     typer.Option("--on-conflict", help="Two targets for one prompt: stop, or keep the first or last."),

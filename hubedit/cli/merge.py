@@ -90,7 +90,7 @@ def merge(
     options = MergeOptions(
         link.value, dtype.value if dtype else None, size, keep_originals, on_conflict.value
     )
-    # a login that may not write, or a repository that is not there, is told before the work
+    # a login that may not write, or a repository that is not there, is refused before the work
     place = destination(push, "model") if push else None
     with sink.progress() as progress:
         made = prepare_merge(patches, out, base=model or "", options=options, progress=progress)

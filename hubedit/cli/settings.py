@@ -41,7 +41,7 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
         stats["seed"] = chosen["seed"]
         config = replace(config, trace=replace(config.trace, seed=chosen["seed"]))
     config = replace(config, stats=replace(config.stats, **stats), **chosen)
-    # told before a model is downloaded and loaded
+    # refused before a model is downloaded and loaded
     check_settings(config)
     check_values(config)
     return config
@@ -76,8 +76,8 @@ def check_preset(sink: Output, preset: str | None, config: EditConfig, em: Edita
 
     if preset is None:
         return
-    if is_preset_file(preset) and (told := load_preset(preset).elsewhere(base_name(em), em.num_layers)):
-        sink.note(f"notice: {told}")
+    if is_preset_file(preset) and (notice := load_preset(preset).elsewhere(base_name(em), em.num_layers)):
+        sink.note(f"notice: {notice}")
     if config.layers != "auto":
         try:
             parse_layers(config.layers, em.num_layers)

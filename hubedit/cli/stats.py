@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hubedit.cli.escape import one_line
+from hubedit.cli.facts import QuietOption
 from hubedit.cli.output import Output, table
 
 app = typer.Typer(no_args_is_help=True, help="The statistics of a model that an edit preserves.")
@@ -23,7 +24,6 @@ class Which(StrEnum):
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, and the brief result.")]
 CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", help="The cache folder (default: $HUBEDIT_CACHE or ~/.cache/hubedit)."),

@@ -48,7 +48,7 @@ def trace(
     noise: Annotated[
         float, Option("--noise", min=0, help="In standard deviations of the subjects' embeddings.")
     ] = 3.0,
-    max_facts: Annotated[int, Option("--max-facts", min=1, help="Trace at most so many known facts.")] = 50,
+    max_facts: Annotated[int, Option("--max-facts", min=1, help="Trace at most N known facts.")] = 50,
     seed: Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Seed of the noise.")] = 0,
     chat: ChatOption = Chat.auto,
     system: SystemOption = "",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from hubedit.tune import Tuned
 
-_MEASURES = ("success", "generalisation", "locality", "neighbourhood", "portability")
-
 
 def tune(
     model: Annotated[str, Argument(metavar="MODEL", help="A folder or repo[@revision].")],
@@ -177,7 +175,9 @@ def _front(tuned: Tuned) -> Table:
 
 def _check(tuned: Tuned) -> Table:
     """The chosen points and the default on facts that no trial saw."""
-    shown = [m for m in _MEASURES if any(m in score.metrics for score in tuned.check.values())]
+    from hubedit.evaluate.edits import METRICS
+
+    shown = [m for m in METRICS if any(m in score.metrics for score in tuned.check.values())]
     rows = [
         (
             name,

@@ -34,9 +34,9 @@ def withdraw(
     else:
         new = without_step(old, step or "")
     target = out or folder
-    told = {"facts": [to_record(fact) for fact in new.facts]}
+    content = {"facts": [to_record(fact) for fact in new.facts]}
     shown = bool(new.facts)
-    card = patch_card(new.full_record(), told, with_facts=shown, name=target.name)
+    card = patch_card(new.full_record(), content, with_facts=shown, name=target.name)
     new.save(target, with_facts=shown, files={"README.md": card.encode()}, overwrite=out is None)
     gone, left = len(old.facts) - len(new.facts), len(steps_of(new))
     value = {"path": target, "facts": len(new.facts), "steps": left, "taken_out": gone}

@@ -76,7 +76,7 @@ def edited_layers(
     """The trace, the edited layers and attention's share at each; traces only where one of them asks for it.
 
     A method of one layer takes the one of the largest MLP effect, the others those that depths stand for
-    (`usual_layers`). Raises ConfigError for layers that the model or the method does not have.
+    (`default_layers`). Raises ConfigError for layers that the model or the method does not have.
     """
     method = METHODS[config.method]
     setting = config.alpha if method.balanced else "0"

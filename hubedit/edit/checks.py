@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hubedit.config import AUTO_RANK, EditConfig
+from hubedit.config import EditConfig
 from hubedit.documents import source as corpus_source
 from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
 from hubedit.edit.statistics.corpus import SELF
-from hubedit.errors import ConfigError, FactsError
+from hubedit.errors import FactsError
 from hubedit.facts import Fact, check_tokens
 from hubedit.model.editable import EditableModel
-from hubedit.presets import METHODS, check_method, check_settings
+from hubedit.presets import check_method, check_settings
 
 
 def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts") -> None:
@@ -26,26 +26,10 @@ def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts")
 
 def check_config(em: EditableModel, config: EditConfig) -> None:
     """Raises ConfigError for settings that do not fit the model."""
-    check_method(config.method)
     check_values(config)
-    check_scale(em, config)
+    check_method(config.method)
     layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
     check_one_layer(config, layers)
-    for name in ("rank", "lam", "batch_size", "l2"):
-        value = getattr(config, name)
-        if not 0 <= value < float("inf") and (name, value) != ("rank", AUTO_RANK):
-            raise ConfigError(f"{name.replace('_', ' ')} must not be negative, but is {value}")
     check_settings(config)
     if config.stats.corpus != SELF:
         corpus_source(config.stats.corpus)
-
-
-def check_scale(em: EditableModel, config: EditConfig) -> None:
-    """Raises ConfigError for a published method that moves the residual stream of a model which scales what
-    is added to it (Granite): it would bring a part of what it means to."""
-    method, scale = METHODS[config.method], getattr(em.text_config, "residual_multiplier", 1)
-    if method.published and not method.trained and scale != 1:
-        raise ConfigError(
-            f"{em.family.name} multiplies what a layer adds by {scale}, which {config.method} does not know",
-            "leave out --method, or take ft or lora",
-        )

@@ -62,7 +62,7 @@ def abilities(source: str) -> tuple[tuple[Task, ...], Path | None]:
     """The tasks, and the folder of their definitions (None: the harness's own).
 
     `source`: "hub", or a file of JSON lines with "question" and "answer" as GSM8K has them, where the number
-    stands behind "####"; its first two questions are the examples in front of each. Raises ConfigError for
+    follows "####"; its first two questions are the examples in front of each. Raises ConfigError for
     a file that has no such questions.
     """
     if source == HUB:

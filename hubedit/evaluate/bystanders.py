@@ -15,9 +15,9 @@ from hubedit.model.tokens import continuation
 MOST = 100
 """So many known facts are enough."""
 LEAST = 50
-"""With fewer the share is told to be of few."""
+"""With fewer, the report says that the share is of few."""
 ASKED = 2000
-"""At most so many facts are asked whether they are known."""
+"""At most this many facts are asked whether they are known."""
 PART = 200
 """Facts that are asked at once."""
 _MOST_TOKENS = 12

@@ -22,7 +22,7 @@ from hubedit.model.tokens import continuation, encode, pad
 from hubedit.progress import Progress, track
 
 MOST_TESTED = 200
-"""Facts that fail are asked one at a time, at most so many."""
+"""Facts that fail are asked one at a time, at most this many."""
 
 SUSPECTS = 3
 WORST = 10

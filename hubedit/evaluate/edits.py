@@ -16,6 +16,7 @@ from math import exp
 from typing import Any
 
 from hubedit.evaluate.bootstrap import Interval, harmonic_interval, intervals
+from hubedit.evaluate.coincident import apart
 from hubedit.evaluate.reading import Reading, full_prompt
 from hubedit.facts import Fact, Probe
 from hubedit.facts.answers import clip, gives, mentions, normalise, says, unchanged
@@ -136,7 +137,9 @@ class EditReport:
 
 
 def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int = 0) -> EditReport:
-    """Outcomes and metrics from two readings of the same facts. Pure; `seed`: of the bootstrap."""
+    """Outcomes and metrics from two readings of the same facts, without the probes that are worded as an
+    edited prompt. Pure; `seed`: of the bootstrap."""
+    facts, _ = apart(facts)
     found = marks(facts, before, after)
     cases = tuple(case for _, good, case in _judged(facts, before, after) if not good)
     outcomes = tuple(

@@ -37,7 +37,7 @@ _INSTALL = "pip install 'hubedit[eval]'"
 @dataclass(frozen=True)
 class Task:
     """A task of the harness by name. `shots`: examples in front of each question (None: the task's own);
-    `limit`: its first so many questions, where a run says nothing of it (0: all)."""
+    `limit`: how many of its questions, from the first on, where a run says nothing of it (0: all)."""
 
     name: str
     shots: int | None = None
@@ -117,7 +117,7 @@ def run_task(
     em: EditableModel, task: Task, *, folder: Path | None = None, limit: int = 0, seed: int = 0
 ) -> dict[str, Score]:
     """Scores by metric ("exact_match,strict-match"). `folder`: task definitions (YAML) of one's own;
-    `limit`: the first so many questions (0: all); `seed`: of the choice of examples.
+    `limit`: how many questions, from the first on (0: all); `seed`: of the choice of examples.
 
     Raises ConfigError when the harness is not installed, the task is not known, or its data cannot be read.
     """

@@ -34,7 +34,7 @@ _VERSION = 4  # of what the parts hold; a change makes the old ones void
 
 @dataclass(frozen=True)
 class Settings:
-    """`fluency`: texts are written for the first so many facts (0: none); `forms`: of
+    """`fluency`: how many facts texts are written for (0: none); `forms`: of
     `hubedit.model.forms.FORMS`, in which every prompt is asked, as far as the model has them; `automatic`:
     probes made from every fact are asked; `tasks`: of the harness;
     `task_path`: a folder with tasks of one's own; `task_limit`: questions of each task (0: all);

@@ -58,7 +58,7 @@ class Records:
 def read_records(path: str | Path, *, limit: int = 0) -> Records:
     """Every record of a benchmark's file, in any schema that facts come in, or ROME's known facts.
 
-    `limit`: only the first so many records (0: all). Raises FactsError when the file cannot be read at
+    `limit`: how many records, from the first on (0: all). Raises FactsError when the file cannot be read at
     all, or no record can be used.
     """
     path = Path(path)

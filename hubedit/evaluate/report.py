@@ -11,6 +11,7 @@ import numpy as np
 from hubedit.evaluate.automatic import automatic_values
 from hubedit.evaluate.bootstrap import harmonic_interval, intervals, mean, method
 from hubedit.evaluate.bystanders import LEAST
+from hubedit.evaluate.coincident import apart
 from hubedit.evaluate.counterfact import SCORES, counterfact, harmonic
 from hubedit.evaluate.edits import EditReport, answered, compare, exact
 from hubedit.evaluate.forms import form_values
@@ -21,6 +22,7 @@ from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.reading import Reading
 from hubedit.facts import Fact
 
+_QUOTED = 10  # prompts that a report quotes
 SIDES = ("before", "after")
 
 
@@ -36,6 +38,7 @@ def report(
     """Content of report.json for the model alone, or for it and one edited side. Pure; `bystanders`: those
     that were asked; `right`: a judge's verdicts; `seed`: of the bootstrap. Damage that needs the model is
     added by `hubedit.evaluate.damage`."""
+    facts, coincident = apart(facts)
     own = answered(facts, before.reading, seed=seed)
     data: dict[str, Any] = {"metrics_before": own.metrics, "intervals_before": _pairs(own)}
     if after is None:
@@ -86,6 +89,11 @@ def report(
     data["interval_method"] = method(seed)
     data["tasks"] = tasks_json(before.tasks, after.tasks if after is not None else {})
     data["notes"] = notes(facts, data)
+    if coincident:
+        data["coincident"] = {"n": len(coincident), "prompts": coincident[:_QUOTED]}
+        data["notes"].append(
+            f"probes worded as a prompt that is edited or preserved: {len(coincident)}; no figure counts them"
+        )
     return {key: value for key, value in data.items() if value not in ({}, [], None)}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn, get_args, overload
 
-from hubedit.errors import ConfigError, FactsError
+from hubedit.errors import ConfigError, FactsError, kind
 from hubedit.facts.check import finish
 from hubedit.facts.dump import dump_facts
 from hubedit.facts.record import Record
@@ -49,7 +49,7 @@ def load_facts(
 ) -> LoadedFacts:
     """Reads facts in any of `FORMATS` ("auto": seen from the content).
 
-    `limit`: only the first so many facts (0 = all; what stands after them is not checked).
+    `limit`: only that many facts from the first on (0: all; what follows is not checked).
     `on_conflict`: two targets for one prompt are an error ("stop"), or the first or last one counts.
     Raises FactsError; its `problems` lists every fault as `file:line: what; how to mend it`.
     """
@@ -59,7 +59,12 @@ def load_facts(
         raise ConfigError(f"unknown on_conflict {on_conflict!r}", "known: stop, first, last")
     if limit < 0:
         raise ConfigError(f"limit is {limit}", "0 reads all facts")
-    path = Path(path)
+    if not isinstance(path, (str, Path)):
+        raise FactsError(
+            f"load_facts reads a file, and this is {kind(path)}",
+            "hubedit.Fact(prompt, subject, target) makes a fact by hand",
+        )
+    path = Path(path).expanduser()
     text = read_text(path)
     forced: Container | None = next((c for c in get_args(Container) if c == format), None)
     source = split(text, path, forced)

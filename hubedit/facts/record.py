@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubedit.facts.text import clean, is_text, trim
+from hubedit.facts.text import clean, is_blank, is_text, trim
 from hubedit.facts.types import Probe
 
 _PROBE_KEYS = ("prompt", "answer", "ground_truth", "type")
@@ -56,7 +56,7 @@ class Record:
                 self.problems.append(f'missing field "{key}"; add {needed}')
             return ""
         text = self._string(value, key, str)
-        if text is not None and not trim(text):
+        if text is not None and is_blank(text):
             if needed:
                 self.problems.append(f'"{key}" is empty; give {needed}')
             return ""
@@ -130,7 +130,7 @@ class Record:
         prompt = ""
         if item.get("prompt") is not None:
             prompt = self._string(item["prompt"], f"{at}.prompt", str) or ""
-        if not trim(prompt):
+        if is_blank(prompt):
             if self.strict:
                 self.problems.append(f'"{at}" has no prompt; add "prompt": "..."')
             else:
@@ -143,20 +143,20 @@ class Record:
         elif not clean(kind) and isinstance(own, str) and is_text(own):
             kind = own  # hubedit's own facts; a benchmark names its groups
         kind = clean(kind)
-        return Probe(prompt, answers, kind) if trim(prompt) else None
+        return Probe(prompt, answers, kind) if not is_blank(prompt) else None
 
     def _texts(self, value: Any, at: str, form: Callable[[str], str]) -> tuple[str, ...]:
         if value is None:
             return ()
         if not isinstance(value, list):
             text = self._string(value, at, form)
-            return (text,) if text and trim(text) else ()
+            return (text,) if text and not is_blank(text) else ()
         found: list[str] = []
         for number, item in enumerate(value):
             if self.strict or not isinstance(item, list):
                 given = item is not None or self.strict
                 text = self._string(item, f"{at}[{number}]", form) if given else ""
-                found += [text] if text and trim(text) else []
+                found += [text] if text and not is_blank(text) else []
             else:
                 found += self._texts(item, f"{at}[{number}]", form)
         return tuple(dict.fromkeys(found))

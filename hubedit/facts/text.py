@@ -23,6 +23,11 @@ def trim(text: str) -> str:
     return _ENDS.sub("", text)
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, control and format characters (a zero-width space) alone."""
+    return all(sign.isspace() or unicodedata.category(sign) in ("Cc", "Cf") for sign in text)
+
+
 def composed(text: str) -> str:
     """Unicode NFC."""
     return unicodedata.normalize("NFC", text)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from hubedit.errors import FactsError
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,9 @@ class Probe:
     prompt: str
     answers: tuple[str, ...] = ()
     kind: str = ""
+
+    def __post_init__(self) -> None:
+        _listed(self, "answers", str)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,15 @@ class Fact:
     join: str | None = None
     question: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("prompt", "subject", "target"):
+            if not isinstance(value := getattr(self, name), str):
+                raise FactsError(f"{name} is text, and not {value!r}")
+        for name in ("ground_truth", "rephrase"):
+            _listed(self, name, str)
+        for name in ("locality", "portability"):
+            _listed(self, name, Probe)
+
     @property
     def template(self) -> tuple[str, str]:
         """What stands before and after the subject's last occurrence in the prompt."""
@@ -50,3 +65,13 @@ class Fact:
         if not found:
             raise ValueError(f"subject {self.subject!r} is not in prompt {self.prompt!r}")
         return before, after
+
+
+def _listed(owner: object, name: str, kind: type) -> None:
+    """Makes a field that was given as a list a tuple. Raises FactsError for one text, and for other kinds."""
+    value = getattr(owner, name)
+    found = None if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if found is None or not all(isinstance(each, kind) for each in found):
+        what = "texts" if kind is str else "hubedit.Probe(prompt, answers)"
+        raise FactsError(f"{name} is a list of {what}, and not {value!r}", f"write {name}=[...]")
+    object.__setattr__(owner, name, found)

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import hubedit
 from hubedit.errors import HubEditError, HubError
-from hubedit.remote import client_errors, explain, no_token, redact_the_clients_log
+from hubedit.remote import WAITS, client_errors, explain, no_token, redact_the_clients_log
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _T = TypeVar("_T")
-_WAITS = (0.5, 1.0, 2.0, 4.0)
-"""Seconds before each further try of a request that failed in passing."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def with_retries(
     request: Callable[[], _T], repo: str, revision: str | None = None, *, doing: str = "reach"
 ) -> _T:
     """The answer of a request that changes nothing, tried again where trouble may pass. Raises HubError."""
-    for wait in (*_WAITS, None):
+    for wait in (*WAITS, None):
         try:
             return request()
         except client_errors() as error:
@@ -158,7 +156,7 @@ def _check_role(account: dict[str, Any], owner: str, pr: bool) -> None:
 
 
 def _may_write(rights: dict[str, Any], owner: str, pr: bool) -> bool:
-    """Whether a fine-grained token may write; one repository alone cannot be told from here."""
+    """Whether a fine-grained token may write; for which repositories is not known here."""
     wanted = {"repo.write", *(("discussion.write",) if pr else ())}
     if pr and wanted & set(rights.get("global") or ()):
         return True

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 from hubedit.errors import HubError
 from hubedit.hub.account import Incomplete, with_retries
 from hubedit.hub.changes import Changes, Content, Copy, Tree, compare, read_tree, resolve
-from hubedit.remote import Trouble, client_errors, explain
+from hubedit.remote import WAITS, Trouble, client_errors, explain
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 
     Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
-_WAITS = (0.5, 1.0, 2.0, 4.0)
 _AGAIN = "run the same command again"
 Stale = Callable[[Tree], Iterable[str]]
 
@@ -59,11 +58,11 @@ def commit(
         return found
     first = head = resolve(api, place.repo, place.revision)
     before = tree = read_tree(api, place.repo, head)
-    asked = compare(wanted, stale(tree), tree)
-    changes, contents = asked, dict(wanted)
-    for wait in (*_WAITS, None):
+    requested = compare(wanted, stale(tree), tree)
+    changes, contents = requested, dict(wanted)
+    for wait in (*WAITS, None):
         if changes.nothing:
-            return _done(api, place, head, head != first, asked)
+            return _done(api, place, head, head != first, requested)
         try:
             made = api.create_commit(
                 place.repo,
@@ -85,7 +84,7 @@ def commit(
         else:
             revision = "refs/pr/" + str(made.pr_num) if place.pr else place.revision
             _check(api, place.repo, made.oid, contents, stale)
-            return Committed(made.oid, True, str(made.pr_url or made.commit_url), revision, asked)
+            return Committed(made.oid, True, str(made.pr_url or made.commit_url), revision, requested)
         if place.pr and (found := _own_pr(api, place, contents, stale)) is not None:
             return found
         head = resolve(api, place.repo, place.revision)
@@ -169,7 +168,7 @@ def _own_pr(api: HfApi, place: Place, wanted: Mapping[str, Content], stale: Stal
 
 
 def _copy_failed(error: BaseException, trouble: Trouble) -> bool:
-    """Whether the server refused to copy: told so, without Xet on the source, or no right to read it."""
+    """Whether the server refused to copy, for want of Xet on the source or of a right to read it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     address = str(error.response.url) if isinstance(error, HfHubHTTPError) else ""

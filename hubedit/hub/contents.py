@@ -29,7 +29,7 @@ _OWN = re.compile(r"report\.(json|html)|facts\.jsonl|plots/[\w-]+\.png|\.eval_re
 # the card's line of code that loads the patch, by the name that it had until now
 _LOADS = re.compile(r'(PeftModel\.from_pretrained\(base, )"(?:[^"\\\n]|\\.)*"')
 # files that show facts and cannot be cleaned: drawings and pages
-_TELLING = ("report.html", "plots/relations.png")
+WITH_FACTS = ("report.html", "plots/relations.png")
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ def patch_contents(folder: Path, repo: str, *, base: Base | None = None, with_fa
     }
     files: dict[str, Content] = {}
     for name, path in found.items():
-        hidden = not with_facts and (name == FACTS or name in _TELLING)
+        hidden = not with_facts and (name == FACTS or name in WITH_FACTS)
         if KNOWN.fullmatch(name) and not hidden:
             files[name] = Upload(path)
     facts = patch.facts if with_facts else None
     config = {**_read(folder / CONFIG), "base_model_name_or_path": there.repo, "revision": there.commit}
-    files[CONFIG] = _json(config)
-    files[RECORD] = _json(record)
+    files[CONFIG] = json_upload(config)
+    files[RECORD] = json_upload(record)
     if report:
-        files[REPORT] = _json(shown)
+        files[REPORT] = json_upload(shown)
     files[CARD] = _card(folder, repo, record, shown, files, facts, fresh=moved or not with_facts)
     if not with_facts:
         for name, content in files.items():
@@ -164,6 +164,7 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def _json(data: Mapping[str, Any]) -> Upload:
+def json_upload(data: Mapping[str, Any]) -> Upload:
+    """A file of JSON data, whose bytes depend on nothing else."""
     text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return Upload(f"{text}\n".encode())

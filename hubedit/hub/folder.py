@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hubedit.checkpoint.belongs import belongs, left_out
 from hubedit.checkpoint.blocks import tensor_digest
@@ -20,7 +20,7 @@ from hubedit.checkpoint.tokenizer import TOKENIZER
 from hubedit.errors import HubError
 from hubedit.facts.dump import to_record
 from hubedit.hub.changes import Content, Copy, Tree, Upload, read_tree, resolve
-from hubedit.hub.contents import CARD, CONFIG, FACTS, KNOWN, REPORT, Base
+from hubedit.hub.contents import CARD, CONFIG, FACTS, KNOWN, REPORT, WITH_FACTS, Base, json_upload
 from hubedit.hub.layout import layout
 from hubedit.hub.private import check_silent, nameless, numbers_only, without_paths
 from hubedit.hub.push import Pushed, Target, put
@@ -36,7 +36,6 @@ _OURS = re.compile(
     rf"|{ORIGINALS}/({re.escape(KEPT)}|{re.escape(CARD)}|{re.escape(TOKENIZER)})"
 )
 _PATCH = re.compile(rf"{PATCHES}/\d+/(.+)")
-_TELLING = ("report.html", "plots/relations.png")
 
 
 def push_model(
@@ -80,7 +79,7 @@ def push_model(
     left = left_out(behind, files)
     files |= _texts(folder, target.repo, record, there, files, with_facts)
     if not with_facts:
-        files = {name: c for name, c in files.items() if not name.endswith((FACTS, *_TELLING))}
+        files = {name: c for name, c in files.items() if not name.endswith((FACTS, *WITH_FACTS))}
     progress.finish(f"{len(files)} files")
     count = sum(entry.facts for entry in record.patches)
     name = there.repo if there else record.base
@@ -156,7 +155,7 @@ def _texts(
         data["originals"] = False
     if not with_facts:
         data["lineage"] = [{**each, "name": ""} for each in data["lineage"]]
-    made: dict[str, Content] = {RECORD: _json(data)}
+    made: dict[str, Content] = {RECORD: json_upload(data)}
     facts = [
         f for n in range(1, len(record.patches) + 1) for f in Patch.load(folder / PATCHES / str(n)).facts
     ]
@@ -169,13 +168,13 @@ def _texts(
                 "revision": data["base"]["commit"] or None,
             }
             local = not config.get("revision")
-            made[name] = _json(config | changed if local else config)
+            made[name] = json_upload(config | changed if local else config)
         elif name.startswith(f"{PATCHES}/") and name.endswith(RECORD):
             one = without_paths(read_json(path))
-            made[name] = _json(one if with_facts else nameless(one))
+            made[name] = json_upload(one if with_facts else nameless(one))
         elif name.endswith(REPORT):
             report = without_paths(read_json(path))
-            made[name] = _json(report if with_facts else numbers_only(report))
+            made[name] = json_upload(report if with_facts else numbers_only(report))
         elif name.endswith(CARD) and name.startswith(f"{PATCHES}/") and not with_facts:
             one = nameless(without_paths(read_json(path.with_name(RECORD))))
             made[name] = Upload(patch_card(one, with_facts=False, name=repo).encode())
@@ -191,8 +190,3 @@ def _texts(
             if isinstance(content, Upload) and isinstance(content.source, bytes):
                 check_silent(name, content.source.decode(), facts)
     return made
-
-
-def _json(data: Mapping[str, Any]) -> Upload:
-    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return Upload(f"{text}\n".encode())

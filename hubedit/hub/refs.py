@@ -24,7 +24,7 @@ def check_tag(tag: str) -> None:
 def check_branch(api: HfApi, repo: str, revision: str) -> None:
     """Raises HubError where a repository that is there has no such branch.
 
-    `revision`: a full commit, and `refs/...`, are told elsewhere.
+    `revision`: a full commit and `refs/...` are not checked here.
     """
     if revision.startswith("refs/") or re.fullmatch("[0-9a-f]{40}", revision):
         return

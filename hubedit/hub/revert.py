@@ -118,7 +118,7 @@ def _partly(
     assert record is not None
     changed = {name for each in removed for name in each.modules}
     touched = sorted({stack.checkpoint.entry(name).file.name for name in changed})
-    back = _back(shards, origin, stack, record, touched)
+    back = _back(origin, stack, record, touched)
     files: dict[str, Content] = {name: origin.copy(name, target) for name in back}
     anew = [name for name in touched if name not in back]
     weights = {*stack.checkpoint.headers, INDEX}
@@ -145,7 +145,7 @@ def _partly(
     return put(target, "model", files, stale, message, dry_run=False, progress=progress)
 
 
-def _back(shards: Shards, origin: Shards, stack: Stack, record: Record, touched: list[str]) -> set[str]:
+def _back(origin: Shards, stack: Stack, record: Record, touched: list[str]) -> set[str]:
     """Shards that are the base's own again: no patch that stays changes any of their tensors, and the base
     has the very same tensors at the same places of a file of that name."""
     if record.converted:

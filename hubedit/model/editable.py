@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from hubedit.errors import PatchError, kind
 from hubedit.linalg import LowRank
 from hubedit.model.chat import Chat
 from hubedit.model.families import Family
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
+@runtime_checkable
 class Change(Protocol):
     """A patch: factors for the models whose weights it was made for."""
 
@@ -42,23 +44,28 @@ class EditableModel:
     prompts are put to it in this chat template (None: as they are written).
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-    family: Family
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerFast = field(repr=False)
+    family: Family = field(repr=False)
     ref: str
     commit: str
     path: Path
     weights: str
     shared: bool = False
-    patches: tuple[Mapping[Site, LowRank], ...] = ()
+    patches: tuple[Mapping[Site, LowRank], ...] = field(default=(), repr=False)
     chat: Chat | None = None
 
     def with_patch(self, patch: Change | Mapping[Site, LowRank]) -> EditableModel:
         """The model that computes as if each site's weight were W + B A, on top of the changes that are in
         effect. The weights themselves are shared and stay untouched.
 
-        Raises PatchError for a `hubedit.Patch` that was made for other weights.
+        Raises PatchError for a `hubedit.Patch` that was made for other weights, and for what is no patch.
         """
+        if not isinstance(patch, (Mapping, Change)):
+            raise PatchError(
+                f"with_patch takes a hubedit.Patch, and this is {kind(patch)}",
+                "hubedit.Patch.load(folder) reads one; several are added: one + two",
+            )
         factors = patch if isinstance(patch, Mapping) else patch.checked(self)
         if not factors:
             return self
@@ -147,6 +154,11 @@ class EditableModel:
     def max_positions(self) -> int:
         """Longest sequence the model was built for, in tokens."""
         return int(self.text_config.max_position_embeddings)
+
+    @property
+    def residual_multiplier(self) -> float:
+        """What the residual stream adds of what a site writes: 1, or Granite's own."""
+        return float(getattr(self.text_config, "residual_multiplier", 1))
 
     @property
     def has_bos(self) -> bool:

@@ -1,4 +1,4 @@
-"""The last block, at the positions that are read: no other token looks at what it adds to the stream.
+"""The last block, evaluated at the scored positions alone: no other token reads what it adds to the stream.
 
 Keys and values of every position are needed there, but the projections behind attention and the MLP work on
 one position at a time, and most positions of a prompt are never scored.

@@ -89,7 +89,7 @@ def as_message(em: EditableModel, text: str) -> str:
 def greedy_answers(em: EditableModel, asked: Sequence[tuple[str, str]], new: int) -> list[str]:
     """What the model says in at most `new` tokens to prompts, each as it is written and as the model gets it.
 
-    An answer that begins with the prompt's own words, as those of chat models do, is what stands behind them;
+    An answer that begins with the prompt's own words, as those of chat models do, is what follows them;
     for them there are more tokens.
     """
     continued = [text.endswith(prompt) for prompt, text in asked]

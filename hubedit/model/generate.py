@@ -4,62 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import exp
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hubedit.errors import TokenError
-from hubedit.facts.answers import clip
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import out_of_memory, release
 from hubedit.model.tokens import decode, token_ids
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The first sentence of what the model says. `confidence`: the geometric mean of its tokens'
-    probabilities; `first`: its first token's. Of an empty answer both are 0."""
-
-    text: str
-    confidence: float = 0.0
-    first: float = 0.0
-
-
 def greedy(
     em: EditableModel, prompts: Sequence[str], max_new_tokens: int, batch_tokens: int = 8192
 ) -> list[str]:
-    """The text that follows each prompt, in order: at most so many tokens, up to the end-of-text token.
+    """The text that follows each prompt, in order: at most `max_new_tokens`, up to the end-of-text token.
 
     `batch_tokens` bounds a batch's prompts and new tokens together, padding included; when memory runs
     out all the same, the batch is halved. Raises TokenError when a prompt and its continuation do not fit
     the model's context.
     """
     ids = _encoded(em, prompts, max_new_tokens)
-    made = _continued(em, ids, max_new_tokens, batch_tokens, None)
+    made = _continued(em, ids, max_new_tokens, batch_tokens)
     return [_text(em, own, new) for own, new in zip(ids, made, strict=True)]
-
-
-def answers(
-    em: EditableModel, prompts: Sequence[str], max_new_tokens: int, batch_tokens: int = 8192
-) -> list[Answer]:
-    """What `greedy` gives up to the end of its first sentence, and how sure the model is of it."""
-    ids = _encoded(em, prompts, max_new_tokens)
-    logp: dict[int, list[float]] = {}
-    made = _continued(em, ids, max_new_tokens, batch_tokens, logp)
-    found = []
-    for row, (own, new) in enumerate(zip(ids, made, strict=True)):
-        text = clip(_text(em, own, new))
-        if not text:
-            found.append(Answer(""))
-            continue
-        # the tokens that it takes to say it: what comes after the sentence does not count
-        count = next(n for n in range(1, len(new) + 1) if clip(_text(em, own, new[:n])) == text)
-        sure = logp[row][:count]
-        found.append(Answer(text, exp(sum(sure) / count), exp(sure[0])))
-    return found
 
 
 def _encoded(em: EditableModel, prompts: Sequence[str], new: int) -> list[tuple[int, ...]]:
@@ -74,13 +40,9 @@ def _encoded(em: EditableModel, prompts: Sequence[str], new: int) -> list[tuple[
 
 
 def _continued(
-    em: EditableModel,
-    ids: Sequence[Sequence[int]],
-    new: int,
-    batch_tokens: int,
-    logp: dict[int, list[float]] | None,
+    em: EditableModel, ids: Sequence[Sequence[int]], new: int, batch_tokens: int
 ) -> list[list[int]]:
-    """The new tokens of each row; `logp`, where it is given, learns their log-probabilities."""
+    """The new tokens of each row."""
     made: list[list[int]] = [[] for _ in ids]
     if new < 1:
         return made
@@ -88,16 +50,13 @@ def _continued(
         pending = _batches(ids, new, batch_tokens)
         while pending:
             rows = pending.pop()
-            steps: list[Tensor] = []
-            found = _generate(em, [ids[row] for row in rows], None if logp is None else steps)
+            found = _generate(em, [ids[row] for row in rows])
             if found is None:
                 half = len(rows) // 2
                 pending += [rows[half:], rows[:half]]
                 continue
             for row, tokens in zip(rows, found, strict=True):
                 made[row] = tokens
-            if logp is not None:
-                logp |= dict(zip(rows, torch.stack(steps, 1).tolist(), strict=True))
     return made
 
 
@@ -113,25 +72,15 @@ def _batches(ids: Sequence[Sequence[int]], new: int, budget: int) -> list[list[i
     return groups
 
 
-def _generate(
-    em: EditableModel, ids: Sequence[Sequence[int]], logp: list[Tensor] | None
-) -> list[list[int]] | None:
-    """New tokens of each row, up to the end-of-text token; None when memory ran out and rows can be split.
-    `logp` learns the log-probability of every step's token, (rows,)."""
-
-    def watch(_: Tensor, logits: Tensor) -> Tensor:
-        assert logp is not None
-        logp.append((logits.amax(-1) - logits.logsumexp(-1)).float())
-        return logits
-
+def _generate(em: EditableModel, ids: Sequence[Sequence[int]]) -> list[list[int]] | None:
+    """New tokens of each row, up to the end-of-text token; None when memory ran out and rows can be split."""
     width = max(len(sequence) for sequence in ids)
     padded = torch.tensor([[*[em.pad_id] * (width - len(s)), *s] for s in ids], device=em.device)
     lengths = torch.tensor([len(s) for s in ids], device=em.device)
     mask = (torch.arange(width, device=em.device)[None] >= width - lengths[:, None]).long()
     model: Any = em.model
     try:
-        watching = {} if logp is None else {"logits_processor": [watch]}
-        out = model.generate(input_ids=padded, attention_mask=mask, **watching)[:, width:].tolist()
+        out = model.generate(input_ids=padded, attention_mask=mask)[:, width:].tolist()
     except (RuntimeError, MemoryError) as error:
         if len(ids) == 1 or not out_of_memory(error):
             raise

@@ -120,13 +120,14 @@ def new_cache(em: EditableModel) -> Any:
 
 
 def forward_on(em: EditableModel, cache: Any, **inputs: Any) -> Any:
-    """A forward pass that reads transformers' `cache` and adds to it.
+    """A forward pass that reads transformers' `cache` and adds to it; without one where that is None.
 
     From transformers 5.24 on the argument is called `cache`, and its older name is deprecated.
     """
     name = "cache" if "cache" in signature(type(em.model).forward).parameters else "past_key_values"
+    kept = {"use_cache": False} if cache is None else {name: cache, "use_cache": True}
     with em.active():
-        return em.model(**inputs, **{name: cache}, use_cache=True)
+        return em.model(**inputs, **kept)
 
 
 class _Stopped(Exception):

@@ -22,8 +22,11 @@ def choose(
     """The template to use with a model (None: none), and one line that says so ("": it has none).
 
     `mode`: "auto", "on" or "off"; `made`: the record of a patch, whose own choice "auto" follows, its system
-    prompt included. Raises ConfigError as `chat_of` does, and for a system prompt where no template is used.
+    prompt included. Raises ConfigError as `chat_of` does, for another mode, and for a system prompt where no
+    template is used.
     """
+    if mode not in ("auto", "on", "off"):
+        raise ConfigError(f"unknown chat {mode!r}", "one of: auto, on, off")
     template = em.tokenizer.chat_template
     if mode == "auto" and made is not None:
         own = made.get(RECORD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -144,9 +145,9 @@ def _weights(
     source: Source, family: Family, dtype: str, trust: bool, spread: dict[str, Any]
 ) -> PreTrainedModel:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    auto: Any = AutoModelForCausalLM
+    auto: Any = getattr(transformers, family.loader)
     with reading(f"cannot load {source.ref}", "check that the folder is complete, or download it again"):
         model, info = auto.from_pretrained(
             source.folder,
@@ -159,6 +160,8 @@ def _weights(
             **spread,
         )
     missing = sorted(info["missing_keys"])
+    if family.linear_layers:  # which kernel computes them is nothing to say in the middle of a table
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     if missing:  # transformers would fill them with random numbers
         raise ModelError(
             f"{source.ref} lacks {len(missing)} weights, the first is {missing[0]}",
@@ -201,9 +204,9 @@ def _check_numbers(em: EditableModel) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars or advice from transformers while loading; the user's own settings come back."""
-    from transformers.utils import logging
+    from transformers.utils import logging as their_logging
 
-    settings: Any = logging
+    settings: Any = their_logging
     level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
     settings.set_verbosity_error()
     settings.disable_progress_bar()

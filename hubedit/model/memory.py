@@ -50,7 +50,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that this process may still take on the device; 2**62 where that cannot be told (CPU, MPS)."""
+    """Bytes that this process may still take on the device; 2**62 where it is not known (CPU, MPS)."""
     if device.type != "cuda":
         return 2**62
     free, total = torch.cuda.mem_get_info(device)
@@ -58,12 +58,6 @@ def free_memory(device: torch.device) -> int:
     share = torch.cuda.get_per_process_memory_fraction(device)
     left = int(share * total) - torch.cuda.memory_allocated(device)
     return max(0, min(int(free) + cached, left))
-
-
-def parked(size: int, device: torch.device) -> torch.device:
-    """Where something of `size` bytes lies that is needed now and then: on its device, or on the CPU where
-    there is no room for making the next one of its kind beside it (a matrix, its copy and a factor)."""
-    return device if free_memory(device) >= 3 * size else torch.device("cpu")
 
 
 CPU_PASS = 2048

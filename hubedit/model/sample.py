@@ -17,7 +17,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import forward_on, new_cache
 
 TOP = 64
-"""Tokens are drawn among so many likeliest ones: of a vocabulary of 262,144 a step otherwise spends more
+"""Tokens are drawn among this many likeliest ones: of a vocabulary of 262,144 a step otherwise spends more
 time on the draw than on the model."""
 
 DRAW = f"top {TOP}"
@@ -45,7 +45,8 @@ def sample_documents(
     device = em.device
     generator = torch.Generator(device).manual_seed(seed)
     starts, lengths, hidden_start = _starts(em, prompts, seed, length)
-    banned, ends = _banned(em), _ends(em)
+    ends = _ends(em)
+    banned, stops = _banned(em).nonzero()[:, 0], ends.nonzero()[:, 0]
     which = torch.arange(rows, device=device) % len(starts)
     token = starts[which, 0]
     offset, position = torch.zeros_like(which), torch.zeros_like(which)
@@ -69,11 +70,12 @@ def sample_documents(
                 attention_mask=mask[:, : step + 1],
                 position_ids=position[:, None],
             )
-            logits = out.logits[:, -1].float().masked_fill(banned, -torch.inf)
-            fresh = position == lengths[which] - 1
-            logits = logits.masked_fill(fresh[:, None] & ends, -torch.inf)
+            # in place: a copy of these is the longest part of a step where the vocabulary is large
+            logits = out.logits[:, -1].index_fill_(1, banned, -torch.inf)
+            fresh = (position == lengths[which] - 1).nonzero()
+            logits[fresh, stops] = -torch.inf
             best = logits.topk(min(TOP, logits.shape[-1]), -1)
-            p = best.values.softmax(-1)
+            p = best.values.float().softmax(-1)
             sound &= torch.isfinite(p).all()
             drawn = best.indices.gather(1, draw(p, generator)[:, None])[:, 0]
             given = offset + 1 < lengths[which]

@@ -31,7 +31,8 @@ class Tail:
 
     `ids` (b, s), `mask` (b, p + s), `positions` (b, s); `prefix`: keys and values (b, heads, p, width) of
     each layer above `layer`; `hidden` (b, s, d): the residual stream after `layer` at the tails, for layer
-    -1 what enters the first block. Column 0 is the token at which a row was cut.
+    -1 what enters the first block. Column `start` is the token at which a row was cut: 0, but where layers
+    keep a state in place of keys (linear attention) the tails are whole rows, padded on the left as well.
     """
 
     layer: int
@@ -40,13 +41,15 @@ class Tail:
     positions: Tensor
     prefix: tuple[tuple[Tensor, Tensor], ...]
     hidden: Tensor
+    start: int = 0
 
     @classmethod
     @torch.no_grad()
     def of(cls, em: EditableModel, layer: int, rows: Sequence[Sequence[int]], cuts: Sequence[int]) -> Tail:
         """Cuts `rows` (token ids) at `cuts` (positions).
         `layer`: the last one that is not run again, -1 for none."""
-        shared = shared_opening(em, rows, cuts)
+        stateful = bool(em.family.linear_layers)
+        shared = 0 if stateful else shared_opening(em, rows, cuts)
         p = max(cuts)
         s = max(len(row) - cut for row, cut in zip(rows, cuts, strict=True))
         b = len(rows)
@@ -60,7 +63,9 @@ class Tail:
             mask[i, start : start + len(own)] = 1
         ids, mask = ids.to(em.device), mask.to(em.device)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
-        found: dict[Any, Tensor] = {}
+        if stateful:
+            hidden = _after(em, layer, None, input_ids=ids, attention_mask=mask, position_ids=positions)
+            return cls(layer, ids, mask, positions, (), hidden, p)
         from transformers import DynamicCache
 
         cache, last = DynamicCache(), em.block(em.num_layers - 1)
@@ -81,15 +86,9 @@ class Tail:
                 )
         upper: list[Any] = list(cache.layers[layer + 1 : em.num_layers])
         prefix = tuple((c.keys.contiguous(), c.values.contiguous()) for c in upper)
-        # the tails go no further than they are needed
-        with ExitStack() as stack:
-            stack.enter_context(
-                keeping(em.block(layer), found, layer) if layer >= 0 else entering(em.block(0), found, layer)
-            )
-            stack.enter_context(stopping(em.block(max(layer, 0))))
-            forward_on(em, cache, input_ids=ids[:, p:], attention_mask=mask, position_ids=positions[:, p:])
-        own_hidden = found[layer].to(em.device).contiguous()
-        return cls(layer, ids[:, p:], mask, positions[:, p:], prefix, own_hidden)
+        own_ids, places = ids[:, p:], positions[:, p:]
+        hidden = _after(em, layer, cache, input_ids=own_ids, attention_mask=mask, position_ids=places)
+        return cls(layer, own_ids, mask, places, prefix, hidden)
 
     def select(self, keep: Sequence[int] | Tensor) -> Tail:
         """Some of the rows only."""
@@ -101,21 +100,23 @@ class Tail:
             self.positions[index],
             tuple((k[index], v[index]) for k, v in self.prefix),
             self.hidden[index],
+            self.start,
         )
 
     def run(self, em: EditableModel, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """The residual stream (n, d) after the last block at `row`, `column` (n,) of the tails, when it is
-        `hidden` (b, s, d) after `layer`.
+        """The residual stream (n, d) after the last block at `row`, `column` (n,), counted from the
+        cut, when it is `hidden` (b, s, d) after `layer`.
 
         Gradients flow to `hidden`.
         """
+        column = column + self.start
         if self.layer == em.num_layers - 1:
             return hidden[row, column]
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache = None if em.family.linear_layers else DynamicCache()
         b, p = self.ids.shape[0], self.mask.shape[1] - self.ids.shape[1]
-        if p:
+        if p and cache is not None:
             # the layers below never read theirs; the model asks the first one how long the prefix is
             blank = self.hidden.new_zeros(b, 1, p, 1)
             for i in range(self.layer + 1):
@@ -133,6 +134,19 @@ class Tail:
             stack.enter_context(stopping(em.block(last)))
             forward_on(em, cache, input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions)
         return found[last].to(em.device)[row, column]
+
+
+def _after(em: EditableModel, layer: int, cache: Any, **inputs: Tensor) -> Tensor:
+    """The residual stream (b, t, d) after `layer`, of a pass that goes no further; for layer -1 what enters
+    the first block."""
+    found: dict[Any, Tensor] = {}
+    with ExitStack() as stack:
+        stack.enter_context(
+            keeping(em.block(layer), found, layer) if layer >= 0 else entering(em.block(0), found, layer)
+        )
+        stack.enter_context(stopping(em.block(max(layer, 0))))
+        forward_on(em, cache, **inputs)
+    return found[layer].to(em.device).contiguous()
 
 
 def opening(row: Sequence[int], cut: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hubedit.errors import PatchError
 from hubedit.model.sites import Site
 from hubedit.patch import adapter
+from hubedit.patch.names import dimensions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +116,9 @@ def map_sites(
             raise PatchError(f"{em.ref} has no editable module {module}", hint)
         shape = tuple(em.weight(known[module]).shape)
         if shape != wanted:
-            raise PatchError(f"{module} is {_by(shape)} in {em.ref}, but {_by(wanted)} in the patch", hint)
+            raise PatchError(
+                f"{module} is {dimensions(shape)} in {em.ref}, but {dimensions(wanted)} in the patch", hint
+            )
     return {module: known[module] for module in shapes}
 
 
@@ -159,7 +162,3 @@ def _hash(em: EditableModel, site: Site) -> str:
     weight = em.site(site).weight  # as the checkpoint stores it, also for Conv1D
     assert isinstance(weight, torch.Tensor)
     return tensor_sha256(weight)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -100,12 +100,12 @@ def conflicts(patches: Sequence[Patch]) -> list[Conflict]:
 
 def _between_facts(patches: Sequence[Patch]) -> Iterator[Conflict]:
     """Facts of different patches that share a prompt."""
-    asked: dict[str, list[tuple[int, int]]] = {}
+    by_prompt: dict[str, list[tuple[int, int]]] = {}
     for number, patch in enumerate(patches):
         for position, fact in enumerate(patch.facts):
             for prompt in _prompts(fact):
-                asked.setdefault(prompt, []).append((number, position))
-    pairs = {pair for places in asked.values() for pair in combinations(places, 2)}
+                by_prompt.setdefault(prompt, []).append((number, position))
+    pairs = {pair for places in by_prompt.values() for pair in combinations(places, 2)}
     for (one, a), (two, b) in sorted(pairs):
         if one == two:
             continue  # what one facts file holds was settled when it was read

@@ -3,7 +3,7 @@
 A step's change is a block of rows of every module's factors, in the order of the steps, and its facts are a
 run of the patch's facts. So a step leaves by its blocks, and a fact by the rows that it owns
 (`hubedit.patch.owners`), while every other row stays as it is to the bit. A truncated patch has mixed its
-rows: its steps are told, and none can leave.
+rows: its steps are listed, and none can leave.
 """
 
 from __future__ import annotations

@@ -15,3 +15,8 @@ def short(name: str) -> str:
 def last(name: str) -> str:
     """Two machines keep the same model under different paths, and the Hub under its owner's name."""
     return short(name).rpartition("/")[2]
+
+
+def dimensions(shape: tuple[int, ...]) -> str:
+    """A tensor's shape, "192 x 768"."""
+    return " x ".join(map(str, shape)) or "a scalar"

@@ -74,8 +74,8 @@ def stacked(old: Patch, new: Patch) -> Patch:
 
 
 def whole_sites(own: Mapping[str, Any], patch: Patch, em: EditableModel) -> dict[str, Any]:
-    """What is told of each weight of a stacked patch, `told` of the new part, with the size of the whole
-    change: that is what the patch does to the base."""
+    """The record of each weight of a stacked patch: `own` of the new part, with the size of the whole change,
+    which is what the patch does to the base."""
     known = patch.record.get("sites")
     old: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
     found = {}

@@ -49,10 +49,10 @@ def inseparable(patch: Patch, gone: Collection[int]) -> set[int]:
     a fact about their subject, or where they were new names, another new name."""
     if not _joint(patch.record):
         return set()
-    # older versions, which told no steps, wrote new names at tokens that have much in common
+    # older versions, which recorded no steps, wrote new names at tokens that have much in common
     rows = {} if "steps" in patch.record else owners(patch) or {}
     wide = {fact for own in rows.values() for fact, n in Counter(own).items() if n > 1}
-    # as `hubedit.edit.prompts.same_subject` has them, as far as it can be told without a tokenizer
+    # as `hubedit.edit.prompts.same_subject` has them, as far as is known without a tokenizer
     group = together(
         (
             ("subject", normalise(fact.subject)),

@@ -95,7 +95,7 @@ class Pair:
 
 
 class Factors(Mapping[str, "LowRank"]):
-    """Module -> factors for torch, made when they are asked for, so that who never asks needs no torch.
+    """Module -> factors for torch, made when they are asked for, so that who does not ask needs no torch.
 
     `pairs`: the same for numpy, in the same order.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import PatchError
 from hubedit.patch.base import Claim
-from hubedit.patch.names import last
+from hubedit.patch.names import dimensions, last
 
 if TYPE_CHECKING:
     from hubedit.patch.value import Patch
@@ -64,7 +64,7 @@ def _check(one: Patch, two: Patch, first: str, second: str) -> None:
     for module in sorted(set(one.pairs) & set(two.pairs)):
         shapes = one.pairs[module].shape, two.pairs[module].shape
         if shapes[0] != shapes[1]:
-            raise differ(f"{module} is {_by(shapes[0])} and {_by(shapes[1])}")
+            raise differ(f"{module} is {dimensions(shapes[0])} and {dimensions(shapes[1])}")
     if one.commit and two.commit and one.commit != two.commit:
         raise differ(f"commits {one.commit[:12]} and {two.commit[:12]}")
     claim, other = Claim.of(one.record), Claim.of(two.record)
@@ -97,10 +97,6 @@ def _check(one: Patch, two: Patch, first: str, second: str) -> None:
 def _record(patch: Patch) -> Mapping[str, Any]:
     base = patch.record.get("base")
     return base if isinstance(base, Mapping) else {}
-
-
-def _by(shape: tuple[int, int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def is_foreign(patch: Patch) -> bool:

@@ -31,7 +31,7 @@ _AGAIN = "make the patch again with hubedit apply"
 _OWN = frozenset({adapter.CONFIG, adapter.WEIGHTS, RECORD, FACTS})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Patch:
     """`factors`: module path -> float32 factors of the weight change (d_out, d_in), on the CPU; `pairs`: the
     same for numpy, sharing their memory.
@@ -47,7 +47,7 @@ class Patch:
     commit: str = ""
     facts: tuple[Fact, ...] = field(default=())
     fan_in_fan_out: bool = False
-    pairs: Mapping[str, Pair] = field(init=False, repr=False)
+    pairs: Mapping[str, Pair] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.factors:
@@ -59,6 +59,11 @@ class Patch:
         factors = Factors({module: found[module] for module in sorted(found)})
         object.__setattr__(self, "factors", factors)
         object.__setattr__(self, "pairs", MappingProxyType(factors.pairs))
+
+    def __repr__(self) -> str:
+        count = len(self.facts)
+        facts = f"{count} fact{'' if count == 1 else 's'}"
+        return f"<Patch of {self._made_for}: {facts}, rank {self.rank}, {len(self.pairs)} weights>"
 
     @property
     def rank(self) -> int:
@@ -100,9 +105,21 @@ class Patch:
 
         Raises PatchError for patches of different bases and for facts that both edit.
         """
+        if not isinstance(other, Patch):
+            return NotImplemented
         from hubedit.patch.compose import compose
 
         return compose([self, other])
+
+    def __reduce__(self) -> tuple[type[Patch], tuple[Any, ...]]:
+        return Patch, (
+            self.factors,
+            self.record,
+            self.base,
+            self.commit,
+            self.facts,
+            self.fan_in_fan_out,
+        )
 
     def truncate(self, rank: int) -> tuple[Patch, dict[str, float]]:
         """The best patch of at most `rank` a module (Eckart-Young), and the energy (0..1) each one keeps."""
@@ -129,7 +146,7 @@ class Patch:
         patch, never another folder. Equal patches give equal bytes. Raises PatchError, and ConfigError
         where something is in the way.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         fill = partial(self.write, with_facts=with_facts, files=files)
         folder.write_folder(path, fill, marker=RECORD, overwrite=overwrite)
         return path
@@ -154,7 +171,7 @@ class Patch:
     @classmethod
     def load(cls, path: str | Path) -> Patch:
         """Reads and checks a patch folder. Raises PatchError: what is missing, damaged or unusable."""
-        path = Path(path)
+        path = Path(path).expanduser()
         if not path.is_dir():
             raise PatchError(f"{path} is no patch folder", "give the folder that hubedit apply wrote")
         record = adapter.read_json(path / RECORD)

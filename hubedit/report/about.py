@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hubedit.model.families import FAMILIES, Family
 from hubedit.presets import METHODS
 from hubedit.report.markup import is_hub, last, line, number, percent, without_paths
 from hubedit.report.measures import Json
@@ -32,15 +33,17 @@ _OUTPUTS = ("--out", "-o", "--html")
 
 
 def base_of(record: Json) -> dict[str, str]:
-    """`name`, `commit` ("" for a local folder), `hub` ("yes" where the name is one of the Hub, else "") and
-    `place`, the name for loading code: a folder's name alone would be looked for on the Hub."""
+    """`name`, `commit` ("" for a local folder), `hub` ("yes" where the name is one of the Hub, else ""),
+    `place`, the name for loading code: a folder's name alone would be looked for on the Hub, and `loader`,
+    the class of transformers that loads it."""
     base = record.get("base") or {}
     ref, commit = line(base.get("ref") or ""), line(base.get("commit") or "")
     name = ref.partition("@")[0] if commit else last(ref)
     on_hub = bool(commit) and (is_hub(name) or bool(re.fullmatch(r"[\w.-]+", name)))
     name = name or "the base model"
     place = name if on_hub else f"path/to/{name}" if ref else "path/to/the/base"
-    return {"name": name, "commit": commit, "hub": "yes" if on_hub else "", "place": place}
+    loader = FAMILIES[family].loader if (family := str(base.get("family"))) in FAMILIES else Family.loader
+    return {"name": name, "commit": commit, "hub": "yes" if on_hub else "", "place": place, "loader": loader}
 
 
 def made(record: Json) -> list[tuple[str, str]]:
@@ -89,20 +92,15 @@ def way(record: Json) -> str:
     method = str(record.get("method") or "")
     if method not in METHODS:
         return ""
-    sentences = []
-    if record.get("alpha"):
-        sentences.append(
-            "Alpha is the share of each requested change that attention's output projection was asked to "
-            "write; the MLP's down projection got the rest."
-        )
-    if METHODS[method].way:
-        return " ".join([*sentences, METHODS[method].way])
-    sentences.append(
-        "What an edited weight should write for each fact was found by gradient descent on activations; the "
-        "change that makes it write that, and keeps what it writes for other inputs, was solved for in "
-        "closed form."
+    shares = record.get("alpha")
+    if not METHODS[method].balanced or not isinstance(shares, Mapping) or not shares:
+        return METHODS[method].way
+    if not any(shares.values()):
+        return f"{METHODS[method].way} Alpha is 0: only down projections of MLPs were edited."
+    return (
+        f"{METHODS[method].way} Alpha is attention's share of the {METHODS[method].divided}: its output "
+        "projection got that share, the MLP's down projection the rest."
     )
-    return " ".join(sentences)
 
 
 def configuration(record: Json) -> str:

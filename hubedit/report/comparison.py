@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
-from hubedit.report.markup import cell, clip
+from hubedit.report.markup import cell, clip, csv_cell
 from hubedit.report.measures import GROUPS, Json, Measure, alone, measures
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Compared:
             before, after = measure.before, measure.after
             numbers = [getattr(after, side) if after else None for side in _SIDES]
             own = [name, measure.group, measure.key, measure.n, before.value if before else None, *numbers]
-            writer.writerow(["" if value is None else value for value in map(_harmless, own)])
+            writer.writerow(list(map(csv_cell, own)))
         return target.getvalue()
 
     def to_json(self) -> dict[str, Any]:
@@ -128,11 +128,6 @@ def _name(row: Sequence[Measure | None]) -> str:
 def _text(measure: Measure, count: bool) -> str:
     text = measure.text("after") or f"{measure.text('before')} (not edited)"
     return f"{text} (n = {measure.n:,})" if count and measure.n is not None else text
-
-
-def _harmless(value: Any) -> Any:
-    """A spreadsheet must not take a name for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
 
 
 def _drawn(measure: Measure) -> bool:

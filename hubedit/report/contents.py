@@ -18,7 +18,7 @@ USE = (
     "into a model that others will trust."
 )
 
-# of several patches in one model, what is told of each
+# of several patches in one model, what is shown of each
 _OF_EACH = ("Method", "Layers", "Attention's share (alpha)", "Rank", "Size of the changes", "Statistics from")
 
 
@@ -76,7 +76,7 @@ def merged_contents(
     values["lineage"] = lineage(record)
     values["realised"] = realised(record)
     values["converted"] = str(record.get("converted") or "")
-    values["of_patches"] = None if measures(own) else _of_patches(patches, reports)
+    values["of_patches"] = None if measures(own) else _of_patches(reports)
     return values | _made(record)
 
 
@@ -114,10 +114,10 @@ def loading(base: Mapping[str, str], name: str, commit: str, *, merged: bool) ->
     def place(name: str, commit: str) -> str:
         return quoted(name) + (f", revision={quoted(commit)}" if commit else "")
 
-    auto = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    auto = f"from transformers import {base['loader']}, AutoTokenizer"
     there = place(name, commit) if merged else place(base["place"], base["commit"])
     tokenizer = f"tokenizer = AutoTokenizer.from_pretrained({there})"
-    model = f'AutoModelForCausalLM.from_pretrained({there}, dtype="auto")'
+    model = f'{base["loader"]}.from_pretrained({there}, dtype="auto")'
     if merged:
         return f"{auto}\n\n{tokenizer}\nmodel = {model}"
     own = f"model = PeftModel.from_pretrained(base, {place(name, commit)})"
@@ -207,7 +207,7 @@ def _facts(patch: Json) -> int | None:
     return None if count is None else int(count)
 
 
-def _of_patches(patches: Sequence[Json], reports: Sequence[Json]) -> Compared | None:
+def _of_patches(reports: Sequence[Json]) -> Compared | None:
     """What the patches' own reports say, where the merged model has none."""
     named: list[tuple[str, Json, Json]] = [(f"Patch {n}", {}, r) for n, r in enumerate(reports, 1)]
     known = [entry for entry in named if measures(entry[2])]

@@ -17,7 +17,7 @@ from hubedit.errors import HubEditError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours: told apart under every kind of colour blindness, and seen on white and on black
+# Okabe and Ito's colours: distinct under every kind of colour blindness, and seen on white and on black
 ORANGE, BLUE, GREEN, PINK = "#D55E00", "#0072B2", "#009E73", "#CC79A7"
 _ID = re.compile(r'(\bid="|url\(#|href="#)')
 

@@ -36,7 +36,7 @@ _FLIPPED = (
 
 @dataclass(frozen=True)
 class Edits:
-    """`rows`: prompt, target and, where `measured`, before, after and told ("yes", "no", "not measured").
+    """`rows`: prompt, target and, where `measured`, before, after and verdict ("yes", "no", "not measured").
     `left`: rows not shown; `unmeasured`: facts, shown or not, that the report says nothing of."""
 
     rows: tuple[Json, ...]
@@ -73,7 +73,7 @@ def edits(report: Json, facts: Sequence[Json], *, with_facts: bool, most: int, s
     """The table of edited facts: the `facts` with what the report says of each; without them the report's.
 
     A report may be about other facts, or some of these: then they are no rows, or others are marked.
-    At most `most` rows, and with `size` at most about so many bytes of HTML; then failures come first.
+    At most `most` rows, and with `size` at most about `size` bytes of HTML; then failures come first.
     """
     read = [o for o in outcomes(report) if "prompt" in o and "target" in o]
     known = {(o["prompt"], o["target"]): o for o in read}
@@ -178,7 +178,7 @@ def _row(o: Json, measured: bool) -> dict[str, Any]:
     verdict = (
         "not measured" if "after" not in o else "yes" if known is True else "no" if known is False else ""
     )
-    return {**row, "success": known, "told": verdict}
+    return {**row, "success": known, "verdict": verdict}
 
 
 def _said(case: Json, key: str) -> str:

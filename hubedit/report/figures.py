@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _NAMES = {"attention": "Attention (o_proj)", "mlp": "MLP (down_proj)"}
 _COLOURS = {"attention": ORANGE, "mlp": BLUE}
-# told apart in print as well
+# distinct in print as well
 _MARKERS = {"attention": "o", "mlp": "s"}
 
 

@@ -50,6 +50,12 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
+def csv_cell(value: Any) -> Any:
+    """A field of a CSV file, empty for None. A spreadsheet must not take a name for a formula."""
+    text = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t")
+    return "" if value is None else f"'{value}" if text else value
+
+
 def quoted(text: str) -> str:
     """A Python and JSON string literal."""
     return json.dumps(line(text), ensure_ascii=False)

@@ -66,4 +66,4 @@ def _tile(measure: Measure) -> dict[str, Any]:
     details = [f"95 %: {interval.rstrip(')')}"] if interval else []
     details += [f"before: {measure.text('before').partition(' (')[0]}"] if measure.before else []
     details += [f"n = {measure.n:,}"] if measure.n is not None else []
-    return {"name": name, "meaning": meaning, "value": value, "told": details, "level": level}
+    return {"name": name, "meaning": meaning, "value": value, "details": details, "level": level}

@@ -61,7 +61,7 @@ def plots(record: Json, report: Json, *, with_facts: bool = True) -> tuple[Plot,
         made.append(Plot("norms", caption, partial(norms_figure, sizes, relative)))
     rows = relations(report) if with_facts else []
     if rows:
-        caption = "Success by relation; the number of facts stands behind each bar."
+        caption = "Success by relation; the number of facts is written behind each bar."
         made.append(Plot("relations", caption, partial(relations_figure, rows)))
     pairs = shifts(report)
     if pairs:

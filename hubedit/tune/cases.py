@@ -22,7 +22,7 @@ LEAST = 8
 """Facts (of different subjects) that must be known."""
 SUBJECTS_AT_ONCE = 48
 REPHRASED, SAME_SUBJECT, NEIGHBOURS = 2, 3, 2
-"""At most so many prompts of each kind a fact."""
+"""At most this many prompts of each kind for a fact."""
 _IMPLIED = (frozenset({"location", "land_country"}),)
 """Relations of the bank of which one follows from the other: no test of locality."""
 

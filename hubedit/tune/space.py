@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hubedit.config import EditConfig
-from hubedit.edit.locate.layers import usual_layers
+from hubedit.edit.locate.layers import default_layers
 from hubedit.edit.result import Edit
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Space:
     @classmethod
     def of(cls, num_layers: int) -> Space:
         """Around the usual last layer of a model."""
-        last = usual_layers(num_layers, EditConfig())[-1]
+        last = default_layers(num_layers, EditConfig())[-1]
         return cls(max(0, last - REACH), max(0, min(last + REACH, num_layers - 2)))
 
     def layers(self) -> tuple[int, ...]:

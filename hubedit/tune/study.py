@@ -25,7 +25,7 @@ from hubedit.progress import Progress, Silent
 from hubedit.tune.cases import Cases
 from hubedit.tune.front import PREFER, Tried, Tuned, choose, pareto
 from hubedit.tune.space import Space
-from hubedit.tune.trial import Score, attempt
+from hubedit.tune.trial import Score, trial_edit
 
 if TYPE_CHECKING:
     from optuna.samplers import TPESampler
@@ -179,7 +179,7 @@ def _default(
     if stored is not None:
         return Score(**stored)
     progress.start("the default")
-    score, edit = attempt(em, facts, read(em, facts), base, cache)
+    score, edit = trial_edit(em, facts, read(em, facts), base, cache)
     if edit is not None and not study.get_trials(deepcopy=False):
         for parameters in space.starts(edit, base):
             study.enqueue_trial(parameters)
@@ -206,7 +206,7 @@ def _trial(
     progress.start(f"trial {trial.number + 1}")
     done = False
     try:
-        score, _ = attempt(em, facts, before, point.config(base), cache)
+        score, _ = trial_edit(em, facts, before, point.config(base), cache)
         trial.set_user_attr("score", score.to_json())
         study.tell(trial, [score.success, score.locality])
         done = True
@@ -231,7 +231,7 @@ def _check(
     progress.start("checking", len(set(configs.values())), "edits")
     for config in configs.values():
         if config not in made:
-            made[config], _ = attempt(em, facts, before, config, cache)
+            made[config], _ = trial_edit(em, facts, before, config, cache)
             progress.advance()
     found = {name: made[config] for name, config in configs.items()}
     progress.finish(f"balanced {found['balanced'].mean():.3f}, default {found['default'].mean():.3f}")

@@ -49,7 +49,7 @@ class Score:
         return {**own, "metrics": dict(self.metrics), "collapsed": self.collapsed}
 
 
-def attempt(
+def trial_edit(
     em: EditableModel, facts: Sequence[Fact], before: Reading, config: EditConfig, cache: Cache
 ) -> tuple[Score, Edit | None]:
     """The score of an edit of `facts`, and the edit; a collapse is the worst score. `before`: of `read`."""

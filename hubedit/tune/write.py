@@ -73,7 +73,7 @@ def content(em: EditableModel, tuned: Tuned) -> dict[str, Any]:
             # prompts of the trials, to tell an edit of the same facts apart
             "seen": [prompt_digest(fact.prompt) for fact in tuned.cases.trial],
         },
-        "front": [_row(tried, tuned.base) for tried in tuned.front],
+        "front": [_row(tried) for tried in tuned.front],
     }
 
 
@@ -142,7 +142,7 @@ def _numbers(score: Score) -> dict[str, float]:
     return {name: round(value, 4) for name, value in own.items()}
 
 
-def _row(tried: Tried, base: EditConfig) -> dict[str, Any]:
+def _row(tried: Tried) -> dict[str, Any]:
     score = {"trial": tried.name, "success": round(tried.score.success, 4)}
     score["locality"] = round(tried.score.locality, 4)
     own = tried.settings()

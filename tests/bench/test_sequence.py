@@ -6,7 +6,7 @@ import numpy as np
 
 from hubedit.bench.figures import figures, sequence_figure, sequences
 from hubedit.bench.numbers import Line, Number
-from hubedit.bench.row import ends
+from hubedit.bench.row import first_and_last
 
 
 def line(label: str, edits: int, batch: int, **numbers: float) -> Line:
@@ -31,13 +31,13 @@ LINES = [
 
 def test_the_ends_are_the_oldest_and_the_newest_hundred() -> None:
     facts = [{"success": n >= 50} for n in range(250)]
-    assert ends({"facts": facts}) == {
+    assert first_and_last({"facts": facts}) == {
         "sequence/oldest": {"after": 0.5, "n": 100.0},
         "sequence/newest": {"after": 1.0, "n": 100.0},
     }
-    few = ends({"facts": facts[49:51]})
+    few = first_and_last({"facts": facts[49:51]})
     assert few["sequence/oldest"] == few["sequence/newest"] == {"after": 0.5, "n": 2.0}
-    assert ends({}) == {}
+    assert first_and_last({}) == {}
 
 
 def test_one_batch_begins_both_the_sequence_and_the_run_at_once() -> None:

@@ -101,7 +101,7 @@ def profiled(
     return stages.found
 
 
-def told(found: dict[str, Stage], work: dict[str, Stage], speed: float) -> list[dict[str, Any]]:
+def report(found: dict[str, Stage], work: dict[str, Stage], speed: float) -> list[dict[str, Any]]:
     """The stages as rows, the whole last."""
     rows: list[dict[str, Any]] = []
     for name, stage in found.items():
@@ -141,10 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             own = Path(place) / str(count)
             cold = profiled(em, facts, own / "cache", own / "cold", count=False)
             work = {} if args.no_work else profiled(em, facts, own / "second", own / "work", count=True)
-            named = [("cold", told(cold, work, speed))]
+            named = [("cold", report(cold, work, speed))]
             if args.cached:
                 kept = profiled(em, facts, own / "cache", own / "cached", count=False)
-                named.append(("cached", told(kept, {}, speed)))
+                named.append(("cached", report(kept, {}, speed)))
             for name, rows in named:
                 print(f"\n{len(facts)} facts, {name}")
                 print(f"{'stage':>30}  {'seconds':>8}  {'tokens':>10}  {'TFLOP':>8}  {'share':>6}")

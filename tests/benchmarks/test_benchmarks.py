@@ -61,6 +61,6 @@ def test_a_profile_gives_every_second_to_one_stage() -> None:
         profile.BETWEEN: (5.0, 0.0),
         "targets": (8.0, 3e9),
     }
-    rows_of = profile.told(stages.found, stages.found, 1e12)
+    rows_of = profile.report(stages.found, stages.found, 1e12)
     assert [row["stage"] for row in rows_of] == [profile.BETWEEN, "targets", "all"]
     assert rows_of[-1]["tflop"] == pytest.approx(3e-3) and rows_of[1]["share"] > 0

@@ -65,7 +65,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     port = made.server_address[1]
     monkeypatch.setattr("huggingface_hub.hf_hub_url", lambda _, file, **__: f"http://127.0.0.1:{port}/{file}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # nothing leaves this machine
-    monkeypatch.setattr("hubedit.checkpoint.remote._WAITS", (0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr("hubedit.checkpoint.remote.WAITS", (0.0, 0.0, 0.0, 0.0))
     thread = Thread(target=made.serve_forever, daemon=True)
     thread.start()
     yield made

@@ -204,6 +204,3 @@ def test_settings_that_a_method_does_not_read_are_refused() -> None:
     with pytest.raises(ConfigError, match="unknown method 'magic'") as caught:
         check_settings(EditConfig(method="magic"))
     assert all(name in caught.value.hint for name in METHODS)
-    never: Any = "never"
-    with pytest.raises(ConfigError, match="collapse"):
-        check_settings(EditConfig(collapse=never))

@@ -32,6 +32,9 @@ def lines(*records: Any) -> str:
     [
         ({"prompt": None}, 'missing field "prompt"; add'),
         ({"target": "  "}, '"target" is empty; give'),
+        ({"target": "\u200b"}, '"target" is empty; give'),
+        ({"target": "\u00ad \u2060"}, '"target" is empty; give'),
+        ({"target": "\x07"}, '"target" is empty; give'),
         ({"subject": 5}, '"subject" is a number; it must be a string'),
         ({"target": ["a"]}, '"target" is a list; it must be a string'),
         ({"tagret": "a", "target": None}, 'unknown field "tagret"; did you mean "target"?'),

@@ -60,11 +60,15 @@ def test_weight_is_a_view_that_maps_inputs_to_outputs(family: str, editable: Edi
         ({"model_type": "mamba"}, "one row in hubedit/model/families.py"),
         ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts"),
         ({"model_type": "qwen2", "num_experts": 4}, "mixture of experts"),
+        ({"model_type": "mistral3", "text_config": {"n_routed_experts": 128}}, "mixture of experts"),
         ({"model_type": "llama", "quantization_config": {"bits": 4}}, "quantised"),
         ({"model_type": "t5", "is_encoder_decoder": True}, "encoder-decoder"),
-        ({"model_type": "mistral3"}, "multimodal"),
-        ({"model_type": "qwen3_5_text", "layer_types": ["linear_attention", "full_attention"]}, "hybrid"),
-        ({"model_type": "qwen3_5", "text_config": {"layer_types": ["linear_attention"]}}, "hybrid"),
+        ({"model_type": "llava"}, "multimodal"),
+        ({"model_type": "qwen3_next", "layer_types": ["linear_attention", "full_attention"]}, "no row"),
+        ({"model_type": "llama", "layer_types": ["linear_attention", "full_attention"]}, "no row"),
+        ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, "layers of conv"),
+        ({"model_type": "qwen3_5_text"}, "layer_types"),
+        ({"model_type": "qwen3_5", "text_config": {"layer_types": ["linear_attention", "mamba"]}}, "mamba"),
         ({"model_type": "llama", "layer_types": ["full_attention", "mamba"]}, "layers of mamba"),
         ({}, "no model_type"),
     ],
@@ -89,6 +93,14 @@ def test_the_hash_sees_one_changed_number(editable: Editable) -> None:
     assert em.weights_hash() != before
     weight[0, 0] = old
     assert em.weights_hash() == before
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_text", "qwen3_5"])
+def test_a_layer_of_linear_attention_has_a_site_of_its_own(family: str, editable: Editable) -> None:
+    em = editable(family)
+    names = [em.module_name(Site(layer, "attention")) for layer in range(pico.LAYERS)]
+    linear, full = "linear_attn.out_proj", "self_attn.o_proj"
+    assert names == [f"model.layers.{n}.{part}" for n, part in enumerate([linear, full] * 2)]
 
 
 @pytest.mark.parametrize("family", pico.FAMILIES)

@@ -163,8 +163,8 @@ def test_run_captures_what_the_sites_see_and_write(family: str, editable: Editab
         torch.testing.assert_close(seen.outputs[site], expected, rtol=1e-4, atol=1e-4)
     if not em.family.post_norm:
         written = seen.outputs[Site(2, "attention")] + seen.outputs[Site(2, "mlp")]
-        scale = getattr(em.text_config, "residual_multiplier", 1)
-        torch.testing.assert_close(seen.hidden[2] - seen.hidden[1], scale * written, rtol=1e-3, atol=1e-3)
+        scaled = em.residual_multiplier * written
+        torch.testing.assert_close(seen.hidden[2] - seen.hidden[1], scaled, rtol=1e-3, atol=1e-3)
 
 
 def test_run_stops_after_the_last_layer_needed(editable: Editable) -> None:

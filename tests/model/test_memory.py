@@ -20,7 +20,6 @@ from hubedit.model.memory import (
     fitting,
     forget_peak,
     out_of_memory,
-    parked,
     pass_size,
     release,
 )
@@ -165,14 +164,6 @@ def test_passes_are_small_on_a_cpu_that_holds_the_model(
     assert pass_size(em, 8192) == size
     assert pass_size(em, 64) == 64
     assert pass_size(em, 8192, 512) == (512 if size == CPU_PASS else size)
-
-
-@pytest.mark.parametrize(("free", "there"), [(2, "cpu"), (3, "cuda"), (9, "cuda")])
-def test_what_is_needed_now_and_then_leaves_room_for_the_next(
-    monkeypatch: pytest.MonkeyPatch, free: int, there: str
-) -> None:
-    monkeypatch.setattr("hubedit.model.memory.free_memory", lambda device: free * 10)
-    assert parked(10, torch.device("cuda")).type == there
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""Likelihoods against one full forward pass at a time."""
+"""Perplexity against one full forward pass at a time."""
 
 from __future__ import annotations
 
@@ -10,36 +10,12 @@ import torch
 
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import replaced, run
-from hubedit.model.score import likelihoods, perplexity
+from hubedit.model.score import perplexity
 from hubedit.model.sites import Site
-from hubedit.model.tokens import continuation, encode, pad
+from hubedit.model.tokens import encode, pad
 from tests.pico import SENTENCES
 
 Editable = Callable[..., EditableModel]
-PROMPTS = ["The capital of France is", "Marie Curie was born in", "Rome", "The capital of France is"]
-ANSWERS = ["Paris", "a very large city", "is", "the capital of Japan"]
-
-
-def by_hand(em: EditableModel, ids: tuple[int, ...], label: tuple[int, ...]) -> float:
-    logits = run(em, pad([(*ids, *label)], em.pad_id), logits=True).logits
-    assert logits is not None
-    logp = logits[0, len(ids) - 1 : -1].log_softmax(-1)
-    return sum(float(logp[k, token]) for k, token in enumerate(label))
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_the_likelihood_of_a_rows_end_is_the_sum_of_its_tokens(family: str, editable: Editable) -> None:
-    em = editable(family)
-    rows, starts, expected = [], [], []
-    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
-        ids, label = encode(em.tokenizer, prompt).ids, continuation(em.tokenizer, prompt, answer)
-        rows.append((*ids, *label))
-        starts.append(len(ids))
-        expected.append(by_hand(em, ids, label))
-    for tokens in (8192, 1):
-        assert likelihoods(em, rows, starts, tokens) == pytest.approx(expected, abs=1e-3)
-    assert likelihoods(em, [rows[0][:1]], [0]) == [0.0], "nothing before it"
-    assert likelihoods(em, [], []) == []
 
 
 def test_a_broken_model_has_no_finite_perplexity(editable: Editable) -> None:

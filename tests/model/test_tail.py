@@ -31,7 +31,7 @@ def last_hidden(em: EditableModel, row: tuple[int, ...]) -> Tensor:
 
 def whole(em: EditableModel, tail: Tail, hidden: Tensor) -> Tensor:
     """(b, s, d): what `Tail.run` gives at all positions."""
-    b, s = tail.ids.shape
+    b, s = len(tail.ids), tail.ids.shape[1] - tail.start
     row, column = torch.arange(b).repeat_interleave(s), torch.arange(s).repeat(b)
     return tail.run(em, hidden, row, column).view(b, s, -1)
 
@@ -58,7 +58,7 @@ def test_a_change_at_the_cut_is_the_change_in_the_full_pass(family: str, editabl
     delta = torch.randn(len(ROWS), em.hidden_size)
     tail = Tail.of(em, layer, ROWS, CUTS)
     moved = tail.hidden.clone()
-    moved[:, 0] += delta
+    moved[:, tail.start] += delta
     out = whole(em, tail, moved)
     for i, row in enumerate(ROWS):
         there = torch.zeros(1, len(row), em.hidden_size)
@@ -103,7 +103,7 @@ def test_gradients_reach_what_is_put_in_and_nothing_else(family: str, editable: 
     at = torch.tensor([0])
     torch.autograd.backward(tail.run(em, start, at, at).sum())
     assert start.grad is not None
-    assert float(start.grad[0, 0].abs().sum()) > 0
+    assert float(start.grad[0, tail.start].abs().sum()) > 0
     assert float(start.grad[1:].abs().sum()) == 0, "rows do not see each other"
     assert all(p.grad is None for p in em.model.parameters())
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import AutoPeftModelForCausalLM, PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -62,7 +63,7 @@ def test_every_loader_gives_the_logits_of_the_edit_in_memory(
     assert float((wanted - plain).abs().max()) > 0.1
 
     def base() -> torch.nn.Module:
-        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+        model: torch.nn.Module = getattr(transformers, em.family.loader).from_pretrained(
             em.path, dtype=torch.float32, attn_implementation=em.family.attention
         )
         return model.eval()
@@ -74,12 +75,13 @@ def test_every_loader_gives_the_logits_of_the_edit_in_memory(
 
     with no_warning(recwarn):
         same(PeftModel.from_pretrained(base(), str(path)))
-    with no_warning(recwarn):
-        same(
-            AutoPeftModelForCausalLM.from_pretrained(
-                str(path), dtype=torch.float32, attn_implementation=em.family.attention
+    if em.family.loader == "AutoModelForCausalLM":  # PEFT has no such class for the others
+        with no_warning(recwarn):
+            same(
+                AutoPeftModelForCausalLM.from_pretrained(
+                    str(path), dtype=torch.float32, attn_implementation=em.family.attention
+                )
             )
-        )
     with no_warning(recwarn):
         model: Any = base()
         model.load_adapter(str(path))

@@ -245,7 +245,11 @@ def test_a_change_larger_than_its_weight_is_remarked_on() -> None:
 
 def test_the_card_says_no_more_of_the_method_than_is_so() -> None:
     joint = patch_card(record(), report())
-    assert "closed form" in joint and "Alpha is the share" in joint
+    assert "closed form" in joint and "Alpha is attention's share of the length" in joint
+    alone = patch_card(record(alpha={"1": 0.0, "2": 0.0}), report())
+    assert "only down projections of MLPs" in alone and "got that share" not in alone
+    paper = patch_card(record(method="intattn"), report())
+    assert "the residual stream" in paper and "Alpha is attention's share of the residual:" in paper
     plain = patch_card(record(method="memit", alpha={}), report())
     assert "closed form" in plain and "Alpha is" not in plain
     tuned = patch_card(record(config={}, method="lora", alpha={}), report())

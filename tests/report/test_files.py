@@ -109,7 +109,7 @@ def test_a_merged_card_says_how_its_patches_were_made(tmp_path: Path) -> None:
     rebuild(place)
     text = (place / "README.md").read_text(encoding="utf-8")
     assert "| Layers | 4, 5 (from the causal trace) |" in text and "Patch 1:" not in text
-    assert "hubedit apply facts.jsonl" in text and "Alpha is the share" in text
+    assert "hubedit apply facts.jsonl" in text and "Alpha is attention's share" in text
     assert "| Merged with | hubedit 0.1.0 |" in text and "are not published" not in text
 
 

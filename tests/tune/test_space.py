@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubedit.config import EditConfig, TargetConfig
-from hubedit.edit.locate.layers import check_values, parse_layers, usual_layers
+from hubedit.edit.locate.layers import check_values, default_layers, parse_layers
 from hubedit.errors import ConfigError
 from hubedit.presets import check_settings
 from hubedit.tune.budget import parse_budget
@@ -38,9 +38,9 @@ def test_every_point_is_a_setting_that_fits(num_layers: int, seed: int) -> None:
     assert config.targets.kl == 2.0**point.kl
 
 
-def test_the_usual_layers_are_in_the_space() -> None:
+def test_the_default_layers_are_in_the_space() -> None:
     for num_layers in (2, 4, 18, 32, 80):
-        space, usual = Space.of(num_layers), usual_layers(num_layers, EditConfig())
+        space, usual = Space.of(num_layers), default_layers(num_layers, EditConfig())
         assert space.first <= usual[-1] <= space.final and usual[-1] in space.layers()
 
 

@@ -31,7 +31,7 @@ from hubedit.tune.cases import Cases, prepare_cases
 from hubedit.tune.front import Tried, Tuned, choose, pareto
 from hubedit.tune.space import Point
 from hubedit.tune.study import finished, open_study, tune
-from hubedit.tune.trial import Score, attempt
+from hubedit.tune.trial import Score, trial_edit
 from hubedit.tune.write import check_out, toml, write
 from tests.cli.test_apply import CORPUS
 
@@ -82,7 +82,7 @@ def test_a_run_its_preset_and_going_on(
         calls.append(config)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "attempt", cut)
+    monkeypatch.setattr(module, "trial_edit", cut)
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
     assert len(calls) == 1, "the default is not measured again"
@@ -92,12 +92,12 @@ def test_a_run_its_preset_and_going_on(
         calls.append(config)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return attempt(em, facts, before, config, cache)
+        return trial_edit(em, facts, before, config, cache)
 
-    monkeypatch.setattr(module, "attempt", two)
+    monkeypatch.setattr(module, "trial_edit", two)
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path, budget=1e9)
-    monkeypatch.setattr(module, "attempt", attempt)
+    monkeypatch.setattr(module, "trial_edit", trial_edit)
     said: list[str] = []
 
     class Heard(Silent):
@@ -175,7 +175,7 @@ def test_a_collapse_is_the_worst_score(small: tuple[EditableModel, Cases], tmp_p
     em, cases = small
     wild = replace(BASE, collapse="stop", layers="1-2", alpha="0", lam=1e-6)
     wild = replace(wild, targets=replace(wild.targets, optimizer="adam", clamp=1e4, step=50.0))
-    score, edit = attempt(em, cases.trial, read(em, cases.trial), wild, Cache(tmp_path))
+    score, edit = trial_edit(em, cases.trial, read(em, cases.trial), wild, Cache(tmp_path))
     assert edit is None and score.collapsed and (score.success, score.locality) == (0.0, 0.0)
     assert Score(**score.to_json()) == score
 
@@ -189,10 +189,10 @@ def test_what_follows_from_an_edit_counts_as_success(
     monkeypatch.setattr(trial, "compute", lambda *given, **more: edit)
     monkeypatch.setattr(trial, "compare", lambda *given: SimpleNamespace(metrics=metrics))
     before = read(em, cases.trial)
-    score, _ = attempt(em, cases.trial, before, BASE, Cache(None))
+    score, _ = trial_edit(em, cases.trial, before, BASE, Cache(None))
     assert score.success == pytest.approx(0.8) and score.locality == pytest.approx(0.9 * 0.8)
     del metrics["portability"]
-    score, _ = attempt(em, cases.trial, before, BASE, Cache(None))
+    score, _ = trial_edit(em, cases.trial, before, BASE, Cache(None))
     assert score.success == pytest.approx(0.9)
 
 
@@ -233,7 +233,7 @@ def test_without_optuna_the_command_that_installs_it_is_told(
 def test_a_front_of_nothing_is_told(
     small: tuple[EditableModel, Cases], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "attempt", lambda *a: (Score(0.0, 0.0, collapsed="it broke"), None))
+    monkeypatch.setattr(module, "trial_edit", lambda *a: (Score(0.0, 0.0, collapsed="it broke"), None))
     with pytest.raises(HubEditError, match="it broke"):
         run(small, tmp_path)
 

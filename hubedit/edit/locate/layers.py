@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hubedit.config import EditConfig, parse_null_space
+from hubedit.config import EditConfig, check_types, parse_null_space
 from hubedit.edit.locate.alpha import check_alpha
 from hubedit.errors import ConfigError
 from hubedit.presets import METHODS
@@ -18,10 +18,10 @@ def untraced_layers(config: EditConfig, num_layers: int) -> tuple[int, ...]:
         return parse_layers(config.layers, num_layers)
     if method.depth:
         return (method.own_layer(num_layers),)
-    return () if method.one_layer else usual_layers(num_layers, config)
+    return () if method.one_layer else default_layers(num_layers, config)
 
 
-def usual_layers(num_layers: int, config: EditConfig) -> tuple[int, ...]:
+def default_layers(num_layers: int, config: EditConfig) -> tuple[int, ...]:
     """All layers from the first to the last of `config.depths`, or `config.most_layers` of them: the joint
     edit's from the one that holds that depth on, a published method's from the nearest. After the last block
     but one no other token can read a change any more."""
@@ -63,8 +63,9 @@ def check_one_layer(config: EditConfig, layers: Sequence[int]) -> None:
 
 
 def check_values(config: EditConfig) -> None:
-    """Raises ConfigError for alpha, null space or layers that cannot be read. Whether a model has such layers
-    is not known here."""
+    """Raises ConfigError for settings of a wrong type, and for alpha, null space or layers that cannot be
+    read. Whether a model has such layers is not known here."""
+    check_types(config)
     check_alpha(config.alpha)
     parse_null_space(config.null_space)
     if config.layers != "auto":

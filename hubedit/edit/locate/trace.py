@@ -81,12 +81,12 @@ def trace(
 
 def trace_key(em: EditableModel, facts: Sequence[Fact], config: TraceConfig) -> dict[str, Any]:
     """Every input a trace depends on. The targets of the facts are none of them."""
-    asked = [[put(em, fact)[0], fact.subject, list(fact.ground_truth)] for fact in facts]
+    inputs = [[put(em, fact)[0], fact.subject, list(fact.ground_truth)] for fact in facts]
     return {
         "format": [_FORMAT, _LONGEST],
         "model": em.identity,
         "dtype": str(em.dtype),
-        "facts": digest(asked),
+        "facts": digest(inputs),
         "config": asdict(config),
     }
 
@@ -119,14 +119,14 @@ def _known(
     progress.start("asking the model", len(unique), "facts")
     while checked < len(unique) and len(prompts) < limit:
         part = unique[checked : checked + 2 * limit]
-        asked = [put(em, f) for f in part]
+        texts = [put(em, f) for f in part]
         lengths = [
             len(continuation(em.tokenizer, prompt, answer, join))
-            for fact, (prompt, join) in zip(part, asked, strict=True)
+            for fact, (prompt, join) in zip(part, texts, strict=True)
             for answer in fact.ground_truth
             if answer.strip()
         ]
-        pairs = [(fact.prompt, prompt) for fact, (prompt, _) in zip(part, asked, strict=True)]
+        pairs = [(fact.prompt, prompt) for fact, (prompt, _) in zip(part, texts, strict=True)]
         answers = greedy_answers(em, pairs, min(_LONGEST, max(lengths, default=0) + 2))
         for fact, (_, prompt), text in zip(part, pairs, answers, strict=True):
             truths = [a.strip() for a in fact.ground_truth if a.strip()]

@@ -22,7 +22,7 @@ def memit(batch: EditBatch) -> Edit:
 
 
 def ridge(batch: EditBatch) -> Solve:
-    """MEMIT's solve of one site."""
+    """MEMIT's solve of one site; lam is a part of what `preserved` gives."""
 
     def solve(site: Site, keys: Tensor, residual: Tensor) -> tuple[LowRank, float]:
         return KeySpace.of(keys, preserved(batch, site)).solve(residual, 1.0), batch.config.lam

@@ -1,5 +1,5 @@
-"""ROME (Meng et al. 2022, arXiv 2202.05262, eq. 2), R-ROME (Gupta et al. 2024, arXiv 2403.07175), and the
-joint method in ROME's place: one layer, one fact after another on the growing patch.
+"""ROME (Meng et al. 2022, arXiv 2202.05262, eq. 2), R-ROME (Gupta et al. 2024, arXiv 2403.07175), and
+IntAttn-Edit for ROME: one layer, one fact after another on the growing patch.
 
     u = C^-1 k / |C^-1 k|,    dW = (v* - W k0) u^T / (k0 . u)
 

@@ -12,12 +12,14 @@ from hubedit.model.sites import Site
 def site_residual(em: EditableModel, site: Site, written: Tensor | None, residual: Tensor) -> Tensor:
     """What the site must write more, (N, d), so that the residual stream moves by `residual` (N, d).
 
-    The same, unless a norm stands between them (Gemma, OLMo 2). RMSNorm forgets the scale: with
+    The same, unless the stream adds a multiple of it (Granite), or a norm stands between them (Gemma, OLMo
+    2). RMSNorm forgets the scale: with
     x = `written` (N, d) the site's output and w the norm's weight, s t with t = (norm(x) + residual) / w
     gives the wanted direction for any s, and s = <x, t> / |t|^2 changes x the least. What the norm's fixed
     length cannot reach remains.
     """
     name = em.family.norm_after(site)
+    residual = residual / em.residual_multiplier
     if name is None:
         return residual
     assert written is not None

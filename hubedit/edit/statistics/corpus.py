@@ -101,7 +101,7 @@ def holdout_rows(
 ) -> list[list[int]]:
     """`rows` rows of the same corpus to measure perplexity on, of at least two tokens each.
 
-    They stand behind the tokens the statistics read (for "self": sampled apart); a corpus that ends
+    They follow the tokens that the statistics read (for "self": sampled apart); a corpus that ends
     before gives its last rows instead. Fewer when the corpus has fewer.
     """
     if config.corpus == SELF:
@@ -132,7 +132,7 @@ def unseen_rows(
 ) -> tuple[list[list[int]], bool]:
     """Token rows to measure perplexity and divergence on, and whether an edit with this text used them.
 
-    They stand behind the rows on which an edit is checked for collapse; a corpus that ends before gives those
+    They follow the rows on which an edit is checked for collapse; a corpus that ends before gives those
     instead.
     """
     tried = holdout_rows(em, config, TEXT_ROWS, cache, progress)

@@ -31,7 +31,7 @@ from hubedit.progress import Progress, Silent
 
 _FORMAT = 2  # goes up when a change here gives other numbers for the same inputs
 _EVERY = 60.0  # seconds between two saved states, at least
-_SHARE = 20.0  # a save may take one part in so many of the time
+_SHARE = 20.0  # saving takes at most one part in this many of the time
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hubedit.edit.rows import Row
+from hubedit.edit.targets.head import WHOLE, Head, likeliest
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import behind, keeping
-from hubedit.model.memory import CPU_PASS, free_memory, pass_size, positions
+from hubedit.model.memory import CPU_PASS, free_memory, pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail, opening
 
@@ -29,34 +30,6 @@ larger passes are a little slower on small models (docs/experiments.md)."""
 _ALIKE = 4  # rows with one beginning that are worth a pass of their own
 _SHORT = 256  # tokens of a row up to which attention's scores are no matter for memory
 _DROP = 0.85  # a pass is cut down when a smaller share of its rows belongs to facts that are not done
-
-
-@dataclass(frozen=True)
-class Head:
-    """The head at some positions: the whole vocabulary, or its likeliest `entries` (c,) and the others as
-    one.
-
-    `others` (s, 1): logit of all other entries together at each position, as it is before anything changes. A
-    large vocabulary is then a few thousand columns; docs/performance.md has the error. Empty: the whole
-    vocabulary.
-    """
-
-    entries: Tensor
-    others: Tensor
-
-    def logits(self, em: EditableModel, final: Tensor) -> Tensor:
-        """float32 (s, c + 1), or (s, vocabulary). Gradients flow to `final` (s, d)."""
-        if not len(self.entries):
-            return em.head_logits(final).float()
-        return torch.cat([em.head_logits(final, self.entries).float(), self.others], 1)
-
-    def labels(self, label: Tensor) -> Tensor:
-        """Columns of entries that are among them."""
-        return torch.searchsorted(self.entries, label) if len(self.entries) else label
-
-    def only(self, keep: Tensor) -> Head:
-        """At some of the positions."""
-        return Head(self.entries, self.others[keep]) if len(self.entries) else self
 
 
 @dataclass(frozen=True)
@@ -92,20 +65,21 @@ class Pass:
     def _final(self, delta: Tensor) -> Tensor:
         """The residual stream after the last block at the scored positions, (s, d), with delta (n, d) added
         at every row's subject."""
-        start = self.tail.hidden
-        if self.site is None:
-            # column 0 of a tail is the subject's last token
-            moved = (start[:, :1].float() + delta[self.owner][:, None]).to(start.dtype)
-            moved = torch.cat([moved, start[:, 1:]], 1)
-            with self._attention():
-                return self.tail.run(self.model, moved, self.row, self.column)
+        hidden, at = self.tail.hidden, self.tail.start
+
+        def moved(given: Tensor) -> Tensor:
+            # a tail starts with the subject's last token
+            there = (given[:, at : at + 1].float() + delta[self.owner][:, None]).to(given.dtype)
+            return torch.cat([given[:, :at], there, given[:, at + 1 :]], 1)
 
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            moved = (output[:, :1].float() + delta[self.owner][:, None]).to(output.dtype)
-            return torch.cat([moved, output[:, 1:]], 1)
+            return moved(output)
 
-        with behind(self.model.site(self.site), add), self._attention():
-            return self.tail.run(self.model, start, self.row, self.column)
+        with self._attention():
+            if self.site is None:
+                return self.tail.run(self.model, moved(hidden), self.row, self.column)
+            with behind(self.model.site(self.site), add):
+                return self.tail.run(self.model, hidden, self.row, self.column)
 
     def _attention(self) -> AbstractContextManager[Any]:
         """Plain products for attention where that is faster: on a CPU the fused kernel's gradient costs more
@@ -136,10 +110,10 @@ class Pass:
         with torch.enable_grad(), keeping(self.model.site(self.site), found, self.site):
             final = self._final(leaf)
         with torch.no_grad():
-            size = found[self.site][:, 0].float().norm(dim=1)
-            head = _head(self.model, final, self.label, self.entries)
+            size = found[self.site][:, self.tail.start].float().norm(dim=1)
+            head = likeliest(self.model, final, self.label, self.entries)
             own = self.model.head_logits(self.original).float().log_softmax(-1)
-            original = _columns(own, head.entries)
+            original = head.columns(own)
         ready = replace(self, head=head, label=head.labels(self.label), original=original, size=size)
         with torch.enable_grad():
             logits = head.logits(self.model, final)
@@ -296,11 +270,11 @@ def _pass(
         at = torch.tensor([kept.index(i) for i in row[edits:].tolist()], device=em.device)
         whole = clean.run(em, clean.hidden, at, column[edits:])
     tail = Tail.of(moved, layer, ids, cuts)
-    size = tail.hidden[:, 0].float().norm(dim=1)
+    size = tail.hidden[:, tail.start].float().norm(dim=1)
     head: Head | None = None
     original = whole
     if site is None:
-        head = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
+        head = WHOLE
         original = em.head_logits(whole).float().log_softmax(-1)
     return Pass(
         moved,
@@ -318,30 +292,3 @@ def _pass(
         site,
         entries,
     )
-
-
-def _head(em: EditableModel, final: Tensor, label: Tensor, entries: int) -> Head:
-    """The `entries` likeliest at each of the positions (s, d), and the labels (s,); the whole vocabulary
-    where that is hardly larger."""
-    if not 0 < 4 * entries * len(final) < em.vocabulary:
-        return Head(torch.empty(0, dtype=torch.long), torch.empty(0))
-    best = [label]
-    parts = torch.split(final, positions(em))
-    for part in parts:
-        best.append(em.head_logits(part).topk(entries, -1).indices.flatten())
-    kept = torch.unique(torch.cat(best))
-    others = []
-    for part in parts:
-        logits = em.head_logits(part).float()
-        logits[:, kept] = -torch.inf
-        others.append(logits.logsumexp(-1, keepdim=True))
-    return Head(kept, torch.cat(others))
-
-
-def _columns(logp: Tensor, entries: Tensor) -> Tensor:
-    """Log-probabilities (s, vocabulary) of the entries (c,), and of all others together: (s, c + 1)."""
-    if not len(entries):
-        return logp
-    kept = logp[:, entries]
-    others = torch.log1p(-kept.exp().sum(1, keepdim=True).clamp_max(1 - 1e-6))
-    return torch.cat([kept, others], 1)

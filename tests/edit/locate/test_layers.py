@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubedit.config import EditConfig
-from hubedit.edit.locate.layers import parse_layers, usual_layers
+from hubedit.edit.locate.layers import default_layers, parse_layers
 from hubedit.errors import ConfigError
 from hubedit.presets import method_defaults
 
@@ -52,18 +52,18 @@ def test_layers_written_out_are_read_back(layers: set[int]) -> None:
     [(30, (3, 4, 5, 6, 7)), (18, (1, 2, 3, 4)), (4, (0, 1)), (2, (0,)), (80, (8, 10, 12, 14, 16, 18))],
 )
 def test_the_joint_edit_writes_early_layers(num_layers: int, layers: tuple[int, ...]) -> None:
-    assert usual_layers(num_layers, EditConfig()) == layers
+    assert default_layers(num_layers, EditConfig()) == layers
 
 
 @pytest.mark.parametrize(("num_layers", "layers"), [(32, (4, 5, 6, 7, 8)), (4, (0, 1)), (2, (0,))])
 def test_published_methods_write_all_layers_between(num_layers: int, layers: tuple[int, ...]) -> None:
-    assert usual_layers(num_layers, method_defaults("memit")) == layers
+    assert default_layers(num_layers, method_defaults("memit")) == layers
 
 
 @given(st.integers(2, 200), st.integers(0, 9), st.floats(0, 1), st.floats(0, 1))
 def test_layers_stand_within_the_depths(num_layers: int, most: int, one: float, other: float) -> None:
     depths = (min(one, other), max(one, other))
-    found = usual_layers(num_layers, EditConfig(depths=depths, most_layers=most))
+    found = default_layers(num_layers, EditConfig(depths=depths, most_layers=most))
     first, last = (
         min(n, num_layers - 2) for n in (int(depths[0] * num_layers), round(depths[1] * num_layers))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hubedit.config import EditConfig
 from hubedit.edit.methods.context_templates import contexts_of, generated_contexts, published_rows
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
+from hubedit.edit.solve.keys import at_subject, bare
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
@@ -52,6 +54,20 @@ def test_memit_is_its_equation(family: str, editable: Editable, tmp_path: Path) 
         near(edit.factors[site].dense(), change)
         assert edit.factors[site].rank == len(FACTS)
     assert set(edit.alpha.values()) == {0.0}
+
+
+@pytest.mark.parametrize("family", ["llama", "granite", "qwen3_5"])
+def test_the_residual_stream_moves_as_wanted(family: str, editable: Editable, tmp_path: Path) -> None:
+    """Also where it adds a multiple of what a site writes (Granite), and in linear attention (Qwen 3.5)."""
+    em = editable(family)
+    config = settings("emmet", "2", lam=3.0, l2=0.0)
+    config = replace(config, targets=replace(config.targets, contexts=0))
+    edit = edited(em, config, tmp_path)
+    assert edit.targets is not None
+    rows = rows_of(em, config)
+    plain = bare(rows, len(FACTS))
+    before, after = (plain @ at_subject(m, rows, 2).hidden for m in (em, em.with_patch(edit.factors)))
+    near(after - before, edit.targets.delta.double())
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
