@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
@@ -50,7 +50,7 @@ def test_peft_gives_the_logits_of_the_edit_in_memory(editable: Editable, tmp_pat
         plain = em.model(input_ids=ids).logits
         with em.with_patch(applied_patch.edit.factors).active() as edited:
             wanted = edited(input_ids=ids).logits
-        auto: Any = AutoModelForCausalLM
+        auto: Any = getattr(transformers, em.family.loader)
         base = auto.from_pretrained(em.path, dtype="float32", attn_implementation=em.family.attention)
         found = PeftModel.from_pretrained(base, str(applied_patch.path)).eval()(input_ids=ids).logits
     assert float((found - wanted).abs().max()) < 1e-4

@@ -68,8 +68,7 @@ def evaluate(
     `text`: unrelated texts, for perplexity and divergence
     `bystanders`: facts that nobody edits; those that the model knows are asked again
     `settings`: what else is measured
-    `judge`: another model, of `hubedit.load`, that says in its own chat template whether the answers in
-    `settings.forms` mean the targets
+    `judge`: a model that says, in its chat template, whether the answers in `settings.forms` mean the targets
     `cache`, `progress`: as for `hubedit.edit`
 
     A number that was not measured is absent. Raises FactsError, ModelError, PatchError.

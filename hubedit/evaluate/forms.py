@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hubedit.evaluate.edits import exact, marks
 from hubedit.evaluate.judge import Case, judged
 from hubedit.evaluate.knowedit import Values
-from hubedit.evaluate.reading import Reading, read
+from hubedit.evaluate.reading import Reading, read_forms
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import forms_of, usual
@@ -21,12 +21,9 @@ _SHOWN = ("success", "generalisation", "neighbourhood", "portability")
 def all_forms(em: EditableModel, facts: Sequence[Fact], own: Reading) -> dict[str, Reading]:
     """The facts in every form that the model has; `own`: in the usual one. In the others their own prompts
     alone are asked."""
-    return {
-        form: own
-        if form == usual(em)
-        else read(em, facts, probes=False, in_context=own.in_context, form=form, score=False)
-        for form in forms_of(em)
-    }
+    others = [form for form in forms_of(em) if form != usual(em)]
+    found = {usual(em): own, **read_forms(em, facts, others, in_context=own.in_context)}
+    return {form: found[form] for form in forms_of(em)}
 
 
 def form_values(

@@ -65,9 +65,45 @@ def read(
     another form alone is left out.
     """
     form = form or usual(em)
-    texts: dict[str, tuple[str, str]] = {}  # by name: the prompt as written, and as the model gets it
+    texts = _texts(em, facts, form, probes, in_context)
+    new = new_tokens(em, facts, probes=probes)
+    answers = dict(zip(texts, greedy_answers(em, list(texts.values()), new), strict=True))
+    if not score:
+        return Reading(answers, {}, in_context)
     pairs: dict[Pair, None] = {}
-    between: dict[str, str] = {}
+    given: dict[str, str] = {}
+    for fact in facts:
+        scored = answers_of(fact) if probes else [(fact.prompt, fact.target)]
+        pairs |= dict.fromkeys((full_prompt(fact, prompt, in_context), answer) for prompt, answer in scored)
+        if form == "bare":
+            named = {full_prompt(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
+            given |= {texts[name][1]: join for name, join in named.items() if name in texts}
+    wanted = [pair for pair in pairs if pair[0] in texts]
+    found = forced(em, [(texts[name][1], answer) for name, answer in wanted], joins=given)
+    scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in wanted}
+    return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
+
+
+def read_forms(
+    em: EditableModel, facts: Sequence[Fact], forms: Sequence[str], *, in_context: bool = False
+) -> dict[str, Reading]:
+    """What the model says to the facts' own prompts in several forms, all generated together: a step of a
+    batch costs little more for more rows. What does not fit in a form is left out."""
+    texts = {form: _texts(em, facts, form, False, in_context) for form in forms}
+    rows = [(form, name) for form, named in texts.items() for name in named]
+    asked = [texts[form][name] for form, name in rows]
+    found: dict[str, dict[str, str]] = {form: {} for form in forms}
+    answers = greedy_answers(em, asked, new_tokens(em, facts, probes=False))
+    for (form, name), answer in zip(rows, answers, strict=True):
+        found[form][name] = answer
+    return {form: Reading(said, {}, in_context) for form, said in found.items()}
+
+
+def _texts(
+    em: EditableModel, facts: Sequence[Fact], form: str, probes: bool, in_context: bool
+) -> dict[str, tuple[str, str]]:
+    """Each prompt by its name in a reading: as it is written, and as the model gets it."""
+    texts: dict[str, tuple[str, str]] = {}
     for fact in facts:
         own = (*fact.rephrase, *(p.prompt for p in (*fact.locality, *fact.portability))) if probes else ()
         before = stated(fact) if in_context else ""
@@ -75,22 +111,14 @@ def read(
             question = fact.question if prompt == fact.prompt else ""
             text = worded(em, prompt, form, question=question, before=before)
             texts[full_prompt(fact, prompt, in_context)] = prompt, text
-        scored = answers_of(fact) if probes else [(fact.prompt, fact.target)]
-        pairs |= dict.fromkeys((full_prompt(fact, prompt, in_context), answer) for prompt, answer in scored)
-        if form == "bare":
-            between |= {full_prompt(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
+    if not in_context and form == usual(em):
+        return texts
+    # a fact that fits is not given up because this does not
     new = new_tokens(em, facts, probes=probes)
-    kept = list(texts)
-    if in_context or form != usual(em):  # a fact that fits is not given up because this does not
-        sizes = map(len, token_ids(em.tokenizer, [text for _, text in texts.values()]))
-        kept = [name for name, size in zip(texts, sizes, strict=True) if size + new <= em.max_positions]
-    answers = dict(zip(kept, greedy_answers(em, [texts[name] for name in kept], new), strict=True))
-    if not score:
-        return Reading(answers, {}, in_context)
-    given = {texts[name][1]: join for name, join in between.items()}
-    found = forced(em, [(texts[name][1], answer) for name, answer in pairs], joins=given)
-    scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in pairs}
-    return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
+    sizes = map(len, token_ids(em.tokenizer, [text for _, text in texts.values()]))
+    return {
+        name: texts[name] for name, size in zip(texts, sizes, strict=True) if size + new <= em.max_positions
+    }
 
 
 def answers_of(fact: Fact) -> list[Pair]:
