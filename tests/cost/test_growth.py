@@ -41,7 +41,7 @@ def test_the_solve_and_its_report() -> None:
     def products(count: int) -> float:
         with FlopCounterMode(display=False) as counter:
             solved(count)
-        return counter.get_total_flops()
+        return float(counter.get_total_flops())
 
     linear(products)
 
