@@ -36,7 +36,9 @@ def right_factor(keys: Tensor, owner: Tensor, weight: Tensor, preserved: Tensor,
         scale = total.diagonal().mean().clamp_min(torch.finfo(total.dtype).tiny)
         total.diagonal().add_(1e-6 * scale)
         factor = torch.linalg.cholesky(total)
-    rows = (torch.cholesky_solve(part.to(place).T, factor).T.to(mean.device) for part in mean.split(_ROWS))
+    rows = (
+        torch.cholesky_solve(part.to(place).T, factor).T.to(mean.device) for part in torch.split(mean, _ROWS)
+    )
     return torch.cat(list(rows))
 
 
