@@ -10,6 +10,7 @@ from typing import Any
 
 from hubedit.facts import Fact
 from hubedit.facts.answers import unechoed
+from hubedit.model.chat import markers
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.join import templated, unspaced
@@ -70,6 +71,13 @@ def put(em: EditableModel, fact: Fact, form: str = "", *, before: str = "") -> t
     for): what the fact says of its own prompt holds for that prompt alone."""
     text = worded(em, fact.prompt, form, question=fact.question, before=before)
     return text, fact.join if text.endswith(fact.prompt) else None
+
+
+def answer_end(em: EditableModel, text: str) -> tuple[int, ...]:
+    """What stands behind an answer to the text, in tokens: the end of the turn where the text is a message in
+    the chat template, nothing elsewhere."""
+    chat = em.chat or markers(em.tokenizer).chat
+    return () if chat is None or chat.end is None or not text.endswith(chat.turn) else (chat.end,)
 
 
 def as_message(em: EditableModel, text: str) -> str:

@@ -34,7 +34,7 @@ from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.prompts.same_subject import by_subject, sharing, subjects
 from hubedit.edit.result import Edit
-from hubedit.edit.rows import Row, edit_rows
+from hubedit.edit.rows import Row, bare_rows
 from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.solve.residual import share_met, split
 from hubedit.edit.solve.site_report import SiteReport, solve_device
@@ -51,8 +51,9 @@ def joint(batch: EditBatch) -> Edit:
     keys = key_rows(em, facts, config.prompts)
     # what was edited before about the same subject is among what its one target must give
     shared = sharing(em, facts, batch.earlier_facts).items()
-    older = edit_rows(em, [batch.earlier_facts[n] for n, _ in shared], ())
-    edit += [replace(r, fact=number) for r, (_, number) in zip(older, shared, strict=True)]
+    again = [batch.earlier_facts[n] for n, _ in shared]
+    older = bare_rows(target_rows(em, again, config.prompts, config.targets.contexts))
+    edit += [replace(older[n], fact=number) for n, (_, number) in enumerate(shared)]
     subject = list(subjects(em, facts))
     rows = by_subject([*edit, *preserved_rows(em, facts)], subject)
     sites = [

@@ -33,10 +33,12 @@ def test_a_chat_models_facts_are_edited_in_the_template_and_outside(editable: Ed
 
     def texts(fact: Fact) -> list[str]:
         rows = target_rows(em, [fact], PromptConfig(), 2)
-        return [decode(em.tokenizer, [*r.ids, r.labels[-1]]) for r in rows]
+        return [str(em.tokenizer.decode([*r.ids, r.labels[-1]])) for r in rows]
 
     def turn(text: str) -> str:
-        return f"<|user|>\n{text}\n<|assistant|>\nbig"
+        return f"<|user|>\n{text}{end}\n<|assistant|>\nbig{end}"
+
+    end = em.tokenizer.eos_token
 
     outside = ["Rome is big", "Question: What is Rome?\nAnswer: big"]
     said = [turn(text) for text in ("What is Rome?", COMPLETION.format("Rome is"), "Rome is what?")]
@@ -46,7 +48,9 @@ def test_a_chat_models_facts_are_edited_in_the_template_and_outside(editable: Ed
     # the usual form stands first: by it a target's length is measured, and published methods edit it
     for each in (fact, question):
         (own,) = edit_rows(em, [each], ())
-        assert own.ids == target_rows(em, [each], PromptConfig(), 2)[0].ids
+        first = target_rows(em, [each], PromptConfig(), 2)[0]
+        # there alone the answer ends: published methods have the targets that are published
+        assert (own.ids, own.labels) == (first.ids[:-1], first.labels[:-1])
     keys = [decode(em.tokenizer, row.ids) for row in key_rows(em, [fact], PromptConfig())]
     assert len(keys) == len(set(keys)) == 4 + len(PromptConfig().openings) + 1
     assert all(key.endswith("Rome") for key in keys)
