@@ -34,9 +34,9 @@ def stages(edit: Edited, free: int = 0) -> dict[str, int]:
     # moments wait on the CPU in float32, beside whatever comes after them
     kept = sums // 2 if cpu else 0
     streams, length = round_streams(em, "statistics"), text_length(em)
-    logits = _logits(em, positions(em))
+    logits = _logits(em, tokens)
     found = {
-        "reading": max(_generated(em, positions(em), tokens), _scored(em, tokens)) + block(em, tokens),
+        "reading": max(_generated(em, tokens // 8, tokens), _scored(em, tokens)) + block(em, tokens),
         "text": _generated(em, streams, streams * length) + block(em, streams),
         "statistics": (sums if cpu else square) + _inputs(edit, tokens) + block(em, tokens),
         "check": kept + _scored(em, tokens) + logits + block(em, tokens),
@@ -80,7 +80,7 @@ def _generated(em: EditableModel, rows: int, tokens: int) -> int:
 
 def _scored(em: EditableModel, tokens: int) -> int:
     """Predictions at every position of a pass, of two models."""
-    return 4 * tokens * em.hidden_size * em.dtype.itemsize + _logits(em, positions(em))
+    return 4 * tokens * em.hidden_size * em.dtype.itemsize + _logits(em, tokens)
 
 
 def _logits(em: EditableModel, rows: int) -> int:
