@@ -25,9 +25,10 @@ from hubedit.edit.locate.causal import (
 from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
 from hubedit.errors import ConfigError, HubEditError
 from hubedit.facts.types import Fact
-from hubedit.model import memory
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import greedy_answers, put
+from hubedit.model.memory import TokenBudget
+from hubedit.model.memory import positions as scored_at_once
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, continuation, locate
 from hubedit.parallel import Share, summed
@@ -183,10 +184,9 @@ def _effects(
     order = share.of(sorted(range(len(prompts)), key=lambda i: -len(prompts[i].ids)))
     rows = [(i, sample) for i in order for sample in range(config.samples)]
     lengths = [len(prompts[i].ids) for i, _ in rows]
-    budget = memory.TokenBudget(em.device)
-    done = 0
+    budget, done = TokenBudget(em.device), 0
     while done < len(rows):
-        end = min(budget.take(lengths, done), done + memory.positions(em))
+        end = min(budget.take(lengths, done), done + scored_at_once(em))
         part = rows[done:end]
         try:
             found = _chunk(em, prompts, part, config, scale, positions)
