@@ -184,8 +184,7 @@ def _effects(
     order = share.of(sorted(range(len(prompts)), key=lambda i: -len(prompts[i].ids)))
     rows = [(i, sample) for i in order for sample in range(config.samples)]
     lengths = [len(prompts[i].ids) for i, _ in rows]
-    budget = TokenBudget(em.device)
-    done = 0
+    budget, done = TokenBudget(em.device), 0
     while done < len(rows):
         end = min(budget.take(lengths, done), done + scored_at_once(em))
         part = rows[done:end]
