@@ -114,10 +114,9 @@ def check_name(name: str) -> PurePosixPath:
 
 
 def check_free(folder: Path, marker: str, *, overwrite: bool, what: str = "patch") -> None:
-    """Raises ConfigError where `write_folder` would refuse what is at the place; OSError as the system, where
-    nothing can be written."""
+    """Raises ConfigError where `write_folder` would refuse what is there, or nothing can be written."""
     _check_content(folder, marker, overwrite, what)
-    _try_to_write(folder)
+    check_writable(folder)
 
 
 def _check_content(folder: Path, marker: str, overwrite: bool, what: str) -> None:
@@ -135,12 +134,16 @@ def _check_content(folder: Path, marker: str, overwrite: bool, what: str) -> Non
         raise ConfigError(f"{folder} exists already", f"choose another place with --out{force}")
 
 
-def _try_to_write(folder: Path) -> None:
-    """Raises OSError where no folder can be made for `folder`: known before the long work."""
+def check_writable(folder: Path) -> None:
+    """Raises ConfigError where no folder can be made for `folder`: known before the long work."""
     folder = Path(os.path.abspath(folder))
-    there = next(parent for parent in folder.parents if parent.exists())
-    part = _part(there / folder.name)
-    part.mkdir()
+    try:
+        there = next(parent for parent in folder.parents if parent.exists())
+        part = _part(there / folder.name)
+        part.mkdir()
+    except OSError as problem:
+        what = f"cannot write to {folder}: {problem.strerror or problem}"
+        raise ConfigError(what, f"{next_step(problem)} with --out") from problem
     # another run may have taken it for abandoned, and removed it
     shutil.rmtree(part, ignore_errors=True)
 

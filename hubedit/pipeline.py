@@ -21,7 +21,7 @@ from hubedit.edit.result import judge_collapse
 from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.environment import peak_memory, portable
-from hubedit.errors import ConfigError, HubEditError, StrictError
+from hubedit.errors import HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
 from hubedit.evaluate.forms import all_forms
@@ -30,7 +30,6 @@ from hubedit.evaluate.report import report as report_json
 from hubedit.facts import Fact, to_record
 from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
-from hubedit.folder import next_step
 from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
 from hubedit.patch import Patch, base_record
@@ -219,11 +218,7 @@ def apply_facts(
 
 def check_free(path: Path, overwrite: bool) -> None:
     """Raises ConfigError unless a patch can be written to `path`: free, or an older patch to replace."""
-    try:
-        check_place(path, RECORD, overwrite=overwrite)
-    except OSError as error:
-        hint = f"{next_step(error)} with --out"
-        raise ConfigError(f"cannot write to {path}: {error.strerror or error}", hint) from error
+    check_place(path, RECORD, overwrite=overwrite)
 
 
 def check_strict(report: EditReport) -> None:

@@ -16,7 +16,7 @@ from hubedit.checkpoint.stack import files_beside
 from hubedit.errors import ConfigError
 from hubedit.hub.anything import folder_of
 from hubedit.hub.pull import patch_folder
-from hubedit.model.fetch import find, is_path
+from hubedit.model.fetch import find
 from hubedit.patch import Patch
 from hubedit.patch.compose import decide
 from hubedit.patch.conflicts import conflicts
@@ -52,13 +52,12 @@ def prepare_merge(
     """`merge` as far as it is checked and not written: `.plan()` says what `.write()` would do."""
     refs = listed(patches)
     options, out, progress = options or MergeOptions(), Path(out), progress or Silent()
+    check_out(out)  # before anything is downloaded, and again when the base is known
     folders = [None if isinstance(each, Patch) else patch_folder(each) for each in refs]
     loaded = [each if isinstance(each, Patch) else opened(each) for each in refs]
     names = [f"patch {n}" if isinstance(each, Patch) else called(each) for n, each in enumerate(refs, 1)]
     ref = base or _base_of(loaded[0])
-    # what can be refused before a base is downloaded; both are looked at again when it is known
-    if not is_path(ref):
-        check_out(out)
+    # what can be refused before a base is downloaded; looked at again when it is known
     if len({patch_id(each) for each in loaded}) == len(loaded):
         decide(conflicts(loaded), loaded, names, options.on_conflict)
     progress.start("finding the base model")

@@ -270,16 +270,10 @@ def _doubts(added: Sequence[Member]) -> Iterator[str]:
 
 
 def check_out(out: Path, base: Path | None = None) -> None:
-    """Raises ConfigError, CheckpointError where no model can be written. `base`: its folder, if known."""
+    """Raises ConfigError where no model can be written. `base`: its folder, if known."""
     if base is not None and base.resolve() in (out.resolve(), *out.resolve().parents):
         raise ConfigError(f"{out} is inside the base model's folder", "choose another place with --out")
-    try:
-        folder.check_free(out, RECORD, overwrite=False, what="merged model")
-    except OSError as error:
-        raise CheckpointError(
-            f"the merged model cannot be written to {out}: {error.strerror or error}",
-            "choose another place with --out",
-        ) from error
+    folder.check_free(out, RECORD, overwrite=False, what="merged model")
 
 
 def _check_names(base: Path) -> None:

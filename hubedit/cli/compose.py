@@ -42,11 +42,14 @@ def compose(
         raise ConfigError("compose needs at least two patches", "hubedit compose P1 P2 --out P")
 
     from hubedit.facts import to_record
+    from hubedit.folder import check_free
     from hubedit.hub.pull import patch_folder
     from hubedit.patch.compose import composed
     from hubedit.patch.foreign import load_any
+    from hubedit.patch.value import RECORD
     from hubedit.report.card import patch_card
 
+    check_free(out, RECORD, overwrite=force)
     loaded = [load_any(patch_folder(ref)) for ref in patches]
     found = composed(loaded, on_conflict=on_conflict.value, rank=rank, names=patches)
     patch = found.patch

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubedit.errors import HubError
-from hubedit.folder import write_folder
+from hubedit.errors import ConfigError, HubError
+from hubedit.folder import check_free, check_writable, write_folder
 from hubedit.hub.account import client
 from hubedit.hub.changes import read_tree, resolve
 from hubedit.hub.contents import CONFIG, RECORD, kind_of
@@ -64,13 +64,16 @@ def pull(ref: str, out: Path | None = None, *, overwrite: bool = False) -> Pulle
     if not kind:
         raise HubError(f"{repo} holds neither a patch nor a model in safetensors format", "check the name")
     if kind == "patch":
+        if out is not None:
+            check_free(out, RECORD, overwrite=overwrite)
         folder = _snapshot(repo, commit, _PATCH)
         if out is not None:
             _copy(folder, out, overwrite)
         return Pulled(repo, commit, kind, out or folder)
     if out is None:
         return Pulled(repo, commit, kind, _snapshot(repo, commit, ()))
-    _check_free(out, overwrite)
+    _check_begun(out, overwrite)
+    check_writable(out)
     return Pulled(repo, commit, kind, _snapshot(repo, commit, (), out))
 
 
@@ -100,11 +103,11 @@ def _copy(folder: Path, out: Path, overwrite: bool) -> None:
     write_folder(out, fill, marker=RECORD, overwrite=overwrite)
 
 
-def _check_free(out: Path, overwrite: bool) -> None:
+def _check_begun(out: Path, overwrite: bool) -> None:
     """A folder with files is only gone on with when an earlier download began it."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
-        raise HubError(f"{out} is a file, not a folder", "choose another place with --out")
+        raise ConfigError(f"{out} is a file, not a folder", "choose another place with --out")
     if not (overwrite or (out / ".cache" / "huggingface").is_dir()):
-        raise HubError(f"{out} is not empty", "choose another place with --out, or add --force")
+        raise ConfigError(f"{out} is not empty", "choose another place with --out, or add --force")

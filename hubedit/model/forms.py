@@ -93,17 +93,21 @@ def greedy_answers(em: EditableModel, asked: Sequence[tuple[str, str]], new: int
     for them there are more tokens.
     """
     continued = [text.endswith(prompt) for prompt, text in asked]
-    texts = [text for _, text in asked]
-    others = [prompt for (prompt, _), own in zip(asked, continued, strict=True) if not own]
-    if others:
-        longest = max(map(len, token_ids(em.tokenizer, texts)))
-        more = max(map(len, token_ids(em.tokenizer, others)))
-        new = max(new, min(new + more, em.max_positions - longest))
-    texts = greedy(em, texts, new)
+    texts = greedy(em, [text for _, text in asked], answer_tokens(em, asked, new))
     return [
         text if own else unechoed(text, prompt)
         for (prompt, _), own, text in zip(asked, continued, texts, strict=True)
     ]
+
+
+def answer_tokens(em: EditableModel, asked: Sequence[tuple[str, str]], new: int) -> int:
+    """Tokens that `greedy_answers` generates for answers of `new` tokens."""
+    others = [prompt for prompt, text in asked if not text.endswith(prompt)]
+    if not others:
+        return new
+    longest = max(map(len, token_ids(em.tokenizer, [text for _, text in asked])))
+    more = max(map(len, token_ids(em.tokenizer, others)))
+    return max(new, min(new + more, em.max_positions - longest))
 
 
 def chat_key(em: EditableModel) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def test_bad_options_and_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="never replaced"):
         merge([one], local(base), tmp_path / "mine")
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="cannot write to"):
         merge([one], local(base), tmp_path / "file" / "out")
     with pytest.raises(CheckpointError, match="is a LoRA adapter"):
         merge([one], local(one.save(tmp_path / "p")), tmp_path / "out2")
@@ -155,7 +155,7 @@ def test_a_disk_that_refuses_leaves_nothing_behind(
 def test_a_read_only_place_is_one_line(tmp_path: Path) -> None:
     base = tiny(tmp_path / "m")
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="cannot write to"):
         merge([patch(base)], local(base), tmp_path / "closed" / "out")
 
 

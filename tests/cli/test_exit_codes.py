@@ -62,6 +62,39 @@ def test_commands_and_options_of_the_page_exist(capsys: pytest.CaptureFixture[st
     assert named > 10
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["apply", "FACTS", "--model", "MODEL", "--out", "OUT"],
+        ["edit", "MODEL", "--out", "OUT"],
+        ["eval", "MODEL", "--facts", "FACTS", "--out", "OUT"],
+        ["trace", "FACTS", "--model", "MODEL", "--out", "OUT"],
+        ["tune", "MODEL", "--out", "OUT/preset.toml"],
+        ["bench", "BENCH", "--out", "OUT"],
+        ["merge", "PATCH", "--model", "MODEL", "--out", "OUT"],
+        ["extract", "MODEL", "MODEL", "--out", "OUT"],
+        ["compose", "PATCH", "PATCH", "--out", "OUT"],
+        ["facts", "convert", "FACTS", "--out", "OUT"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_read(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model and the patches are not there, and nothing is said of that."""
+    facts, bench = tmp_path / "facts.jsonl", tmp_path / "bench.toml"
+    facts.write_text(json.dumps(FACT))
+    bench.write_text(f'edits = [1]\n[[models]]\nref = "{tmp_path}/model"\n[[runs]]\nmethod = "joint"\n')
+    places = {"FACTS": facts, "BENCH": bench, "OUT": facts / "out", "OUT/preset.toml": facts / "preset.toml"}
+    given = [str(places.get(word, tmp_path / word.lower() if word.isupper() else word)) for word in words]
+    assert run(given) == 2
+    said = capsys.readouterr()
+    first, second = said.err.splitlines()
+    assert first.startswith("error: ") and second.startswith("hint: ") and said.out == ""
+    assert str(facts) in first and str(tmp_path / "model") not in first
+    assert sorted(tmp_path.iterdir()) == [bench, facts]
+
+
 def test_facts_with_a_problem_end_with_2_and_nothing_is_written(tmp_path: Path) -> None:
     path, out = tmp_path / "facts.jsonl", tmp_path / "out.jsonl"
     path.write_text(json.dumps(FACT) + "\n" + json.dumps(FACT | {"subject": "Chile"}))

@@ -86,7 +86,7 @@ def joint(batch: EditBatch) -> Edit:
                 wanted = delta[site][subject]
                 factors[site] = _solve(batch, site, k, keys, wanted)
                 met = share_met(wanted[owner], factors[site].apply(k.float()))
-                reports[site] = report(em, site, factors[site], baseline.moments, config.lam, met)
+                reports[site] = report(em, site, factors[site], baseline, config.lam, met)
                 batch.clock.lap("solve")
             batch.progress.advance()
         batch.progress.finish(f"mean loss {float(loss.mean()):.3f}")
@@ -105,12 +105,12 @@ def step_of(config: TargetConfig, share: float) -> TargetConfig:
 def _solve(batch: EditBatch, site: Site, keys: Tensor, rows: Sequence[Row], delta: Tensor) -> LowRank:
     """The update that writes `delta` (N, d) at the facts' `keys` (n, d_in). float32, CPU."""
     device, count = solve_device(batch.model), len(batch.facts)
-    owner = torch.tensor([r.fact for r in rows], device=device)
+    owner = torch.tensor([r.fact for r in rows])
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
     # a copy, which the solve may overwrite
     moment = batch.baseline.moments[site].matrix
     preserved = moment.to(device, torch.float64, copy=True).mul_(batch.config.lam)
     if site in batch.earlier_keys:  # what earlier facts have there now counts as much as a new fact
         preserved += batch.earlier_keys[site].to(device)
-    right = right_factor(keys.to(device), owner, weight, preserved, count)
-    return LowRank(delta.T.float().cpu(), right.float().cpu()).compress()
+    right = right_factor(keys, owner, weight, preserved, count)
+    return LowRank(delta.T.float(), right.float()).compress()
