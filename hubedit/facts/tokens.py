@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LONG_TARGET = 10
-"""Tokens of a target from which on there is a notice: an edit finds one change at the subject's last token, and
+"""Tokens from which on a target gets a notice: an edit finds one change at the subject's last token, and
 the further an answer goes on, the less of it that change decides (docs/facts.md)."""
 _FILES = ("*token*", "vocab*", "merges.txt", "*.model", "config.json")
 
