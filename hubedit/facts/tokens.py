@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 T = TypeVar("T")
-LONG_TARGET = 30
-"""Tokens of a target above which there is a notice: an edit finds one change at the subject's last token, and
+LONG_TARGET = 10
+"""Tokens from which on a target gets a notice: an edit finds one change at the subject's last token, and
 the further an answer goes on, the less of it that change decides (docs/facts.md)."""
 _FILES = ("*token*", "vocab*", "merges.txt", "*.model", "config.json")
 
@@ -45,7 +45,7 @@ def joints(facts: Iterable[Fact], tokenizer: PreTrainedTokenizerFast, source: st
 def long_targets(
     facts: Iterable[Fact], tokenizer: PreTrainedTokenizerFast, source: str = "facts"
 ) -> list[str]:
-    """Targets of more than `LONG_TARGET` tokens, as `source:line: what`. The facts have passed
+    """Targets of `LONG_TARGET` tokens and more, as `source:line: what`. The facts have passed
     `check_tokens`."""
     from hubedit.model.tokens import continuation
 
@@ -56,7 +56,7 @@ def long_targets(
     return [
         f"{at}: the target has {size} tokens; a shorter one is likelier to come out whole"
         for at, size in sizes
-        if size > LONG_TARGET
+        if size >= LONG_TARGET
     ]
 
 

@@ -70,11 +70,11 @@ def test_any_script_and_place_of_the_subject(kind: TokenizerKind) -> None:
 
 
 def test_long_targets_are_told() -> None:
-    longest = replace(FACT, target="Cusco " * LONG_TARGET)
+    longest = replace(FACT, target="Cusco " * (LONG_TARGET - 1))
     longer = replace(FACT, target=f"{longest.target}is", line=0)
     assert long_targets([FACT, longest], word_level(999)) == []
     (told,) = long_targets([FACT, longer], word_level(999), "f.jsonl")
-    assert told.startswith(f"f.jsonl: fact 2: the target has {LONG_TARGET + 1} tokens")
+    assert told.startswith(f"f.jsonl: fact 2: the target has {LONG_TARGET} tokens")
 
 
 def test_load_tokenizer(tmp_path: Path) -> None:
