@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,6 @@ from hubedit.readers import Reading, readings
 Verdict = Literal["ok", "note", "problem"]
 T = TypeVar("T")
 
-# forward passes that a token of statistics is worth, and backward ones of a target's; with what a matrix
-# product reaches of this machine's rate, both measured once on two cores with a model of 135 M parameters
-_TEXT, _TARGET = 12, 10
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -49,14 +44,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`plan`: of an edit of some facts that everybody knows, on this machine; `seconds`: how long that would
-    take, about; `memory`: bytes that are free there (None: not known). None and empty where the model cannot
-    be edited."""
+    """`plan`: of an edit of some facts that everybody knows, on this machine; `memory`: bytes that are free
+    there (None: not known). None and empty where the model cannot be edited."""
 
     model: str
     findings: tuple[Finding, ...]
     plan: Plan | None = None
-    seconds: float | None = None
     memory: int | None = None
     readers: tuple[Reading, ...] = ()
 
@@ -96,9 +89,8 @@ def diagnose(
     facts = load_facts(everyday_path()).facts
     made = plan(em, facts, EditConfig(), device=device, dtype=dtype)
     free = _free(torch.device(made.device))
-    seconds = _seconds(made, getattr(torch, made.dtype))
-    findings += [*_parts(em, made), *_tokenizer(em, facts), *_machine(made, free, seconds)]
-    return Diagnosis(ref, tuple(findings), made, seconds, free, readings(em.family.name, made.rank))
+    findings += [*_parts(em, made), *_tokenizer(em, facts), *_machine(made, free)]
+    return Diagnosis(ref, tuple(findings), made, free, readings(em.family.name, made.rank))
 
 
 def _found(ref: str) -> Path:
@@ -176,9 +168,9 @@ def _tokenizer(em: EditableModel, facts: Sequence[Fact]) -> Iterator[Finding]:
         )
 
 
-def _machine(made: Plan, free: int | None, seconds: float) -> Iterator[Finding]:
+def _machine(made: Plan, free: int | None) -> Iterator[Finding]:
     """Memory and time."""
-    need = f"about {made.memory / 1e9:.1f} GB and {_minutes(seconds)} for {made.facts} facts"
+    need = f"{made.cost.words} for {made.facts} facts"
     where = f"{made.device}, {made.dtype}"
     if free is None:
         yield Finding("machine", "ok", f"{need} ({where})")
@@ -187,10 +179,6 @@ def _machine(made: Plan, free: int | None, seconds: float) -> Iterator[Finding]:
         yield Finding("machine", "problem", f"{need}, and {free / 1e9:.1f} GB are free ({where})", todo)
     else:
         yield Finding("machine", "ok", f"{need}; {free / 1e9:.1f} GB are free ({where})")
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _free(device: torch.device) -> int | None:
@@ -203,21 +191,3 @@ def _free(device: torch.device) -> int | None:
         return None
     found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return 1024 * found[0] if found and device.type == "cpu" else None
-
-
-def _seconds(made: Plan, kind: torch.dtype) -> float:
-    work = made.parameters * (_TEXT * made.statistics_tokens + _TARGET * made.target_tokens)
-    return work / _rate(torch.device(made.device), kind)
-
-
-def _rate(device: torch.device, kind: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product, measured for a moment."""
-    size, count, spent = 1024, 0, 0.0
-    a = torch.ones(size, size, dtype=kind, device=device)
-    while count < 2 or spent < 0.1:
-        start = time.perf_counter()
-        float((a @ a)[0, 0])  # waits for a GPU
-        if count:  # the first one sets things up
-            spent += time.perf_counter() - start
-        count += 1
-    return 2 * size**3 * (count - 1) / spent

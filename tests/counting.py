@@ -37,6 +37,8 @@ class Allocations(TorchDispatchMode):
         return out
 
     def _see(self, tensor: Tensor, *, count: bool) -> None:
+        if tensor.layout is not torch.strided:  # its indices and values are tensors of their own
+            return
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes() if count else 0
         if key in self._known:

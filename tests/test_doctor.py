@@ -83,7 +83,8 @@ def test_too_little_memory_is_a_problem(pico_path: Callable[..., Path]) -> None:
 
     made = diagnose(str(pico_path("qwen2")), device="cpu").plan
     assert made is not None
-    fits, fails, unknown = (next(_machine(replace(made, memory=10), free, 200.0)) for free in (11, 9, None))
+    made = replace(made, memory=10, seconds={"text": 200.0})
+    fits, fails, unknown = (next(_machine(made, free)) for free in (11, 9, None))
     assert (fits.verdict, fails.verdict, unknown.verdict) == ("ok", "problem", "ok")
     assert "--dtype bfloat16" in fails.todo and "3 minutes" in fits.what
 

@@ -19,6 +19,7 @@ LAYERS = (
     ("api",),
     ("bench", "tune", "session", "tour", "doctor"),
     ("pipeline", "plan", "standing"),
+    ("cost",),
     ("hub",),
     ("readers",),
     ("report",),

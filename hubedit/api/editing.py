@@ -86,7 +86,7 @@ def evaluate(
         rows=[encode(em.tokenizer, each).ids for each in texts],
         bystanders=fitting(em, candidates(facts_of(bystanders), wanted))[0],
         settings=settings or Settings(fluency=0),
-        judge=None if judge is None else as_judge(judge),
+        judge=None if judge is None else as_judge(model_of(judge)),
         cache=cache_of(cache),
         progress=progress,
     )

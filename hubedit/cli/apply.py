@@ -206,18 +206,15 @@ def apply(
         check_alone(preset, chosen_method, on, given)
     else:
         config = settings(preset, chosen_method, **given)
-    if max_memory:
-        from hubedit.model.limits import parse_memory
-
-        parse_memory(max_memory)
-
     from hubedit.facts.together import again as edited_again
     from hubedit.hub import patch_folder
+    from hubedit.model.limits import parse_memory
     from hubedit.patch import Patch
     from hubedit.patch.again import compare, settings_of
     from hubedit.patch.doubts import too_wide
     from hubedit.pipeline import check_free
 
+    parse_memory(max_memory)
     wanted = read_wanted(facts, fact or (), from_, format.value, on_conflict.value, on if again else "")
     target = out if out is not None else Path(f"{wanted.name}-patch")
     loaded = wanted.loaded
@@ -233,12 +230,13 @@ def apply(
 
         machine = Machine(device, dtype, trust_remote_code, chat, system)
         weighs = prefer.value if prefer else None
-        show_plan(sink, model, loaded, wanted.source, config, target, older, machine, preset, weighs)
+        show_plan(sink, model, loaded, wanted.source, config, target, older, machine, preset, weighs, cache)
         return
 
     from hubedit.cache import Cache
     from hubedit.cli.applied import show
     from hubedit.cli.push import destination, send, shared
+    from hubedit.cost import estimate
     from hubedit.model.load import load
     from hubedit.parallel import hold
     from hubedit.pipeline import apply_facts, check_strict
@@ -272,6 +270,8 @@ def apply(
         if again and not chosen:
             sink.note(f"all facts of {on} hold: nothing is written")
             return
+        if not quiet:
+            progress.message(f"takes {estimate(em, chosen, config, store).words}")
         note = chosen_on(preset, chosen)
         applied = apply_facts(
             em,

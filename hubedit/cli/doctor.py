@@ -35,7 +35,7 @@ def doctor(
         "ok": found.ok,
         "findings": found.findings,
         "plan": found.plan,
-        "seconds": found.seconds,
+        "seconds": found.plan.cost.total if found.plan is not None else None,
         "free_memory": found.memory,
         "readers": found.readers,
     }

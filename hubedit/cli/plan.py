@@ -10,9 +10,13 @@ from hubedit.cli.chat import Chat, with_chat
 from hubedit.cli.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hubedit.config import EditConfig
     from hubedit.facts import LoadedFacts
     from hubedit.patch import Patch
+
+_SHOWN = 4  # stages
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ def show_plan(
     machine: Machine,
     preset: str | None,
     prefer: str | None,
+    cache: Path | None,
 ) -> None:
     """Prints what would be done. `older`: the patch that the edit would stand on; `preset`, `prefer`: as they
     were given."""
+    from hubedit.cache import Cache
     from hubedit.cli.applied import size, table_of
     from hubedit.cli.settings import check_preset
+    from hubedit.cost import rough
     from hubedit.edit.checks import check_config, check_facts
     from hubedit.plan import plan, skeleton
     from hubedit.presets import METHODS
@@ -51,7 +58,7 @@ def show_plan(
     check_facts(em, loaded.facts, source)
     check_preset(sink, preset, config, em)
     check_config(em, config)
-    made = plan(em, loaded.facts, config, device=machine.device, dtype=machine.dtype)
+    made = plan(em, loaded.facts, config, device=machine.device, dtype=machine.dtype, cache=Cache(cache))
     chosen = ", ".join(map(str, made.layers)) or f"one of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
     wider = " beside the older patch's" if older is not None else ""
@@ -74,10 +81,16 @@ def show_plan(
         ("edited weights", str(made.sites)),
         ("tracing", f"{made.trace_runs:,} runs of a prompt" if made.trace_runs else "not needed"),
         ("statistics", f"{made.statistics_tokens:,} tokens of {config.stats.corpus}"),
-        ("optimisation", f"about {made.target_tokens:,} tokens through the upper layers"),
-        ("memory", f"about {size(made.memory)}, beside Python and its libraries"),
+        ("time", f"about {rough(made.cost.total)}: {_longest(made.seconds)}"),
+        ("memory", f"about {size(made.memory)}"),
         ("patch", f"{size(made.patch_size)} at rank {made.rank}{wider}, in {target}"),
     ]
     value = {"dry_run": True, "out": target, "plan": made, "config": config}
     sink.data(value, human=lambda: table_of(rows), brief=str(target))
-    sink.note("nothing was computed or written: leave out --dry-run to do it")
+    sink.note("nothing was edited or written: leave out --dry-run to do it")
+
+
+def _longest(seconds: Mapping[str, float]) -> str:
+    """The stages that take most of the time, in order: `text 55 s, targets 75 s`."""
+    most = sorted(seconds.values())[-_SHOWN:]
+    return ", ".join(f"{name} {one:.0f} s" for name, one in seconds.items() if one >= most[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from hubedit.cache import Cache
@@ -15,10 +16,11 @@ from hubedit.edit.locate.trace import trace
 from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.result import Clock
 from hubedit.edit.solve.null_space import free_bases, threshold
+from hubedit.edit.solve.site_report import solve_device
 from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.facts import Fact
-from hubedit.linalg import Moments
+from hubedit.linalg import Moments, output_power
 from hubedit.model.editable import EditableModel
 from hubedit.model.score import perplexity
 from hubedit.model.sites import Site
@@ -32,14 +34,16 @@ class Baseline:
 
     `trace`: causal tracing, None where neither the layers nor alpha come from it; `layers`: the edited ones;
     `alpha`: attention's share at each of them; `moments`: E[k k^T] (d_in, d_in) of every site that may be
-    edited; `text`: token rows that the statistics have not read; `perplexity`: on `text`; `null_spaces`:
-    (d_in, m) by site, the directions that its inputs hardly use, for a method that writes into them alone.
+    edited; `power`: the mean squared output that each of these has by them; `text`: token rows that the
+    statistics have not read; `perplexity`: on `text`; `null_spaces`: (d_in, m) by site, the directions that
+    its inputs hardly use, for a method that writes into them alone.
     """
 
     trace: TraceResult | None
     layers: tuple[int, ...]
     alpha: Mapping[int, float]
     moments: Mapping[Site, Moments]
+    power: Mapping[Site, float]
     text: Sequence[Sequence[int]]
     perplexity: float
     null_spaces: Mapping[Site, Tensor]
@@ -62,12 +66,18 @@ def measure(
         # LoRA has no share, and trains both sites
         sites += [Site(n, "attention") for n in layers if alpha[n] > 0 or not method.balanced]
     moments = second_moments(em, sites, config.stats, cache, progress)
+    power = {site: _power(em, site, found.matrix) for site, found in moments.items()}
     bound = threshold(config)
     null_spaces = free_bases(em, moments, bound) if bound is not None else {}
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
     clean = perplexity(em, text)
     clock.lap("statistics")
-    return Baseline(result, layers, alpha, moments, text, clean, null_spaces)
+    return Baseline(result, layers, alpha, moments, power, text, clean, null_spaces)
+
+
+def _power(em: EditableModel, site: Site, moment: Tensor) -> float:
+    device = solve_device(em)
+    return output_power(em.weight(site).to(device), moment.to(device, torch.float64))
 
 
 def edited_layers(

@@ -97,9 +97,8 @@ def _together(batch: EditBatch, done: Sequence[Edit], total: Mapping[Site, LowRa
     """One edit of all batches, with reports about the sums."""
     factors = {site: factor.to("cpu") for site, factor in total.items()}
     last = {site: edit.reports[site] for edit in done for site in edit.reports}
-    moments = batch.baseline.moments
     reports = {
-        s: report(batch.model, s, f, moments, last[s].lam, last[s].reached) for s, f in factors.items()
+        s: report(batch.model, s, f, batch.baseline, last[s].lam, last[s].reached) for s, f in factors.items()
     }
     parts = [edit.targets for edit in done if edit.targets is not None]
     alpha = {layer: sum(edit.alpha[layer] for edit in done) / len(done) for layer in done[-1].alpha}

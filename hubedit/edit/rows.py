@@ -54,13 +54,14 @@ def row(
     *,
     answer: str = "",
     join: str | None = None,
+    end: Sequence[int] = (),
     labels: Sequence[int] = (),
     preserve: bool = False,
 ) -> Row:
-    """One row; what is scored is either an `answer` text, joined to the prompt by `join`, or `labels` already
-    in tokens."""
+    """One row; what is scored is either an `answer` text, joined to the prompt by `join`, with the tokens
+    `end` behind it, or `labels` already in tokens."""
     prompt = locate(em.tokenizer, text, subject)
-    tokens = tuple(labels) or continuation(em.tokenizer, text, answer, join)
+    tokens = tuple(labels) or (*continuation(em.tokenizer, text, answer, join), *end)
     return Row(fact, (*prompt.ids, *tokens[:-1]), prompt.last, tokens, preserve)
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 from hubedit.evaluate.bootstrap import Interval, intervals
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
-from hubedit.model.memory import TokenBudget, release
+from hubedit.model.memory import TokenBudget, positions, release
 from hubedit.model.tokens import Batch, pad
 
-_POSITIONS = 512
 _LARGEST = 700  # nats a token: exp of more is no float
 
 
@@ -115,8 +114,9 @@ def _batch(
     old = _states(before, batch, keep)
     new = _states(after, batch, keep) if after is not None else None
     total = torch.zeros(len(part), 3, dtype=torch.float64, device=em.device)
-    for at in range(0, len(label), _POSITIONS):
-        span = slice(at, at + _POSITIONS)
+    most = positions(em)
+    for at in range(0, len(label), most):
+        span = slice(at, at + most)
         logp = _log_probabilities(em, old[span])
         other = _log_probabilities(after, new[span]) if after is not None and new is not None else None
         values = _compare(logp, other, label[span])

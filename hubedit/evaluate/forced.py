@@ -13,10 +13,8 @@ from torch import Tensor
 from hubedit.errors import TokenError
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
-from hubedit.model.memory import TokenBudget, release
+from hubedit.model.memory import TokenBudget, positions, release
 from hubedit.model.tokens import continuation, encode, pad
-
-_POSITIONS = 512  # rows of logits at once: a vocabulary of 150,000 makes 300 MB of them
 
 Pair = tuple[str, str]
 """A prompt and an answer."""
@@ -109,10 +107,11 @@ def _likeliest(em: EditableModel, states: Tensor, label: Tensor) -> tuple[list[i
     best: list[int] = []
     own: list[float] = []
     ranks: list[int] = []
-    for at in range(0, len(states), _POSITIONS):
-        logits = em.head_logits(states[at : at + _POSITIONS]).float()
+    most = positions(em)
+    for at in range(0, len(states), most):
+        logits = em.head_logits(states[at : at + most]).float()
         best += logits.argmax(-1).tolist()
-        wanted = logits.gather(1, label[at : at + _POSITIONS, None])
+        wanted = logits.gather(1, label[at : at + most, None])
         own += (wanted[:, 0] - logits.logsumexp(-1)).tolist()
         # counted this way round, a model that gives NaN ranks everything last
         ranks += (logits.shape[-1] - (logits <= wanted).sum(-1) + 1).tolist()

@@ -64,12 +64,34 @@ def read(
     Raises TokenError for a target or prompt that does not fit the model; what does not fit in context or in
     another form alone is left out.
     """
-    form = form or usual(em)
-    texts = _texts(em, facts, form, probes, in_context)
-    new = new_tokens(em, facts, probes=probes)
-    answers = dict(zip(texts, greedy_answers(em, list(texts.values()), new), strict=True))
+    asked = questions(em, facts, probes=probes, in_context=in_context, form=form)
+    texts = asked.texts
+    answers = dict(zip(texts, greedy_answers(em, list(texts.values()), asked.new), strict=True))
     if not score:
         return Reading(answers, {}, in_context)
+    found = forced(em, [(texts[name][1], answer) for name, answer in asked.pairs], joins=asked.joins)
+    scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in asked.pairs}
+    return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What `read` asks. `texts`: each prompt by its name, as it is written and as the model gets it; `new`:
+    tokens generated behind each; `pairs`: a name and an answer that is scored; `joins`: by text, what stands
+    between it and the answer where the text does not decide it."""
+
+    texts: Mapping[str, tuple[str, str]]
+    new: int
+    pairs: Sequence[Pair]
+    joins: Mapping[str, str]
+
+
+def questions(
+    em: EditableModel, facts: Sequence[Fact], *, probes: bool = True, in_context: bool = False, form: str = ""
+) -> Questions:
+    """What `read` asks with these options."""
+    form = form or usual(em)
+    texts = _texts(em, facts, form, probes, in_context)
     pairs: dict[Pair, None] = {}
     given: dict[str, str] = {}
     for fact in facts:
@@ -79,9 +101,7 @@ def read(
             named = {full_prompt(fact, prompt, in_context): join for prompt, join in joins([fact]).items()}
             given |= {texts[name][1]: join for name, join in named.items() if name in texts}
     wanted = [pair for pair in pairs if pair[0] in texts]
-    found = forced(em, [(texts[name][1], answer) for name, answer in wanted], joins=given)
-    scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in wanted}
-    return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
+    return Questions(texts, new_tokens(em, facts, probes=probes), wanted, given)
 
 
 def read_forms(

@@ -9,19 +9,24 @@ from hubedit.facts.types import Fact
 
 
 def together(names: Iterable[Collection[Hashable]]) -> tuple[int, ...]:
-    """The group of each thing, 0 and up in the order of the things; `names` has all names of each."""
-    found: list[int] = []
+    """The group of each thing, 0 and up in the order of the things; `names` has all names of each. In about
+    as many steps as there are names (disjoint sets with path halving)."""
+    parent: list[int] = []
     first: dict[Hashable, int] = {}
+
+    def root(n: int) -> int:
+        while parent[n] != n:
+            parent[n] = parent[parent[n]]
+            n = parent[n]
+        return n
+
     for n, own in enumerate(names):
-        known = sorted({first[name] for name in own if name in first})
-        group = known[0] if known else n
-        if len(known) > 1:  # it joins groups that were apart
-            found = [group if other in known else other for other in found]
-            first = {name: group if other in known else other for name, other in first.items()}
-        found.append(group)
-        first |= dict.fromkeys(own, group)
-    number = {group: i for i, group in enumerate(dict.fromkeys(found))}
-    return tuple(number[group] for group in found)
+        parent.append(n)
+        for name in own:
+            one, other = sorted((root(n), root(first.setdefault(name, n))))
+            parent[other] = one
+    number: dict[int, int] = {}
+    return tuple(number.setdefault(root(n), len(number)) for n in range(len(parent)))
 
 
 def again(old: Sequence[Fact], new: Sequence[Fact]) -> dict[int, int]:

@@ -24,12 +24,14 @@ class Chat:
     """A conversation of one message. `head`: what stands before the user's words; `turn`: behind them, up to
     where the answer is due; `between`: what stands between that and the answer (None: the template takes the
     generation prompt back, or writes more than white space there); `system`: the system prompt ("": the
-    template's own, if it has one)."""
+    template's own, if it has one); `end`: the special token behind an answer (None: the template writes
+    none)."""
 
     head: str
     turn: str
     between: str | None
     system: str = ""
+    end: int | None = None
 
     def message(self, text: str) -> str:
         """The text as the user's message, up to where the answer is due."""
@@ -105,9 +107,16 @@ def _rendered(tokenizer: PreTrainedTokenizerFast, system: str = "", thinking: bo
     head, found, turn = asked.rpartition(_USER)
     if not found:
         return None
-    before, found, _ = whole.partition(_ANSWER)
+    before, found, behind = whole.partition(_ANSWER)
     between = before[len(asked) :] if found and before.startswith(asked) else "?"
-    return Chat(head, turn, None if between.strip() else between, system)
+    return Chat(head, turn, None if between.strip() else between, system, _first_special(tokenizer, behind))
+
+
+def _first_special(tokenizer: PreTrainedTokenizerFast, text: str) -> int | None:
+    """The special token that the text begins with, white space aside; None where it begins otherwise."""
+    tokens = tokenizer.added_tokens_decoder.items()
+    fitting = [(len(str(t)), id) for id, t in tokens if t.special and text.lstrip().startswith(str(t))]
+    return max(fitting)[1] if fitting else None
 
 
 _SYSTEM, _USER, _ANSWER = "SYSTEMTEXT", "USERTEXT", "ANSWERTEXT"

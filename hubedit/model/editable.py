@@ -118,11 +118,11 @@ class EditableModel:
     def device(self) -> torch.device:
         """Where the embeddings are computed: where the whole model lies, unless it is spread or offloaded."""
         home = self.embeddings().get_parameter("weight").device
-        if home.type != "meta":
+        spread: Any = getattr(self.model, "hf_device_map", None)
+        if home.type != "meta" or spread is None:  # without one it has no weights at all
             return home
         # accelerate brings offloaded weights in for each call, to the first device that holds any
-        model: Any = self.model
-        places = [place for place in model.hf_device_map.values() if place not in ("cpu", "disk")]
+        places = [place for place in spread.values() if place not in ("cpu", "disk")]
         return torch.device(places[0] if places else "cpu")
 
     @property

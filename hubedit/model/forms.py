@@ -10,6 +10,7 @@ from typing import Any
 
 from hubedit.facts import Fact
 from hubedit.facts.answers import unechoed
+from hubedit.model.chat import markers
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.join import templated, unspaced
@@ -72,6 +73,13 @@ def put(em: EditableModel, fact: Fact, form: str = "", *, before: str = "") -> t
     return text, fact.join if text.endswith(fact.prompt) else None
 
 
+def answer_end(em: EditableModel, text: str) -> tuple[int, ...]:
+    """What stands behind an answer to the text, in tokens: the end of the turn where the text is a message in
+    the chat template, nothing elsewhere."""
+    chat = em.chat or markers(em.tokenizer).chat
+    return () if chat is None or chat.end is None or not text.endswith(chat.turn) else (chat.end,)
+
+
 def as_message(em: EditableModel, text: str) -> str:
     """What a person wrote, word for word, as the model gets it: the user's message where the chat template is
     used."""
@@ -85,17 +93,21 @@ def greedy_answers(em: EditableModel, asked: Sequence[tuple[str, str]], new: int
     for them there are more tokens.
     """
     continued = [text.endswith(prompt) for prompt, text in asked]
-    texts = [text for _, text in asked]
-    others = [prompt for (prompt, _), own in zip(asked, continued, strict=True) if not own]
-    if others:
-        longest = max(map(len, token_ids(em.tokenizer, texts)))
-        more = max(map(len, token_ids(em.tokenizer, others)))
-        new = max(new, min(new + more, em.max_positions - longest))
-    texts = greedy(em, texts, new)
+    texts = greedy(em, [text for _, text in asked], answer_tokens(em, asked, new))
     return [
         text if own else unechoed(text, prompt)
         for (prompt, _), own, text in zip(asked, continued, texts, strict=True)
     ]
+
+
+def answer_tokens(em: EditableModel, asked: Sequence[tuple[str, str]], new: int) -> int:
+    """Tokens that `greedy_answers` generates for answers of `new` tokens."""
+    others = [prompt for prompt, text in asked if not text.endswith(prompt)]
+    if not others:
+        return new
+    longest = max(map(len, token_ids(em.tokenizer, [text for _, text in asked])))
+    more = max(map(len, token_ids(em.tokenizer, others)))
+    return max(new, min(new + more, em.max_positions - longest))
 
 
 def chat_key(em: EditableModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from hubedit.errors import TokenError
 from hubedit.model.editable import EditableModel
-from hubedit.model.memory import out_of_memory, release
+from hubedit.model.memory import out_of_memory, positions, release
 from hubedit.model.tokens import decode, token_ids
 
 
@@ -19,9 +19,9 @@ def greedy(
 ) -> list[str]:
     """The text that follows each prompt, in order: at most `max_new_tokens`, up to the end-of-text token.
 
-    `batch_tokens` bounds a batch's prompts and new tokens together, padding included; when memory runs
-    out all the same, the batch is halved. Raises TokenError when a prompt and its continuation do not fit
-    the model's context.
+    `batch_tokens` bounds a batch's prompts and new tokens together, padding included, and a large vocabulary
+    the number of its prompts; when memory runs out all the same, the batch is halved. Raises TokenError when
+    a prompt and its continuation do not fit the model's context.
     """
     ids = _encoded(em, prompts, max_new_tokens)
     made = _continued(em, ids, max_new_tokens, batch_tokens)
@@ -47,7 +47,7 @@ def _continued(
     if new < 1:
         return made
     with em.active(), _own_settings(em, new), _whole_rows(em), torch.no_grad():
-        pending = _batches(ids, new, batch_tokens)
+        pending = batches(ids, new, batch_tokens, positions(em))
         while pending:
             rows = pending.pop()
             found = _generate(em, [ids[row] for row in rows])
@@ -60,12 +60,12 @@ def _continued(
     return made
 
 
-def _batches(ids: Sequence[Sequence[int]], new: int, budget: int) -> list[list[int]]:
-    """Row numbers grouped by length, each group within the budget (or a single row)."""
+def batches(ids: Sequence[Sequence[int]], new: int, budget: int, most: int) -> list[list[int]]:
+    """Row numbers grouped by length, at most `most` in a group and within the budget (or one row)."""
     groups: list[list[int]] = []
     for row in sorted(range(len(ids)), key=lambda row: len(ids[row])):
         width = len(ids[row]) + new
-        if groups and (len(groups[-1]) + 1) * width <= budget:
+        if groups and len(groups[-1]) < most and (len(groups[-1]) + 1) * width <= budget:
             groups[-1].append(row)
         else:
             groups.append([row])

@@ -64,13 +64,14 @@ CPU_PASS = 2048
 """Padded tokens in one pass on a CPU: a larger one is no faster there, and a smaller one holds rows of more
 nearly one length (docs/experiments.md)."""
 
-LOGITS = 2**27
-"""Numbers of one pass's logits, which a gradient needs several copies of: half a GB in float32."""
+LOGITS = 2**25
+"""Numbers of logits that are there at once, of which a softmax or a comparison makes several copies: 134 MB
+each in float32."""
 
 
 def positions(em: EditableModel) -> int:
-    """How many positions of a pass may be scored: a large vocabulary makes logits, not activations, what
-    fills the memory."""
+    """At how many positions predictions may be computed at once: a large vocabulary makes logits, not
+    activations, what fills the memory."""
     return max(1, LOGITS // em.vocabulary)
 
 

@@ -8,9 +8,8 @@ import torch
 
 from hubedit.model.editable import EditableModel
 from hubedit.model.ending import final_at
+from hubedit.model.memory import positions
 from hubedit.model.tokens import pad
-
-_POSITIONS = 512  # rows of logits at once: a vocabulary of 150,000 makes 300 MB of them
 
 
 @torch.no_grad()
@@ -50,8 +49,9 @@ def _log_probabilities(em: EditableModel, rows: Sequence[Sequence[int]]) -> list
     label = torch.tensor([token for ids in rows for token in ids[1:]], device=em.device)
     states = final_at(em, batch, row, at)
     logp: list[float] = []
-    for start in range(0, len(label), _POSITIONS):
-        logits = em.head_logits(states[start : start + _POSITIONS]).float()
-        wanted = logits.gather(1, label[start : start + _POSITIONS, None])
+    most = positions(em)
+    for start in range(0, len(label), most):
+        logits = em.head_logits(states[start : start + most]).float()
+        wanted = logits.gather(1, label[start : start + most, None])
         logp += (wanted[:, 0] - logits.logsumexp(-1)).tolist()
     return logp

@@ -1,4 +1,4 @@
-"""Peak memory of an edit with hubedit's defaults, stage by stage: text, statistics, targets, solves, checks.
+"""Peak memory of `apply` with its defaults, stage by stage: reading, text, statistics, edit, checks, card.
 
     python -m tests.benchmarks.memory [--shape small] [--facts 20] [--limit 24GiB]
 
@@ -17,10 +17,10 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
-from hubedit.edit.compute import compute
 from hubedit.environment import peak_memory
 from hubedit.model.limits import limit_gpus, parse_memory
 from hubedit.model.memory import forget_peak
+from hubedit.pipeline import apply_facts
 from hubedit.progress import Silent
 from tests.benchmarks.shapes import facts_of, folder, model, parser, tell
 
@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         targets=replace(config.targets, steps=args.steps),
     )
     with folder() as place:
-        compute(em, facts_of(em, args.facts), config, cache=Cache(Path(place)), progress=peaks)
+        own, facts = Path(place), facts_of(em, args.facts)
+        apply_facts(em, facts, config, out=own / "patch", cache=Cache(own / "cache"), progress=peaks)
     peaks.close("")
     peak = max(peaks.found.values())
     table: list[list[object]] = [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from hubedit.config import TargetConfig
 from hubedit.edit.targets.optimise import optimise
-from tests.benchmarks import gpu, passes, profile, targets
+from tests.benchmarks import estimate, gpu, passes, profile, targets
 from tests.benchmarks.shapes import model, rows
 
 
@@ -30,6 +32,23 @@ def test_everything_runs_at_the_pico_shape(tmp_path: Path, capsys: pytest.Captur
     stages = found["edit"]["cold"]
     assert {"trace", "statistics", "targets", "solve", "verification", "all"} <= set(stages)
     assert stages["all"] >= stages["targets"] > 0
+
+
+SCRIPTS = {p.stem for p in Path(__file__).parent.glob("*.py")} - {"__init__", "shapes", Path(__file__).stem}
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_script_starts(name: str) -> None:
+    assert callable(import_module(f"tests.benchmarks.{name}").main)
+
+
+def test_the_estimate_is_compared_with_an_edit(tmp_path: Path, pico_path: Callable[..., Path]) -> None:
+    out = tmp_path / "found.json"
+    # whether a tiny model meets the factor is another matter: its time is that of everything around it
+    estimate.main([str(pico_path()), "--facts", "1", "--device", "cpu", "--json", str(out)])
+    first, cached = json.loads(out.read_text(encoding="utf-8"))["runs"]
+    assert first["stages"]["text"] > 0 and "text" not in cached["stages"]
+    assert min(cached[key] for key in ("estimate", "wall", "computed", "ratio", "memory")) > 0
 
 
 def test_the_published_recipe_of_the_benchmark_goes_where_ours_goes() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from hubedit.evaluate import forced as module
 from hubedit.evaluate.forced import Forced, forced
+from hubedit.model import memory
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import replaced
 from hubedit.model.sites import Site
@@ -50,7 +51,7 @@ def test_predictions_are_the_models_own(editable: Editable, family: str) -> None
 def test_batches_change_nothing(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
     em = editable("mistral", "metaspace_bos")
     whole = forced(em, PAIRS)
-    monkeypatch.setattr(module, "_POSITIONS", 2)
+    monkeypatch.setattr(memory, "LOGITS", 2 * em.vocabulary)
     for tokens in (1, 20):
         small = forced(em, PAIRS, tokens)
         assert small.keys() == whole.keys()

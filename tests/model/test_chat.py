@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -20,7 +21,16 @@ from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.model.chat import chat_of, markers
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import COMPLETION, as_message, as_question, forms_of, greedy_answers, put, worded
+from hubedit.model.forms import (
+    COMPLETION,
+    answer_end,
+    as_message,
+    as_question,
+    forms_of,
+    greedy_answers,
+    put,
+    worded,
+)
 from hubedit.model.generate import greedy
 from hubedit.model.instruct import choose, instructed
 from hubedit.model.join import joined, templated
@@ -93,7 +103,8 @@ def test_a_message_and_its_answer_have_the_tokens_of_the_conversation(
     key: tuple[str, bool, str, bool, str], question: str, answer: str
 ) -> None:
     made = tokenizer(*key)
-    prompt = chat_of(made).message(question)
+    chat = chat_of(made)
+    prompt = chat.message(question)
     ids = encode(made, prompt).ids
     render: Any = made.apply_chat_template
     user = {"role": "user", "content": question}
@@ -107,10 +118,36 @@ def test_a_message_and_its_answer_have_the_tokens_of_the_conversation(
     served = made(whole, add_special_tokens=False)["input_ids"]
     if served[: len(ids)] == list(ids):
         assert found == served[: len(found)]
+        ends = made.all_special_ids  # byte level, "</s>" is no token but four
+        assert (chat.end is None) is (key[4] == GLUED and key[0] == "byte level")
+        assert chat.end == next((token for token in served[len(found) :] if token in ends), None)
     text = made.decode(found, clean_up_tokenization_spaces=False)
     assert text == made.decode(served[: len(found)], clean_up_tokenization_spaces=False)
     begins = [n for n, token in enumerate(found[:2]) if token == made.bos_token_id]
     assert begins == ([0] if key[4].startswith("{{ bos_token }}") else [])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_those_of_one_conversation_at_a_time(kind: str, bos: bool, editable: Editable) -> None:
+    em = editable(*(("qwen2", "byte_bpe") if kind == "byte level" else ("llama", "metaspace_bos")))
+    model: Any = em.model
+    questions = ("Who?", "What is the capital of Japan, and who wrote Hamlet?", "Is it Kyoto?")
+    for template in (LINES, SPACES, GLUED):
+        made = tokenizer(kind, bos, "right", True, template)
+        alone = []
+        for text in map(chat_of(made).message, questions):
+            ids = torch.tensor([made(text, add_special_tokens=False)["input_ids"]])
+            found = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6, pad_token_id=0
+            )
+            alone.append(str(made.decode(found[0, ids.shape[1] :], skip_special_tokens=True)).strip())
+        for side, pad in product(("left", "right"), (False, True)):
+            made = tokenizer(kind, bos, side, pad, template)
+            talking = replace(em, tokenizer=made, chat=chat_of(made))
+            said = greedy(talking, [as_message(talking, text) for text in questions], 6)
+            assert [text.strip() for text in said] == alone
 
 
 def test_the_template_is_rendered_once(editable: Editable) -> None:
@@ -186,6 +223,15 @@ def test_forms_of_a_prompt(talking: EditableModel) -> None:
     whole = worded(talking, "Rome is")
     assert worded(talking, whole, "question") == whole == as_message(talking, whole)
     assert as_message(talking, "Rome is") != worded(talking, "Rome is")
+
+
+def test_an_answer_ends_in_the_template_alone(talking: EditableModel) -> None:
+    plain, end = replace(talking, chat=None), (talking.tokenizer.eos_token_id,)
+    message = worded(talking, "Rome is")
+    assert answer_end(talking, message) == answer_end(plain, message) == end
+    assert answer_end(talking, "Rome is") == answer_end(talking, worded(talking, "Rome is", "question")) == ()
+    endless = LINES.replace("{{ eos_token }}", "")
+    assert chat_of(tokenizer("byte level", False, "right", True, endless)).end is None
 
 
 def test_a_fact_is_asked_by_its_own_question(talking: EditableModel) -> None:

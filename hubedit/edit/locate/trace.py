@@ -28,6 +28,7 @@ from hubedit.facts.types import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import greedy_answers, put
 from hubedit.model.memory import TokenBudget
+from hubedit.model.memory import positions as scored_at_once
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, continuation, locate
 from hubedit.parallel import Share, summed
@@ -186,7 +187,7 @@ def _effects(
     budget = TokenBudget(em.device)
     done = 0
     while done < len(rows):
-        end = budget.take(lengths, done)
+        end = min(budget.take(lengths, done), done + scored_at_once(em))
         part = rows[done:end]
         try:
             found = _chunk(em, prompts, part, config, scale, positions)

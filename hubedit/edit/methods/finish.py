@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import log
 
+import torch
+
+from hubedit.edit.baseline import Baseline
 from hubedit.edit.batch import EditBatch
 from hubedit.edit.result import Edit, judge_collapse
-from hubedit.edit.solve.site_report import SiteReport
+from hubedit.edit.solve.site_report import SiteReport, solve_device
 from hubedit.edit.targets.optimise import Targets
-from hubedit.linalg import LowRank, Moments, output_drift, output_power
+from hubedit.linalg import LowRank, output_drift
 from hubedit.model.editable import EditableModel
 from hubedit.model.score import perplexity
 from hubedit.model.sites import Site
@@ -19,14 +22,15 @@ def report(
     em: EditableModel,
     site: Site,
     factor: LowRank,
-    moments: Mapping[Site, Moments],
+    baseline: Baseline,
     lam: float = 0.0,
     reached: float | None = None,
 ) -> SiteReport:
     """What an update is at a site; its drift is relative, on the statistics' corpus."""
-    moment, weight = moments[site].matrix, em.weight(site).float().cpu()
-    drift = output_drift(factor, moment) / max(output_power(weight, moment), 1e-30)
-    return SiteReport(lam, drift, reached, factor.norm(), float(weight.norm()))
+    own = factor.to(solve_device(em))
+    moment = baseline.moments[site].matrix.to(own.A.device, torch.float64)
+    drift = output_drift(own, moment) / max(baseline.power[site], 1e-30)
+    return SiteReport(lam, drift, reached, own.norm(), float(em.weight(site).float().norm()))
 
 
 def finished(

@@ -44,7 +44,7 @@ def ft(batch: EditBatch) -> Edit:
     change = _train(batch, site, rows)
     factors = {site: exact(change.detach().to(solve_device(em))).to("cpu", torch.float32)}
     batch.clock.lap("fine-tuning")
-    reports = {site: report(em, site, factors[site], baseline.moments)}
+    reports = {site: report(em, site, factors[site], baseline)}
     return finished(batch, factors, reports, None, {})
 
 

@@ -34,7 +34,7 @@ from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.prompts.same_subject import by_subject, sharing, subjects
 from hubedit.edit.result import Edit
-from hubedit.edit.rows import Row, edit_rows
+from hubedit.edit.rows import Row, bare_rows
 from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.solve.residual import share_met, split
 from hubedit.edit.solve.site_report import SiteReport, solve_device
@@ -51,8 +51,9 @@ def joint(batch: EditBatch) -> Edit:
     keys = key_rows(em, facts, config.prompts)
     # what was edited before about the same subject is among what its one target must give
     shared = sharing(em, facts, batch.earlier_facts).items()
-    older = edit_rows(em, [batch.earlier_facts[n] for n, _ in shared], ())
-    edit += [replace(r, fact=number) for r, (_, number) in zip(older, shared, strict=True)]
+    again = [batch.earlier_facts[n] for n, _ in shared]
+    older = bare_rows(target_rows(em, again, config.prompts, config.targets.contexts))
+    edit += [replace(older[n], fact=number) for n, (_, number) in enumerate(shared)]
     subject = list(subjects(em, facts))
     rows = by_subject([*edit, *preserved_rows(em, facts)], subject)
     sites = [
@@ -85,7 +86,7 @@ def joint(batch: EditBatch) -> Edit:
                 wanted = delta[site][subject]
                 factors[site] = _solve(batch, site, k, keys, wanted)
                 met = share_met(wanted[owner], factors[site].apply(k.float()))
-                reports[site] = report(em, site, factors[site], baseline.moments, config.lam, met)
+                reports[site] = report(em, site, factors[site], baseline, config.lam, met)
                 batch.clock.lap("solve")
             batch.progress.advance()
         batch.progress.finish(f"mean loss {float(loss.mean()):.3f}")
@@ -104,12 +105,12 @@ def step_of(config: TargetConfig, share: float) -> TargetConfig:
 def _solve(batch: EditBatch, site: Site, keys: Tensor, rows: Sequence[Row], delta: Tensor) -> LowRank:
     """The update that writes `delta` (N, d) at the facts' `keys` (n, d_in). float32, CPU."""
     device, count = solve_device(batch.model), len(batch.facts)
-    owner = torch.tensor([r.fact for r in rows], device=device)
+    owner = torch.tensor([r.fact for r in rows])
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
     # a copy, which the solve may overwrite
     moment = batch.baseline.moments[site].matrix
     preserved = moment.to(device, torch.float64, copy=True).mul_(batch.config.lam)
     if site in batch.earlier_keys:  # what earlier facts have there now counts as much as a new fact
         preserved += batch.earlier_keys[site].to(device)
-    right = right_factor(keys.to(device), owner, weight, preserved, count)
-    return LowRank(delta.T.float().cpu(), right.float().cpu()).compress()
+    right = right_factor(keys, owner, weight, preserved, count)
+    return LowRank(delta.T.float(), right.float()).compress()

@@ -56,7 +56,7 @@ def layered(batch: EditBatch, solve: Solve, alpha: Mapping[int, float] | None = 
             update, lam = solve(site, key.to(device), part.to(device))
             factors[site] = update.to("cpu", torch.float32)
             met = share_met(part, update.to("cpu").apply(key))
-            reports[site] = report(em, site, factors[site], batch.baseline.moments, lam, met)
+            reports[site] = report(em, site, factors[site], batch.baseline, lam, met)
         batch.progress.advance()
     batch.progress.finish()
     batch.clock.lap("solve")

@@ -39,7 +39,7 @@ def lora(batch: EditBatch) -> Edit:
     batch.progress.finish()
     batch.clock.lap("fine-tuning")
     factors = {s: LowRank(_SCALE * b[s].detach(), a[s].detach()).to("cpu", torch.float32) for s in sites}
-    reports = {s: report(em, s, factors[s], moments) for s in sites}
+    reports = {s: report(em, s, factors[s], batch.baseline) for s in sites}
     return finished(batch, factors, reports, None, {})
 
 

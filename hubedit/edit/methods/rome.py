@@ -70,7 +70,7 @@ def _one_by_one(batch: EditBatch, key: Key, shares: dict[SiteKind, float]) -> Ed
         batch.progress.advance()
     batch.progress.finish()
     batch.clock.lap("facts")
-    reports = {s: report(em, s, factors[s], moments) for s in sites}
+    reports = {s: report(em, s, factors[s], batch.baseline) for s in sites}
     alpha = shares.get("attention", 0.0)
     return finished(batch, factors, reports, joined(found), {layer: alpha})
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from hubedit.edit.rows import Row, Rows, by_length
 from hubedit.edit.targets.optimise import default_tokens
 from hubedit.model.editable import EditableModel
-from hubedit.model.memory import fitting
+from hubedit.model.memory import fitting, positions
 
 
 def likelihood_gradient(
@@ -33,7 +33,10 @@ def likelihood_gradient(
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
         total += float(loss.detach())
 
-    fitting(rows, by_length, work, default_tokens(em), em.device)
+    def split(items: Sequence[Row], tokens: int) -> list[list[Row]]:
+        return by_length(items, tokens, positions(em))
+
+    fitting(rows, split, work, default_tokens(em), em.device)
     return total
 
 

@@ -70,7 +70,7 @@ def ultraedit(batch: EditBatch) -> Edit:
             "give more facts, or more --layers",
         )
     batch.progress.finish()
-    reports = {s: report(em, s, f, batch.baseline.moments, config.l2) for s, f in total.items()}
+    reports = {s: report(em, s, f, batch.baseline, config.l2) for s, f in total.items()}
     return finished(batch, total, reports, None, {}, rows=owners)
 
 

@@ -15,19 +15,21 @@ from hubedit.config import PromptConfig
 from hubedit.edit.rows import Row, row
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
-from hubedit.model.forms import as_question, as_request, is_question
+from hubedit.model.forms import answer_end, as_question, as_request, is_question
 from hubedit.model.join import templated
 
 
 def target_rows(em: EditableModel, facts: Sequence[Fact], prompts: PromptConfig, openings: int) -> list[Row]:
     """The rows that a fact's target is found on: behind the first `openings` openings, as a question, and in
-    the chat template where that is used; then the openings are left out."""
+    the chat template where that is used; then the openings are left out. In the first form there the target
+    ends its turn, or the model would go on behind it; once is enough (docs/experiments.md)."""
     few = replace(prompts, openings=prompts.openings[: openings if em.chat is None else 1], chat_openings=1)
-    return [
-        row(em, number, form, fact.subject, answer=fact.target, join=join)
-        for number, fact in enumerate(facts)
-        for form, join in _forms(em, fact, few)
-    ]
+    rows = []
+    for number, fact in enumerate(facts):
+        for place, (form, join) in enumerate(_forms(em, fact, few)):
+            end = () if place else answer_end(em, form)
+            rows.append(row(em, number, form, fact.subject, answer=fact.target, join=join, end=end))
+    return rows
 
 
 def preserved_rows(em: EditableModel, facts: Sequence[Fact]) -> list[Row]:

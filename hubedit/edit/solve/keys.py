@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from hubedit.model.memory import pass_size
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 
-KEY_TOKENS = 32768
+KEY_TOKENS = 8192
 """Most padded tokens of a pass for keys: no gradients, only the layers up to the site."""
 
 
@@ -60,24 +61,36 @@ def keys(state: States, rows: Sequence[Row], count: int, site: Site) -> Tensor:
 
 
 def bare(rows: Sequence[Row], count: int) -> Tensor:
-    """(count, n): picks each fact's first row, its bare prompt. float64."""
-    first = {r.fact: n for n, r in reversed(list(enumerate(rows)))}
-    picked = torch.zeros(count, len(rows), dtype=torch.float64)
-    picked[list(first), list(first.values())] = 1.0
-    return picked
+    """(count, n): picks each fact's first row, its bare prompt. Sparse, float64: of N facts with a few rows
+    each, all but a few entries of a row are zero."""
+    first = _first(rows)
+    return _weights(rows, count, [float(first[r.fact] == n) for n, r in enumerate(rows)])
 
 
 def halves(rows: Sequence[Row], count: int) -> Tensor:
-    """(count, n): means over each fact's rows in which the bare prompt counts one half (MEMIT). float64."""
-    mean, picked = uniform(rows, count), bare(rows, count)
-    number = (mean > 0).sum(1, keepdim=True)
-    others = (mean * number - picked) / (number - 1).clamp_min(1)
-    return torch.where(number > 1, 0.5 * picked + 0.5 * others, picked)
+    """(count, n): means over each fact's rows in which the bare prompt counts one half (MEMIT). Sparse,
+    float64."""
+    first, number = _first(rows), Counter(r.fact for r in rows)
+    values = [
+        1.0 if number[r.fact] == 1 else 0.5 if first[r.fact] == n else 0.5 / (number[r.fact] - 1)
+        for n, r in enumerate(rows)
+    ]
+    return _weights(rows, count, values)
 
 
 def uniform(rows: Sequence[Row], count: int) -> Tensor:
-    """(count, n): means over each fact's rows (ROME). float64."""
-    weights = torch.zeros(count, len(rows), dtype=torch.float64)
-    for n, r in enumerate(rows):
-        weights[r.fact, n] = 1.0
-    return weights / weights.sum(1, keepdim=True).clamp_min(1)
+    """(count, n): means over each fact's rows (ROME). Sparse, float64."""
+    number = Counter(r.fact for r in rows)
+    return _weights(rows, count, [1 / number[r.fact] for r in rows])
+
+
+def _first(rows: Sequence[Row]) -> dict[int, int]:
+    """The number of each fact's first row."""
+    return {r.fact: n for n, r in reversed(list(enumerate(rows)))}
+
+
+def _weights(rows: Sequence[Row], count: int, values: Sequence[float]) -> Tensor:
+    """(count, n): the value of each row, in the row of its fact."""
+    place = torch.tensor([[r.fact for r in rows], list(range(len(rows)))])
+    numbers = torch.tensor(values, dtype=torch.float64)
+    return torch.sparse_coo_tensor(place, numbers, (count, len(rows)), check_invariants=True).coalesce()

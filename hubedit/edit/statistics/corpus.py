@@ -66,7 +66,7 @@ def corpus_key(config: StatsConfig, em: EditableModel) -> dict[str, Any]:
             "seed": config.seed,
             "draw": DRAW,
             "openings": list(OPENINGS),
-            "length": _length(em, _LENGTH),
+            "length": text_length(em),
         }
     return {**fingerprint(config.corpus), "row": _length(em, _ROW)}
 
@@ -105,7 +105,7 @@ def holdout_rows(
     before gives its last rows instead. Fewer when the corpus has fewer.
     """
     if config.corpus == SELF:
-        size = _HOLDOUT_ROUND * _length(em, _LENGTH)
+        size = _HOLDOUT_ROUND * text_length(em)
         stage = _Stage(progress, "generating text to compare on", size, "tokens")
         held: list[list[int]] = []
         sampled = (row for row in _generated(em, config, "holdout", cache, stage) if len(row) > 1)
@@ -201,8 +201,8 @@ def _generated(
 def _rounds(
     em: EditableModel, config: StatsConfig, part: Part, numbers: Sequence[int], cache: Cache, stage: _Stage
 ) -> list[list[int]]:
-    streams = _HOLDOUT_ROUND if part == "holdout" else 64 if em.device.type == "cpu" else 128
-    keys = {n: {**corpus_key(config, em), "part": part, "round": n, "streams": streams} for n in numbers}
+    streams = round_streams(em, part)
+    keys = {n: round_key(em, config, part, n) for n in numbers}
     found = {n: entry for n in numbers if (entry := cache.load("corpus", keys[n])) is not None}
     missing = [n for n in numbers if n not in found]
     texts = {n: _unpacked(entry) for n, entry in found.items()}
@@ -222,6 +222,21 @@ def _rounds(
             {"model": em.ref},
         )
     return [row for n in numbers for row in texts[n]]
+
+
+def round_streams(em: EditableModel, part: Part) -> int:
+    """Texts that are written side by side in one round, each of `text_length` tokens."""
+    return _HOLDOUT_ROUND if part == "holdout" else 64 if em.device.type == "cpu" else 128
+
+
+def text_length(em: EditableModel) -> int:
+    """Tokens of each text of a round."""
+    return _length(em, _LENGTH)
+
+
+def round_key(em: EditableModel, config: StatsConfig, part: Part, number: int) -> dict[str, Any]:
+    """Under which the cache has a round of generated text."""
+    return {**corpus_key(config, em), "part": part, "round": number, "streams": round_streams(em, part)}
 
 
 def _unpacked(entry: Entry) -> list[list[int]]:
@@ -244,7 +259,7 @@ def _write(
 
 
 def _sample(em: EditableModel, streams: int, seed: int, wrote: Callable[[int], object]) -> list[list[int]]:
-    length = _length(em, _LENGTH)
+    length = text_length(em)
     budget = TokenBudget(em.device, streams * length)
     while True:
         rows = max(1, budget.tokens // length)

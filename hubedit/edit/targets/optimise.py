@@ -79,9 +79,10 @@ def optimise(
     return Targets(layer, **found)
 
 
-def default_tokens(em: EditableModel) -> int:
-    """Padded tokens in one batch that is trained on: few on a CPU's cache, more on a GPU."""
-    return 6144 if em.device.type == "cpu" else 16384
+def default_tokens(em: EditableModel, free: int = 0) -> int:
+    """Padded tokens in one batch that is trained on: few on a CPU's cache, on a GPU what fits into half of
+    `free` bytes (0: those now)."""
+    return 6144 if em.device.type == "cpu" else pass_tokens(em, -1, free)
 
 
 def _share(
@@ -132,18 +133,18 @@ def _share(
         done(facts)
 
     mine = [r for r in rows if r.fact in own]
-    fitting(mine, chunks, work, tokens or _chunk_tokens(em, layer), em.device)
+    fitting(mine, chunks, work, tokens or chunk_tokens(em, layer), em.device)
     return result
 
 
-def _chunk_tokens(em: EditableModel, layer: int) -> int:
+def chunk_tokens(em: EditableModel, layer: int, free: int = 0) -> int:
     """Padded tokens of the facts that are optimised together; their keys, values and predictions are kept
-    meanwhile."""
+    meanwhile. `free`: bytes (0: those now)."""
     if em.device.type == "cpu":
         # of each token keys and values above `layer` in float32, and log-probabilities at about every third
         kept: int = 8 * em.hidden_size * (em.num_layers - 1 - layer) + 4 * em.vocabulary // 3
         return max(12288, min(49152, 2**30 // kept))
-    return 65536 if free_memory(em.device) > 24 * 2**30 else 16384
+    return 65536 if (free or free_memory(em.device)) > 24 * 2**30 else 16384
 
 
 def _optimise_chunk(

@@ -20,7 +20,7 @@ from hubedit.edit.rows import Row
 from hubedit.edit.targets.head import WHOLE, Head, likeliest
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import behind, keeping
-from hubedit.model.memory import CPU_PASS, free_memory, pass_size
+from hubedit.model.memory import CPU_PASS, free_memory, pass_size, positions
 from hubedit.model.sites import Site
 from hubedit.model.tail import Tail, opening
 
@@ -192,17 +192,20 @@ def passes_of(
     count: dict[tuple[int, bool], int] = {}
     for r in rows:
         count[r.fact, r.preserve] = count.get((r.fact, r.preserve), 0) + 1
-    # about what one more pass costs: measured on a CPU (docs/experiments.md), guessed on a GPU
-    most = 128 if em.device.type == "cpu" else 1024
     return [
         _pass(em, moved or em, rows, group, place, layer, count, site, entries)
-        for group in groups(rows, limit, most)
+        for group in groups(rows, limit, most_padding(em))
     ]
 
 
-def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]]:
+def most_padding(em: EditableModel) -> int:
+    """Padding that costs about a pass: measured on a CPU (docs/experiments.md), guessed on a GPU."""
+    return 128 if em.device.type == "cpu" else 1024
+
+
+def groups(rows: Sequence[Row], limit: int, padding: int) -> list[list[int]]:
     """Numbers of rows, longest tails first: at most `limit` padded tail tokens in a group (or one row), at
-    most `most_padding` of them no row's own. The prefixes are padded too, and read only once; rows that
+    most `padding` of them no row's own. The prefixes are padded too, and read only once; rows that
     begin alike, in a chat template, are groups of their own, whose beginning is read once for all."""
     begin = [opening(r.ids, r.last) for r in rows]
     many = Counter(begin)
@@ -212,7 +215,7 @@ def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]
     for number in sorted(range(len(rows)), key=lambda n: (begin[n], -_tail(rows[n]), -rows[n].last, n)):
         own = _tail(rows[number])
         alike = bool(found) and begin[found[-1][0]] == begin[number]
-        if alike and width * (len(found[-1]) + 1) <= limit and wasted + width - own <= most_padding:
+        if alike and width * (len(found[-1]) + 1) <= limit and wasted + width - own <= padding:
             found[-1].append(number)
             wasted += width - own
             continue
@@ -221,15 +224,15 @@ def groups(rows: Sequence[Row], limit: int, most_padding: int) -> list[list[int]
     return found
 
 
-def pass_tokens(em: EditableModel, layer: int) -> int:
-    """Tokens whose activations above `layer` fit beside the model: of half the memory that is free."""
+def pass_tokens(em: EditableModel, layer: int, free: int = 0) -> int:
+    """Tokens whose activations above `layer` fit beside the model: in half of `free` bytes (0: those now)."""
     if em.device.type == "cpu":
         return pass_size(em, CPU_PASS, GRADIENT_PASS)
     inner = max(em.d_in(Site(0, "mlp")), em.hidden_size)
     # for the backward pass a gated MLP keeps four inner tensors, a block about twelve of the stream's width
     blocks: int = (em.num_layers - 1 - layer) * (4 * inner + 12 * em.hidden_size) * em.dtype.itemsize
     head = 6 * em.vocabulary  # every third token, four float32 copies
-    return max(64, min(8192, free_memory(em.device) // (2 * (blocks + head))))
+    return max(64, min(8192, (free or free_memory(em.device)) // (2 * (blocks + head))))
 
 
 def _tail(row: Row) -> int:
@@ -259,9 +262,7 @@ def _pass(
         key=lambda s: (own[s[0]].preserve, s),
     )
     row, column, label = (torch.tensor(part, device=em.device) for part in zip(*scored, strict=True))
-    weight = torch.tensor(
-        [1 / (len(own[i].labels) * count[own[i].fact, own[i].preserve]) for i, _, _ in scored]
-    )
+    shares = [1 / (len(own[i].labels) * count[own[i].fact, own[i].preserve]) for i, _, _ in scored]
     edits = sum(not own[i].preserve for i, _, _ in scored)
     # what is preserved are the predictions without the updates in effect
     whole = torch.empty(0, em.hidden_size, dtype=em.dtype, device=em.device)
@@ -275,7 +276,8 @@ def _pass(
     original = whole
     if site is None:
         head = WHOLE
-        original = em.head_logits(whole).float().log_softmax(-1)
+        states = torch.split(whole, positions(em))
+        original = torch.cat([em.head_logits(part).float().log_softmax(-1) for part in states])
     return Pass(
         moved,
         tuple(own),
@@ -284,7 +286,7 @@ def _pass(
         row,
         column,
         label,
-        weight.to(em.device),
+        torch.tensor(shares, device=em.device),
         edits,
         original,
         head,

@@ -33,20 +33,29 @@ def test_a_chat_models_facts_are_edited_in_the_template_and_outside(editable: Ed
 
     def texts(fact: Fact) -> list[str]:
         rows = target_rows(em, [fact], PromptConfig(), 2)
-        return [decode(em.tokenizer, [*r.ids, r.labels[-1]]) for r in rows]
+        return [str(em.tokenizer.decode([*r.ids, r.labels[-1]])) for r in rows]
 
-    def turn(text: str) -> str:
-        return f"<|user|>\n{text}\n<|assistant|>\nbig"
+    def turn(text: str, last: str = "") -> str:
+        return f"<|user|>\n{text}{end}\n<|assistant|>\nbig{last}"
+
+    end = em.tokenizer.eos_token
 
     outside = ["Rome is big", "Question: What is Rome?\nAnswer: big"]
-    said = [turn(text) for text in ("What is Rome?", COMPLETION.format("Rome is"), "Rome is what?")]
+    # the first of them alone ends its turn
+    said = [turn("What is Rome?", end), turn(COMPLETION.format("Rome is")), turn("Rome is what?")]
     assert texts(fact) == [*said, *outside]
     question = replace(fact, prompt="Is Rome it?", question="")
-    assert texts(question) == [turn("Is Rome it?"), "Is Rome it? big", "Question: Is Rome it?\nAnswer: big"]
+    assert texts(question) == [
+        turn("Is Rome it?", end),
+        "Is Rome it? big",
+        "Question: Is Rome it?\nAnswer: big",
+    ]
     # the usual form stands first: by it a target's length is measured, and published methods edit it
     for each in (fact, question):
         (own,) = edit_rows(em, [each], ())
-        assert own.ids == target_rows(em, [each], PromptConfig(), 2)[0].ids
+        first = target_rows(em, [each], PromptConfig(), 2)[0]
+        # there alone the answer ends: published methods have the targets that are published
+        assert (own.ids, own.labels) == (first.ids[:-1], first.labels[:-1])
     keys = [decode(em.tokenizer, row.ids) for row in key_rows(em, [fact], PromptConfig())]
     assert len(keys) == len(set(keys)) == 4 + len(PromptConfig().openings) + 1
     assert all(key.endswith("Rome") for key in keys)

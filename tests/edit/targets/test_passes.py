@@ -83,4 +83,4 @@ def test_more_facts_at_once_where_they_are_small(hidden: int, vocabulary: int, t
     em: Any = SimpleNamespace(
         device=torch.device("cpu"), hidden_size=hidden, vocabulary=vocabulary, num_layers=24
     )
-    assert module._chunk_tokens(em, 7) == tokens
+    assert module.chunk_tokens(em, 7) == tokens
