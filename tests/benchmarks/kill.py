@@ -239,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as path, serve(Path(path) / "hub") as hub:
         # read when the libraries are imported, which the children share
+        os.environ.pop("HF_HUB_OFFLINE", None)
         os.environ.update(hub.environment(Path(path) / "home"))
         import torch
 
