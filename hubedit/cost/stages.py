@@ -43,8 +43,8 @@ _SOME = 48  # facts that are counted; the others are taken to be like them
 _CONTEXT = "It was the best of all the years that anybody knew. "  # stands for a generated one
 _GENERATED = 8192  # as `hubedit.model.generate.greedy` batches
 _MISSING = (1.0, 0.75, 0.5, 0.45)
-"""Share of the facts that the joint edit's rounds still work on, measured on two real models
-(docs/performance.md); later rounds are like the last."""
+"""Share of the facts that the joint edit's rounds still work on: between what Gemma-3-270M and
+SmolLM2-135M-Instruct needed, and a guess for other models; later rounds are like the last."""
 _WRITING = 4.0  # seconds of figures, card and page
 _FACT = 0.04  # seconds that a fact takes beside the model: its rows and prompts as tokens, its records
 
