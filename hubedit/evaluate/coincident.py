@@ -42,13 +42,11 @@ def apart(facts: Sequence[Fact]) -> tuple[list[Fact], list[str]]:
     def kept(probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
         return tuple(probe for probe in probes if not seen(probe.prompt))
 
-    rest = [
-        replace(
-            fact,
-            rephrase=tuple(prompt for prompt in fact.rephrase if not seen(prompt)),
-            locality=kept(fact.locality),
-            portability=kept(fact.portability),
+    rest = []
+    for fact in facts:
+        rephrase = tuple(prompt for prompt in fact.rephrase if not seen(prompt))
+        own = replace(
+            fact, rephrase=rephrase, locality=kept(fact.locality), portability=kept(fact.portability)
         )
-        for fact in facts
-    ]
+        rest.append(fact if own == fact else own)
     return rest, found

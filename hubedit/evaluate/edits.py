@@ -139,9 +139,9 @@ class EditReport:
 def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int = 0) -> EditReport:
     """Outcomes and metrics from two readings of the same facts, without the probes that are worded as an
     edited prompt. Pure; `seed`: of the bootstrap."""
-    facts, _ = apart(facts)
-    found = marks(facts, before, after)
-    cases = tuple(case for _, good, case in _judged(facts, before, after) if not good)
+    counting, _ = apart(facts)
+    found = marks(counting, before, after)
+    cases = tuple(case for _, good, case in _judged(counting, before, after) if not good)
     outcomes = tuple(
         _outcome(fact, before, after, *good)
         for fact, good in zip(facts, found["success"], strict=True)

@@ -139,10 +139,13 @@ def test_a_disk_that_refuses_is_one_line(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, call, refuse)
-    assert run(["merge", str(made), "--model", str(base), "--out", str(tmp_path / "out")]) == 1
+    # a place where not even a folder can be made is told before anything is read
+    code = 2 if call == "mkdir" else 1
+    assert run(["merge", str(made), "--model", str(base), "--out", str(tmp_path / "out")]) == code
     monkeypatch.undo()
     said = capsys.readouterr().err
-    assert f"cannot be written to {tmp_path / 'out'}: {os.strerror(number)}" in said
+    what = "cannot write to" if call == "mkdir" else "cannot be written to"
+    assert f"{what} {tmp_path / 'out'}: {os.strerror(number)}" in said
     assert content(tmp_path) == before and sorted(os.listdir(tmp_path)) == ["m", "p"]
 
 

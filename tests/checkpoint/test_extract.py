@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from hubedit.checkpoint.diff import diff_checkpoints
 from hubedit.checkpoint.extract import extract
@@ -72,8 +72,9 @@ def test_a_merged_patch_comes_back(editable: Editable, tmp_path: Path, family: s
     assert fit(found.patch, base).fits and not fit(found.patch, base).unverified
 
     ids = torch.randint(5, em.vocabulary - 1, (2, 9))
+    auto: Any = getattr(transformers, em.family.loader)
     models: list[Any] = [
-        AutoModelForCausalLM.from_pretrained(p, dtype=torch.float32, attn_implementation=em.family.attention)
+        auto.from_pretrained(p, dtype=torch.float32, attn_implementation=em.family.attention)
         for p in (em.path, tmp_path / "merged")
     ]
     with torch.no_grad():

@@ -194,4 +194,4 @@ def test_copies_that_differ_are_refused_where_readers_disagree(tmp_path: Path) -
 
 def test_a_family_knows_whether_its_head_is_tied() -> None:
     tied = {name for name, family in FAMILIES.items() if family.tied}
-    assert tied == {"gemma2", "gemma3", "gemma3_text", "gpt2", "smollm3"}
+    assert tied == {"gemma2", "gemma3", "gemma3_text", "gpt2", "mistral3", "smollm3"}

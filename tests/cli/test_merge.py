@@ -99,7 +99,8 @@ def test_options_reach_the_merge(
     [
         (["merge", "{one}", "--out", "{t}/out", "--max-shard-size", "big"], 2, "is no size"),
         (["merge", "{t}/none", "--out", "{t}/out"], 1, "is no patch folder"),
-        (["merge", "{one}", "--out", "{t}/m"], 2, "inside the base"),
+        (["merge", "{one}", "--out", "{t}/m"], 2, "holds no merged model"),
+        (["merge", "{one}", "--out", "{t}/m/inside"], 2, "inside the base"),
         (["merge", "{one}", "--out", "{t}/out", "--model", "{t}/lyon"], 1, "LoRA adapter"),
         (["merge", "{one}", "--out", "{t}/out", "--model", "{t}/none"], 1, "no such folder"),
         (["merge", "{one}", "{one}", "--out", "{t}/out"], 1, "in the stack already"),
