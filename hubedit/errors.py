@@ -19,7 +19,8 @@ class HubEditError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "", problems: Sequence[str] = ()) -> None:
-        super().__init__(message if not hint else f"{message} ({hint})")
+        said = f"{message}: {problems[0]}" if problems else message
+        super().__init__(said if not hint else f"{said} ({hint})")
         self.message = message
         self.hint = hint
         self.problems = tuple(problems)

@@ -169,6 +169,10 @@ WRONG: dict[str, tuple[Callable[[EditableModel], object], str]] = {
     "facts as text": (lambda em: api.edit(em, "a -> b"), "must be hubedit.Fact objects, and are of type"),
     "texts as facts": (lambda em: api.edit(em, [FACT, "a -> b"]), "number 2 is of type str"),
     "no facts": (lambda em: api.edit(em, []), "no facts to edit"),
+    "facts that contradict each other": (
+        lambda em: api.edit(em, [FACT, changed(FACT, target="Ulm")]),
+        "fact 2 contradicts fact 1",
+    ),
     "None as facts": (lambda em: api.edit(em, None), "hubedit.load_facts"),
     "a prompt without its subject": (
         lambda em: api.edit(em, hubedit.Fact("It is in", "Paris", "Italy")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hubedit.api.inputs import CacheLike, cache_of, config_of, facts_of, model_of
+from hubedit.api.inputs import CacheLike, agreeing, cache_of, config_of, facts_of, model_of
 from hubedit.api.patches import PatchLike, opened
 from hubedit.config import EditConfig
 from hubedit.edit.checks import check_facts
@@ -43,7 +43,7 @@ def edit(
     Raises FactsError, ConfigError, ModelError and PatchError before the long work, and CollapseError for an
     edit that would damage the model.
     """
-    em, wanted, settings = model_of(model), facts_of(facts), config_of(config)
+    em, wanted, settings = model_of(model), agreeing(facts_of(facts)), config_of(config)
     older = None if on is None else opened(on)
     return edit_facts(em, wanted, settings, on=older, cache=cache_of(cache), progress=progress).patch
 

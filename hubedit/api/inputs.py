@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hubedit.cache import Cache
@@ -35,6 +35,19 @@ def facts_of(facts: Fact | Iterable[Fact]) -> list[Fact]:
         if not isinstance(fact, Fact):
             raise FactsError(f"facts must be hubedit.Fact objects, and number {number} is {kind(fact)}", hint)
     return found
+
+
+def agreeing(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The facts. Raises FactsError where two of them give one prompt different answers."""
+    first: dict[str, tuple[int, Fact]] = {}
+    problems = []
+    for number, fact in enumerate(facts, 1):
+        before, other = first.setdefault(fact.prompt, (number, fact))
+        if (other.join or "", other.target) != (fact.join or "", fact.target):
+            problems.append(f"fact {number} contradicts fact {before}: {fact.prompt!r}")
+    if problems:
+        raise FactsError("facts contradict each other", "keep one of them", problems)
+    return facts
 
 
 def config_of(config: EditConfig | None) -> EditConfig:

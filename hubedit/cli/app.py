@@ -131,7 +131,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _usage(error: Any) -> ConfigError:
     """What typer says of a command line that it cannot read, in one line, and where to look."""
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
     path = error.ctx.command_path if error.ctx is not None else "hubedit"
     return ConfigError(f"{message[:1].lower()}{message[1:]}", f"{path} --help")
 

@@ -55,10 +55,10 @@ def ask(
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
+    if edit is not None:  # before its chat template is looked for
+        edit.fits(em)
     em = with_chat(sink, em, chat, system, edit.record if edit is not None else None)
     sides = {}
-    if edit is not None:
-        edit.fits(em)
     sides["without"] = run(em, prompts, max_new_tokens=max_new_tokens)
     if edit is not None:
         sides["with"] = run(em.with_patch(edit.by_site(em)), prompts, max_new_tokens=max_new_tokens)

@@ -97,7 +97,10 @@ def demo(
         if bank.neighbours:
             sink.show("\n   What was not edited\n")
             sink.show(_neighbours(bank, before, after))
-        sink.show("")
+        form = "in the chat template" if em.chat is not None else "as the prompts are written"
+        sink.show(
+            f"\n   The report's figures, asked {form}; unchanged: the answer's first word is the same\n"
+        )
         sink.show(_metrics(applied))
         prompt = next((o.fact.prompt for o in applied.report.outcomes if o.success), bank.facts[0].prompt)
         sink.show("\n4. The patch is a plain LoRA adapter, and goes into the weights and out again\n")
@@ -224,7 +227,7 @@ def _next(applied: Applied, model: str, prompt: str) -> str:
     return "\n".join(
         (
             "\n5. Where it is, and what to do next\n",
-            f"   {applied.path}  (its card is README.md; hubedit.json says how it was made)",
+            f"   {applied.path}  (report.html for a browser; its card is README.md)",
             "",
             "   Ask without and with the patch:",
             f"     hubedit ask {where} --patch {place} {shlex.quote(prompt)}",

@@ -70,7 +70,9 @@ def _talk(sink: Output, session: Session) -> bool:
     while (line := sink.ask("prompt>")) is not None:
         word, _, rest = line.partition(" ")
         try:
-            if word == "/save":
+            if word == "/save" and rest:
+                sink.warn("/save takes no name", "--out of hubedit edit says where the patch goes")
+            elif word == "/save":
                 if session.facts:
                     return True
                 sink.warn("there is no edit to save")

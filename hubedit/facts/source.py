@@ -50,7 +50,9 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except FileNotFoundError:
         near = _neighbour(path)
-        raise FactsError(f"{path}: no such file", f"did you mean {near}?" if near else "") from None
+        raise FactsError(
+            f"{path}: no such file", f"did you mean {near}?" if near else "check the path"
+        ) from None
     except IsADirectoryError:
         raise FactsError(f"{path} is a directory", "name a facts file in it") from None
     except OSError as error:

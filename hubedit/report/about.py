@@ -25,7 +25,7 @@ _FROM = {
     },
     "alpha": {
         "trace": "measured: attention's share of the indirect effects in the causal trace",
-        "given": "given by the user",
+        "given": "as set; 0 is the default",
         "method": "of the method",
     },
 }

@@ -121,6 +121,9 @@ def damage(report: Json, *, with_facts: bool) -> tuple[Damage, ...]:
         if not any(row[3] for row in rows):
             stored, rows = stored[:3], tuple(row[:3] for row in rows)
         made.append(Damage(title, none, len(cases), stored, rows))
+    if made and not broken.keys() & {"flipped_same_subject", "flipped_neighbours", "lost_bystanders"}:
+        none = "Not measured: the facts have no locality prompts, and no bystanders were asked."
+        made.append(Damage("Other facts", none, 0, (), ()))
     for key, title, none in _FLIPPED:
         if (cases := broken.get(key)) is not None:
             made.append(Damage(title, none, len(cases), columns, _rows(cases, keys, with_facts)))

@@ -37,7 +37,8 @@ GROUPS = {
     "forms": (
         "The same facts asked in other ways",
         "Bare: the prompt as it is written. Question: as a question. Instruction: a question after the words "
-        '"Answer the question in a few words". Chat: the question as a user\'s message in the chat template. '
+        '"Answer the question in a few words". Chat: a user\'s message in the chat template, '
+        '"Complete the sentence with a few words: ..." where the prompt is no question. '
         "Exact: the answer and nothing else. Judged: another model says that the answer means the target. "
         "n counts prompts.",
     ),
