@@ -62,6 +62,8 @@ class Damage:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    counted: bool = True
+    """Whether the count stands beside the title."""
 
     @property
     def left(self) -> int:
@@ -123,7 +125,7 @@ def damage(report: Json, *, with_facts: bool) -> tuple[Damage, ...]:
         made.append(Damage(title, none, len(cases), stored, rows))
     if made and not broken.keys() & {"flipped_same_subject", "flipped_neighbours", "lost_bystanders"}:
         none = "Not measured: the facts have no locality prompts, and no bystanders were asked."
-        made.append(Damage("Other facts", none, 0, (), ()))
+        made.append(Damage("Other facts", none, 0, (), (), counted=False))
     for key, title, none in _FLIPPED:
         if (cases := broken.get(key)) is not None:
             made.append(Damage(title, none, len(cases), columns, _rows(cases, keys, with_facts)))
@@ -140,7 +142,8 @@ def damage(report: Json, *, with_facts: bool) -> tuple[Damage, ...]:
             )
             for case in cases[:WORST]
         )
-        made.append(Damage("The worst cases", "", len(rows), ("Kind", *columns, "Loss"), rows, _LOSS))
+        worst = ("Kind", *columns, "Loss")
+        made.append(Damage("The worst cases", "", len(rows), worst, rows, _LOSS, counted=False))
     return tuple(made)
 
 

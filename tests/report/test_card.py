@@ -276,3 +276,10 @@ def test_other_facts_about_an_edited_subject_that_changed_are_quoted() -> None:
     card = patch_card(record(), report(damage={"flipped_same_subject": [case], "flipped_neighbours": []}))
     assert "### Other facts about an edited subject that changed: 1" in card
     assert "| Land0 speaks | French | Dutch |" in card and "No neighbour changed its answer." in card
+
+
+def test_what_was_not_looked_for_is_not_taken_for_unbroken() -> None:
+    card = patch_card(record(), report(damage={}))
+    assert "### Other facts\n\nNot measured: the facts have no locality prompts" in card
+    asked = patch_card(record(), report(damage={"flipped_neighbours": []}))
+    assert "Not measured: the facts" not in asked
