@@ -15,13 +15,15 @@ def reading(what: str, hint: str = "download or copy it again") -> Iterator[None
     """ModelError `what: reason` for whatever a library raises in the block, except out of memory.
 
     transformers checks little of what it reads and tokenizers raises plain `Exception`, so a damaged file can
-    end in any error.
+    end in any error, also in a panic of its Rust code, which is no `Exception`.
     """
     try:
         yield
     except HubEditError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         from hubedit.model.memory import out_of_memory
 
         if out_of_memory(error):

@@ -82,6 +82,15 @@ def test_out_of_memory_stays_what_it_is() -> None:
         raise Exception("a\n b")
 
 
+def test_a_panic_of_rust_code_is_an_error_like_others() -> None:
+    """What tokenizers raises for lengths that are out of range; Ctrl-C stays what it is."""
+    panic = type("PanicException", (BaseException,), {})
+    with pytest.raises(ModelError, match="cannot load: range end index"), reading("cannot load"):
+        raise panic("range end index 5 out of range")
+    with pytest.raises(KeyboardInterrupt), reading("cannot load"):
+        raise KeyboardInterrupt
+
+
 def test_any_damage_is_refused_or_harmless(folder: Path) -> None:
     worked = [
         outcome(lambda: load(str(folder)))
