@@ -102,5 +102,7 @@ def _tables(found: Standing) -> Any:
         more = f"and {len(failed) - _MOST:,} more: --json or --out" if len(failed) > _MOST else ""
         parts += [shown, Text(more)] if more else [shown]
     else:
-        parts.append(Text("all hold"))
+        parts.append(
+            Text("all hold" if found.outcomes else "no fact was asked: none fits the model's context")
+        )
     return Group(*parts)

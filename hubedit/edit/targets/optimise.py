@@ -41,7 +41,8 @@ class Targets:
     """`delta` (N, d): what must be added at the subject's last token after layer `layer`, float32, CPU.
 
     `norm` (N,): |h[L]| there; `loss` (N,): the final objective; `nll` (N,): its first term. Of a site: what
-    it must write more, and the mean norm of what it writes at a fact's edit rows.
+    it must write more, the mean norm of what it writes at a fact's edit rows, and the loss before the last
+    move, which the next site sees.
     """
 
     layer: int

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hubedit.config import PromptConfig
-from hubedit.edit.prompts.contexts import key_rows, target_rows
+from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.rows import edit_rows
+from hubedit.evaluate.coincident import edited_texts
 from hubedit.facts import Fact
 from hubedit.model.chat import chat_of
 from hubedit.model.editable import EditableModel
@@ -68,3 +69,12 @@ def test_a_prompt_in_a_chat_templates_text_has_no_other_form(editable: Editable)
     (target,), (key,) = target_rows(em, [fact], prompts, 3), key_rows(em, [fact], prompts)
     assert target.ids[: target.first_scored + 1] == encode(em.tokenizer, prompt).ids
     assert key.ids == target.ids[: target.last + 1]
+
+
+def test_every_form_that_is_edited_is_known_to_the_evaluation(editable: Editable) -> None:
+    em, fact = editable("qwen2", "byte_bpe"), Fact("Rome is", "Rome", "big")
+    forms = [*target_rows(em, [fact], PromptConfig(), len(PromptConfig().openings))]
+    forms += preserved_rows(em, [fact])
+    texts = {decode(em.tokenizer, r.ids[: r.first_scored + 1]) for r in forms}
+    assert len(texts) == len(PromptConfig().openings) + 2
+    assert texts <= edited_texts([fact])
