@@ -51,7 +51,7 @@ class StatsConfig:
     seed: int = 0
     """Of the text that the model writes."""
     names: float = 0.67
-    """Share of the tokens that are sentences about names of many kinds (`hubedit.edit.statistics.names`), 0
+    """Share of the tokens that are sentences about names of many kinds (`hubedit.names`), 0
     to 1. Other names' facts then change less (docs/experiments.md); the published methods have none."""
 
 

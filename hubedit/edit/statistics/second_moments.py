@@ -20,13 +20,13 @@ from torch import Tensor
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
-from hubedit.edit.statistics.names import name_rows, names_digest
 from hubedit.linalg import Moments, SecondMoment, mean_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget, free_memory
 from hubedit.model.sites import Site
-from hubedit.model.tokens import pad
+from hubedit.model.tokens import pad, token_ids
+from hubedit.names import names_digest, sentences
 from hubedit.parallel import Share, gathered, summed
 from hubedit.progress import Progress, Silent
 
@@ -105,9 +105,13 @@ def _rows(
     em: EditableModel, config: StatsConfig, tokens: int, cache: Cache, progress: Progress
 ) -> list[list[int]]:
     """Sentences about names, and the corpus for the rest of `tokens`."""
-    named = name_rows(em, round(config.names * tokens))
-    rest = tokens - sum(map(len, named))
-    return named + (token_rows(em, config, rest, cache, progress) if rest > 0 else [])
+    named, count = [], 0
+    for row in token_ids(em.tokenizer, list(sentences())) if config.names else ():
+        if count >= config.names * tokens:
+            break
+        named.append(list(row))
+        count += len(row)
+    return named + (token_rows(em, config, tokens - count, cache, progress) if count < tokens else [])
 
 
 def stats_key(em: EditableModel, site: Site, corpus: Mapping[str, Any], tokens: int) -> dict[str, Any]:
