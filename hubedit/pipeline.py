@@ -34,7 +34,7 @@ from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
-from hubedit.patch.ledger import brief
+from hubedit.patch.ledger import brief, sizes
 from hubedit.patch.ontop import origins, protected, replaced, stacked, whole_sites
 from hubedit.patch.owners import as_record
 from hubedit.patch.ranks import cut, rank_for
@@ -124,7 +124,9 @@ def edit_facts(
     made["perplexity"]["after"] = perplexity
     if on is not None:
         *older, step = patch.record["steps"]
-        made |= {"steps": [*older, step | brief(made)], "sites": whole_sites(made["sites"], patch, em)}
+        own, drifts = brief(made), {site: r.drift for site, r in edit.whole.items()}
+        made["sites"] = whole_sites(made["sites"], patch, em, drifts)
+        made["steps"] = [*older, step | own | {"whole": sizes(made)}]
     return Edited(replace(patch, record={**patch.record, **made}), edit, before, after)
 
 
@@ -207,7 +209,8 @@ def apply_facts(
         )
     if on is not None:
         *steps, step = made["steps"]
-        made["steps"] = [*steps, step | brief(made) | ({"older": content["on"]} if kept else {})]
+        asked = {"metrics": report.metrics} | ({"older": content["on"]} if kept else {})
+        made["steps"] = [*steps, step | asked]
     patch = replace(found.patch, record=made)
     files = _files(patch, content, path.name, with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)

@@ -66,9 +66,11 @@ def test_the_log_tells_every_step(
     assert two["older"]["facts"] == two["older"]["asked"] == 2
     assert {"success_before", "success_after"} <= set(two["older"])
     assert all(step["drift"] >= 0 and step["norm"] > 0 and "success" in step["metrics"] for step in steps)
+    assert one["whole"] == {"drift": one["drift"], "norm": one["norm"]} != two["whole"]
+    assert two["whole"]["norm"] != two["norm"]
     assert run(["log", str(stack[1])]) == 0
     shown = capsys.readouterr().out
-    assert "older facts hold" in shown and "The capital of Japan is" in shown
+    assert "older facts hold" in shown and "drift so far" in shown and "The capital of Japan is" in shown
 
 
 def test_what_check_says_holds_is_what_the_model_answers(
