@@ -89,6 +89,7 @@ METHODS: dict[str, Method] = {
         _plain("rome", _ROME, whiten=True),
         one_layer=True,
         one_by_one=True,
+        ordered="facts",
         way=ONE_LAYER,
     ),
     "r-rome": Method(
@@ -99,6 +100,7 @@ METHODS: dict[str, Method] = {
         _plain("r-rome", _ROME, whiten=True),
         one_layer=True,
         one_by_one=True,
+        ordered="facts",
         way=ONE_LAYER,
     ),
     "intattn-rome": Method(
@@ -110,6 +112,7 @@ METHODS: dict[str, Method] = {
         attention=True,
         one_layer=True,
         one_by_one=True,
+        ordered="facts",
         way=ONE_LAYER,
     ),
     "alphaedit": Method(
@@ -149,6 +152,7 @@ METHODS: dict[str, Method] = {
         one_layer=True,
         depth=1 / 3,
         one_by_one=True,
+        ordered="epochs",
         trained=True,
         full_rank=True,
         way=TRAINED,
