@@ -171,6 +171,13 @@ METHODS: dict[str, Method] = {
 }
 
 
+FAST = replace(EditConfig(), most_layers=3, targets=TargetConfig(rounds=3, contexts=1, step=0.2, clamp=0.3))
+"""hubedit's own method with less work (`hubedit apply --fast`): three layers at most, targets found on the
+bare prompt and the question alone, and longer steps in fewer rounds."""
+FAST_TOKENS = 2
+"""With it, tokens of the statistics for each input of the widest site."""
+
+
 def _model(
     alpha: str, memit: TargetConfig, rome: TargetConfig, ft_layer: str, l2: float = 10.0
 ) -> dict[str, EditConfig]:
