@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
@@ -66,7 +67,7 @@ def compute(
     size = config.batch_size or len(facts)
     parts = [facts[at : at + size] for at in range(0, len(facts), size)]
     carries = method.keeps_keys or not method.published
-    known, fresh = Earlier(), Earlier()
+    known, fresh = Earlier(), list[Mapping[Site, Tensor]]()
     if carries:
         known.add(earlier, names_of(em, earlier), kept_keys(batch, earlier, steps))
     done: list[Edit] = []
@@ -92,10 +93,11 @@ def compute(
         if carries:
             keys = keys_now(batch, part)
             known.add(part, names, keys)
-            fresh.add(part, names, keys)
+            fresh.append(keys)
     batch = replace(batch, model=model)
     edit = done[0] if len(done) == 1 else _together(batch, done, total)
-    return replace(_on(before, edit, batch), keys=fresh.keys)
+    keys = {site: torch.cat([own[site] for own in fresh]) for site in fresh[0]} if fresh else {}
+    return replace(_on(before, edit, batch), keys=keys)
 
 
 def _on(before: Sequence[Mapping[Site, LowRank]], edit: Edit, batch: EditBatch) -> Edit:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hubedit.bench.cells import cells
 from hubedit.bench.plan import read_bench
+from hubedit.config import EditConfig
 from hubedit.facts import Fact
+from hubedit.presets import FAST, FAST_TOKENS
 from hubedit.presets import METHODS as ALL
 from tests.lab.sequence import METHODS, bench, draw
+
+BENCH = Path(__file__).parent / "bench"
 
 
 def test_draws_differ_and_leave_the_bystanders_out() -> None:
@@ -36,7 +41,7 @@ def test_the_points_are_batches_in_sequence_and_at_once(tmp_path: Path) -> None:
 def test_the_files_have_the_same_methods_and_measures(
     name: str, batches: int, size: int, tmp_path: Path
 ) -> None:
-    file = read_bench(Path(__file__).parent / "bench" / f"{name}.toml")
+    file = read_bench(BENCH / f"{name}.toml")
     same = bench(tmp_path, batches, size, 3, METHODS)
     assert [run.method for run in file.runs] == [run.method for run in same.runs] == list(METHODS)
     assert set(METHODS) <= set(ALL)
@@ -50,3 +55,10 @@ def test_the_files_have_the_same_methods_and_measures(
     other = bench(tmp_path, batches, size, 3, METHODS, "zsre")
     assert [entry.source for entry in other.data] == ["{model}/known/zsre-sequence-{seed}.jsonl"]
     assert [run.batch_sizes for run in file.runs] == [run.batch_sizes for run in same.runs]
+
+
+def test_the_table_of_fast_edits_has_their_settings() -> None:
+    found = {c.label: c.config for c in cells(read_bench(BENCH / "real-fast.toml")) if c.seed == 0}
+    stats = replace(FAST.stats, tokens=FAST_TOKENS * 2048)  # of Gemma-3-270M
+    assert found["--fast"] == replace(FAST, stats=stats, collapse="tell")
+    assert found["hubedit default"] == replace(EditConfig(), collapse="tell")

@@ -26,13 +26,13 @@ _KIND = "keys"
 
 
 class Earlier:
-    """`facts`: edited before, in order; `names`: of their subjects; `keys`: theirs (M, d_in), float32;
-    `squares`: K^T K (d_in, d_in) of them, float64. All on the CPU."""
+    """`facts`: edited before, in order; `names`: of their subjects; `keys`: of each fact (d_in,), float32;
+    `squares`: K^T K (d_in, d_in) of all of them, float64. All on the CPU."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self.names: list[Names] = []
-        self.keys: dict[Site, Tensor] = {}
+        self.keys: dict[Site, list[Tensor]] = {}
         self.squares: dict[Site, Tensor] = {}
 
     def add(self, facts: Sequence[Fact], names: Sequence[Names], new: Mapping[Site, Tensor]) -> None:
@@ -41,23 +41,26 @@ class Earlier:
         self.names += names
         for site, own in new.items():
             k = own.float()
-            self.keys[site] = torch.cat([self.keys[site], k]) if site in self.keys else k
+            self.keys.setdefault(site, []).extend(k)
             self.squares[site] = self.squares[site] + _squares(k) if site in self.squares else _squares(k)
 
     def drop(self, out: Collection[int]) -> None:
         """Forgets facts, by their places."""
+        if not out:
+            return
         self.squares = self.without(out)
         left = [n for n in range(len(self.facts)) if n not in out]
         self.facts = [self.facts[n] for n in left]
         self.names = [self.names[n] for n in left]
-        self.keys = {site: k[left] for site, k in self.keys.items()}
+        self.keys = {site: [k[n] for n in left] for site, k in self.keys.items()}
 
     def without(self, out: Collection[int]) -> dict[Site, Tensor]:
         """The squares without some of the facts."""
         some = sorted(out)
-        return {
-            s: total - _squares(self.keys[s][some]) if some else total for s, total in self.squares.items()
-        }
+        if not some:
+            return dict(self.squares)
+        gone = {site: torch.stack([k[n] for n in some]) for site, k in self.keys.items()}
+        return {site: total - _squares(gone[site]) for site, total in self.squares.items()}
 
 
 def _squares(k: Tensor) -> Tensor:
