@@ -95,7 +95,8 @@ def edit_facts(
     weights = em.checksum()
 
     before, kept, steps = em if on is None else em.with_patch(on), protected(on, facts), origins(on, facts)
-    edit = compute(em, facts, config, on=on, earlier=kept, steps=steps, cache=cache, progress=progress)
+    older = None if on is None else before.patches[-1]  # checked, and not wider than the matrices
+    edit = compute(em, facts, config, on=older, earlier=kept, steps=steps, cache=cache, progress=progress)
     patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
     save_keys(cache, patch_id(patch), config.method, [fact.prompt for fact in facts], edit.keys)
     if on is not None:

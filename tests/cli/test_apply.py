@@ -95,6 +95,23 @@ def test_apply_writes_a_patch_and_shows_it(
     assert said.out.strip() == str(other) and other.is_dir()
 
 
+def test_a_smaller_rank_says_what_is_lost(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--rank", "1", "--out", str(tmp_path / "one")]) == 0
+    shown = capsys.readouterr().out
+    kept = Patch.load(tmp_path / "one").record["truncation"]
+    lost = [100 * (1 - min(kept[of].values())) for of in ("energy", "text")]
+    assert "lost at rank 1" in shown and all(f"{share:.2g} % of" in shown for share in lost)
+    assert 0 < max(lost) < 100
+    # two facts need no more than readers take anyway
+    assert run([*words, "--rank", "auto", "--out", str(tmp_path / "auto")]) == 0
+    assert (
+        "lost at rank" not in capsys.readouterr().out
+        and "truncation" not in Patch.load(tmp_path / "auto").record
+    )
+
+
 def test_the_default_place_is_named_after_the_facts(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
