@@ -105,8 +105,9 @@ def test_a_hundred_steps_are_edited_logged_composed_and_taken_apart(
     line = ["compose", str(tmp_path / "less"), str(tmp_path / "other"), "--out", str(tmp_path / "both")]
     assert said(line, capsys)["facts"] == 201
     found = said(["check", str(tmp_path / "both"), "--model", str(model), "--device", "cpu"], capsys)
-    wanted = answers(model, Patch.load(tmp_path / "both"))
-    assert found["hold"] == sum(wanted.values()) and found["facts"] == 201
+    steps = found["steps"]
+    assert isinstance(steps, list) and [step["facts"] for step in steps] == [2] * 99 + [1, 2]
+    assert found["facts"] == 201 and sum(step["hold"] for step in steps) == found["hold"]
 
 
 def test_what_check_says_holds_is_what_the_model_answers(
