@@ -29,7 +29,8 @@ KINDS = ("alpha", "edits", "sequence")
 _SEQUENCE = (*FIRST_AND_LAST, NEIGHBOURHOOD, BYSTANDERS, COST[0])
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
-_ACROSS = 4  # panels beside each other
+_AT_ONCE = ", at once"
+_ACROSS = 5  # panels beside each other
 
 
 def figures(found: Sequence[Line]) -> dict[str, bytes]:
@@ -124,23 +125,27 @@ def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
 
 
 def sequence_figure(own: Sequence[Line], title: str) -> Figure:
-    """Over the number of edits, one line a method and size of batch: what holds of the newest and the oldest
-    facts, of neighbours and of bystanders, by how much ordinary text has become less likely, and what tasks
-    are still solved."""
+    """Over the number of edits, one line a method and size of batch, dashed where all are edited at once:
+    what holds of the newest and the oldest facts, of neighbours and of bystanders, by how much ordinary text
+    has become less likely, and what tasks are still solved."""
     panels = panels_of(own)
-    across, down = min(len(panels), _ACROSS), -(-len(panels) // _ACROSS)
+    down = -(-len(panels) // _ACROSS)
+    across = -(-len(panels) // down)
     made = figure(3.4 * across, 3.9 * down)
+    runs = list(dict.fromkeys(_run(group[0]) for group in sequences(own).values()))
     axes = made.subplots(down, across, squeeze=False).flatten()
     for axis in axes[len(panels) :]:
         axis.remove()
     for axis, metric in zip(axes, panels, strict=False):
-        for place, (name, group) in enumerate(sequences(own).items()):
+        for name, group in sequences(own).items():
+            place = runs.index(_run(group[0]))
             given = [line for line in group if metric.key in line.numbers]
             x = [line.edits for line in given]
             y = [metric.scale * line.numbers[metric.key].mean for line in given]
             colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
             label = name if metric is panels[0] else "_" + name  # one legend for all panels
-            axis.plot(x, y, color=colour, marker=marker, markersize=4, label=label)
+            style = "--" if name.endswith(_AT_ONCE) else "-"
+            axis.plot(x, y, color=colour, marker=marker, markersize=4, linestyle=style, label=label)
         _plain(axis, "edits", metric.name, title if metric is panels[0] else "")
     made.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     return made
@@ -179,7 +184,7 @@ def _way(line: Line, size: int) -> str:
     way = METHODS[line.method].ordered
     if way == "facts":
         return ", one by one"
-    return f", batches of {size}" if way == "batches" and size else ", at once"
+    return f", batches of {size}" if way == "batches" and size else _AT_ONCE
 
 
 def _finish(made: Figure, axis: Any, x: str, y: str, title: str) -> None:

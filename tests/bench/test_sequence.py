@@ -63,7 +63,7 @@ def test_methods_without_batches_are_one_sequence() -> None:
     assert not panels_of(more), "no batches followed one another"
 
 
-def test_tasks_are_drawn_in_a_second_row() -> None:
+def test_tasks_are_drawn_too() -> None:
     own = [replace(x, numbers={**x.numbers, **TASKS, BYSTANDERS.key: Number(0.9)}) for x in LINES]
     made = sequence_figure(own, "m, d")
     names = ["Newest hundred", "Oldest hundred", "Bystanders", "PPL ratio", "gsm8k exact"]

@@ -258,7 +258,7 @@ def test_many_facts_are_folded() -> None:
         "layers": [1, 2],
         "layers_from": "trace",
         "perplexity": {"before": 10.0, "after": 10.5},
-        "truncation": {"energy": {"a": 0.987654}},
+        "truncation": {"rank": 128, "energy": {"a": 0.987654}, "text": {"a": 0.998}},
         "seconds": 75.0,
         "peak_memory": {"process": 10**9, "device": 2 * 10**9},
     }
@@ -275,6 +275,6 @@ def test_many_facts_are_folded() -> None:
     assert len(rows) == 30
     assert rows[0].startswith("Prompt 9 is") and rows[10].startswith("Prompt 0 is")
     text = "\n".join(lines)
-    for part in ("30 of 100 facts", "9,000 -> 1", "…", "1: 0.25, 2: 0.5 (trace)", "98.77 %", "1:15", "GPU"):
+    for part in ("30 of 100 facts", "9,000 -> 1", "…", "1: 0.25, 2: 0.5 (trace)", "1.2 % of", "1:15", "GPU"):
         assert part in text
     assert "12.3 MB, rank 128" in text
