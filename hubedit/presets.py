@@ -171,10 +171,15 @@ METHODS: dict[str, Method] = {
 }
 
 
-FAST = replace(EditConfig(), most_layers=3, targets=TargetConfig(rounds=3, contexts=1, step=0.2, clamp=0.3))
+FAST = replace(
+    EditConfig(),
+    most_layers=3,
+    stats=StatsConfig(names=0.75),
+    targets=TargetConfig(rounds=3, contexts=1, step=0.2, clamp=0.3),
+)
 """hubedit's own method with less work (`hubedit apply --fast`): three layers at most, targets found on the
-bare prompt and the question alone, and longer steps in fewer rounds."""
-FAST_TOKENS = 2
+bare prompt and the question alone, longer steps in fewer rounds, little text that the model must write."""
+FAST_TOKENS = 4
 """With it, tokens of the statistics for each input of the widest site."""
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.edit.batch import EditBatch
-from hubedit.edit.prompts.same_subject import Names
 from hubedit.edit.rows import edit_rows
 from hubedit.edit.solve.keys import at_subject, keys
 from hubedit.facts import Fact
+from hubedit.facts.together import Names
 from hubedit.model.sites import Site
 
 _KIND = "keys"

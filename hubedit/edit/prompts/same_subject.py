@@ -13,15 +13,13 @@ from dataclasses import replace
 
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.facts import Fact
-from hubedit.facts.together import together
+from hubedit.facts.together import Names, together
 from hubedit.model.editable import EditableModel
-
-Names = tuple[str, tuple[int, ...]]
-"""What a fact's subject is known by: its text, and the tokens that lead up to its last one."""
 
 
 def names_of(em: EditableModel, facts: Sequence[Fact]) -> list[Names]:
-    """The names of each fact's subject; they depend on the tokenizer and the chat template alone."""
+    """The names of each fact's subject: its text, and the tokens that lead up to its last one. They depend on
+    the tokenizer and the chat template alone."""
     rows = edit_rows(em, facts, ())
     return [(f.subject, r.ids[: r.last + 1]) for f, r in zip(facts, rows, strict=True)]
 
