@@ -89,6 +89,7 @@ METHODS: dict[str, Method] = {
         _plain("rome", _ROME, whiten=True),
         one_layer=True,
         one_by_one=True,
+        ordered="facts",
         way=ONE_LAYER,
     ),
     "r-rome": Method(
@@ -99,6 +100,7 @@ METHODS: dict[str, Method] = {
         _plain("r-rome", _ROME, whiten=True),
         one_layer=True,
         one_by_one=True,
+        ordered="facts",
         way=ONE_LAYER,
     ),
     "intattn-rome": Method(
@@ -110,6 +112,7 @@ METHODS: dict[str, Method] = {
         attention=True,
         one_layer=True,
         one_by_one=True,
+        ordered="facts",
         way=ONE_LAYER,
     ),
     "alphaedit": Method(
@@ -149,6 +152,7 @@ METHODS: dict[str, Method] = {
         one_layer=True,
         depth=1 / 3,
         one_by_one=True,
+        ordered="epochs",
         trained=True,
         full_rank=True,
         way=TRAINED,
@@ -165,6 +169,18 @@ METHODS: dict[str, Method] = {
         way="The change was solved for in closed form from one gradient of the edited prompts' likelihood.",
     ),
 }
+
+
+FAST = replace(
+    EditConfig(),
+    most_layers=3,
+    stats=StatsConfig(names=0.75),
+    targets=TargetConfig(rounds=3, contexts=1, step=0.2, clamp=0.3),
+)
+"""hubedit's own method with less work (`hubedit apply --fast`): three layers at most, targets found on the
+bare prompt and the question alone, longer steps in fewer rounds, little text that the model must write."""
+FAST_TOKENS = 4
+"""With it, tokens of the statistics for each input of the widest site."""
 
 
 def _model(

@@ -81,7 +81,8 @@ def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: in
             stats=replace(base.stats, seed=seed),
         )
         for alpha in run.alphas or (None,):
-            for size in run.batch_sizes or (base.batch_size,):
+            sizes = run.batch_sizes if METHODS[run.method].ordered == "batches" else ()
+            for size in sizes or (base.batch_size,):
                 config = replace(base, batch_size=size if 0 < size < edits else 0)
                 if alpha is not None:
                     config = replace(config, alpha=alpha)

@@ -126,8 +126,9 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
         layer, kind, norm = max(norms, key=lambda found: found[2])
         rows.append(("largest change", f"{norm:.2g} times the norm of its weight ({kind} of layer {layer})"))
     if "truncation" in record:
-        kept = min(record["truncation"]["energy"].values())
-        rows.append(("energy kept", f"at least {100 * kept:.2f} % a weight"))
+        lost = [100 * (1 - min(record["truncation"][of].values(), default=1.0)) for of in ("energy", "text")]
+        parts = f"{lost[0]:.2g} % of a weight's change, {lost[1]:.2g} % of what it does to ordinary text"
+        rows.append((f"lost at rank {record['truncation']['rank']}", f"at most {parts}"))
     rows.append(("time", duration(record["seconds"])))
     peak = record["peak_memory"]
     if peak:

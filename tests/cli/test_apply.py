@@ -95,6 +95,23 @@ def test_apply_writes_a_patch_and_shows_it(
     assert said.out.strip() == str(other) and other.is_dir()
 
 
+def test_a_smaller_rank_says_what_is_lost(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--rank", "1", "--out", str(tmp_path / "one")]) == 0
+    shown = capsys.readouterr().out
+    kept = Patch.load(tmp_path / "one").record["truncation"]
+    lost = [100 * (1 - min(kept[of].values())) for of in ("energy", "text")]
+    assert "lost at rank 1" in shown and all(f"{share:.2g} % of" in shown for share in lost)
+    assert 0 < max(lost) < 100
+    # two facts need no more than readers take anyway
+    assert run([*words, "--rank", "auto", "--out", str(tmp_path / "auto")]) == 0
+    assert (
+        "lost at rank" not in capsys.readouterr().out
+        and "truncation" not in Patch.load(tmp_path / "auto").record
+    )
+
+
 def test_the_default_place_is_named_after_the_facts(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,7 +258,7 @@ def test_many_facts_are_folded() -> None:
         "layers": [1, 2],
         "layers_from": "trace",
         "perplexity": {"before": 10.0, "after": 10.5},
-        "truncation": {"energy": {"a": 0.987654}},
+        "truncation": {"rank": 128, "energy": {"a": 0.987654}, "text": {"a": 0.998}},
         "seconds": 75.0,
         "peak_memory": {"process": 10**9, "device": 2 * 10**9},
     }
@@ -258,6 +275,6 @@ def test_many_facts_are_folded() -> None:
     assert len(rows) == 30
     assert rows[0].startswith("Prompt 9 is") and rows[10].startswith("Prompt 0 is")
     text = "\n".join(lines)
-    for part in ("30 of 100 facts", "9,000 -> 1", "…", "1: 0.25, 2: 0.5 (trace)", "98.77 %", "1:15", "GPU"):
+    for part in ("30 of 100 facts", "9,000 -> 1", "…", "1: 0.25, 2: 0.5 (trace)", "1.2 % of", "1:15", "GPU"):
         assert part in text
     assert "12.3 MB, rank 128" in text

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from hubedit.cli.app import run
-from hubedit.cli.apply import Method
+from hubedit.cli.choices import Method
 from hubedit.cli.settings import settings
 from hubedit.config import EditConfig, from_dict
 from hubedit.errors import ConfigError
