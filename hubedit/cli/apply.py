@@ -185,7 +185,11 @@ def apply(
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the path.")] = False,
 ) -> None:
-    """Edit facts into a model: a PEFT adapter, with every prompt answered before and after."""
+    """Edit facts into a model: a PEFT adapter, with every prompt answered before and after.
+
+    By default gradient descent on activations finds what a few early layers have to write for each fact, and
+    a least-squares solve changes one weight of each so that it does; no weight is trained.
+    """
     sink = Output(json=json, quiet=quiet)
     given: dict[str, Any] = {
         "layers": layers,
