@@ -187,9 +187,7 @@ def apply(
 ) -> None:
     """Edit facts into a model: a PEFT adapter, with every prompt answered before and after.
 
-    By default gradient descent on activations finds what a few early layers have to write for each fact, and
-    a least-squares solve changes one weight of each so that it does; no weight is trained.
-    """
+    By default gradient descent finds what early MLPs must write, and least squares a change that does it."""
     sink = Output(json=json, quiet=quiet)
     given: dict[str, Any] = {
         "layers": layers,
