@@ -30,7 +30,7 @@ LAYERS = (
     ("preset_file",),
     ("method",),
     ("linalg", "facts", "documents", "names", "config", "demo", "folder", "floats"),
-    ("remote",),
+    ("remote", "values"),
     ("errors", "verb"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

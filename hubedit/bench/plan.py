@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hubedit.edit.locate.alpha import check_alpha
 from hubedit.errors import ConfigError
 from hubedit.model.forms import FORMS
 from hubedit.presets import METHODS
+from hubedit.values import parse_alpha
 
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
 Settings = Mapping[str, Any]
@@ -198,7 +198,7 @@ def _run(at: _Reader, alphas: Sequence[str], batch_sizes: Sequence[int]) -> Run:
     shares = (own or tuple(alphas)) if METHODS[method].balanced else ()
     for share in shares:
         try:
-            check_alpha(share)
+            parse_alpha(share)
         except ConfigError as error:
             raise ConfigError(f"{at.source}: {error.message}", error.hint) from error
     run = Run(

@@ -168,7 +168,9 @@ def apply(
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the path.")] = False,
 ) -> None:
-    """Edit facts into a model: a PEFT adapter, with every prompt answered before and after."""
+    """Edit facts into a model: a PEFT adapter, with every prompt answered before and after.
+
+    By default gradient descent finds what early MLPs must write, and least squares a change that does it."""
     sink = Output(json=json, quiet=quiet)
     given: dict[str, Any] = {
         "layers": layers,

@@ -22,7 +22,6 @@ def settings(preset: str | None, method: str = "", fast: bool = False, **given: 
     Raises ConfigError for options that are wrong on any model.
     """
     from hubedit.config import EditConfig
-    from hubedit.edit.locate.layers import check_values
     from hubedit.presets import FAST, METHODS, check_settings, method_defaults
     from hubedit.presets import preset as preset_of
 
@@ -48,7 +47,6 @@ def settings(preset: str | None, method: str = "", fast: bool = False, **given: 
     config = replace(config, stats=replace(config.stats, **stats), **chosen)
     # refused before a model is downloaded and loaded
     check_settings(config)
-    check_values(config)
     return config
 
 

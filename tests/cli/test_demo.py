@@ -9,6 +9,7 @@ import pytest
 
 import hubedit.demo
 from hubedit.cli.app import run
+from hubedit.demo import there
 from hubedit.errors import HubEditError
 from hubedit.facts import Fact, Probe
 from hubedit.patch import Patch
@@ -134,10 +135,8 @@ def test_everyday_facts_have_questions() -> None:
     assert not {f.prompt for f in bank.facts} & {p.prompt for p in bank.neighbours}
 
 
-def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubedit.demo, "_FOLDER", tmp_path)
-    with pytest.raises(HubEditError, match=r"config\.json is missing"):
-        hubedit.demo.model_path()
-    with pytest.raises(HubEditError, match=r"facts\.jsonl is missing"):
-        hubedit.demo.facts_path()
-    assert run(["demo"]) == 1
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    file = facts_file(tmp_path / "facts.jsonl")
+    assert there(file) == file
+    with pytest.raises(HubEditError, match=r"bundled config\.json is missing from .*install hubedit"):
+        there(tmp_path / "config.json")
