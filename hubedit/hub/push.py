@@ -163,12 +163,12 @@ def put(
         tree = read_tree(api, target.repo, resolve(api, target.repo, place.revision)) if seen.exists else {}
         url = f"{api.endpoint}/{target.repo}"
         changes = compare(files, stale(tree), tree)
-        made = _pushed(target, kind, Committed("", False, url, place.revision, changes), dry_run=True)
+        plan = _pushed(target, kind, Committed("", False, url, place.revision, changes), dry_run=True)
         if get_token() is None and not seen.exists:
             return replace(
-                made, notes=(*made.notes, f"without a Hub token a private {target.repo} is not seen")
+                plan, notes=(*plan.notes, f"without a Hub token a private {target.repo} is not seen")
             )
-        return made
+        return plan
     if target.where.tag and seen.exists:
         _tag_is_free(target, files, stale)
     progress.start("pushing")
