@@ -285,5 +285,5 @@ def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progre
     progress.start(stage, len(facts), "facts")
     reading = read(em, facts)
     progress.advance(len(facts))
-    progress.finish(f"{len(reading.texts)} prompts")
+    progress.finish(plural(len(reading.texts), "prompt"))
     return reading

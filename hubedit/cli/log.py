@@ -41,7 +41,7 @@ def log(
     )
     sink.data(found, human=lambda: _tables(found, all_facts), brief=brief)
     if not found.steps:
-        sink.note(f"{found.ref} holds no edits now")
+        sink.note(f"{found.ref} holds no edits")
 
 
 def _tables(found: History, everything: bool) -> Any:

@@ -60,7 +60,7 @@ class CommitLine:
 
 @dataclass(frozen=True)
 class History:
-    """`kind`: "patch" or "merged", "" for a repository that holds neither now; `commits`: newest first."""
+    """`kind`: "patch" or "merged", "" for what holds neither now; `commits`: newest first."""
 
     ref: str
     kind: str
@@ -77,6 +77,8 @@ def history(ref: str) -> History:
     if is_path(ref):
         folder = Path(ref).expanduser()
         if not (folder / RECORD).is_file():
+            if (folder / "config.json").is_file():
+                return History(ref, "", "", ())  # a model, with nothing merged, or all of it taken out again
             raise HubError(f"{ref} holds no {RECORD}", "give a patch or a merged model that hubedit wrote")
         kind, steps = _read(folder, {})
         return History(ref, kind, "", steps)
