@@ -49,7 +49,13 @@ def test_every_method_writes_a_patch_that_peft_loads(words: list[str], tmp_path:
         "intattn-rome": {"alpha": "0.3"},
         "alphaedit": {"null_space": "5%"},
     }
-    given: dict[str, Any] = {"layers": "1", "corpus": CORPUS, "tokens": 2000, "batch_size": 1, **own.get(method, {})}
+    given: dict[str, Any] = {
+        "layers": "1",
+        "corpus": CORPUS,
+        "tokens": 2000,
+        "batch_size": 1,
+        **own.get(method, {}),
+    }
     # published settings damage a random model, which is not the question here
     config = replace(settings(None, method, **given), collapse="tell")
     em, facts, cache = load(words[3], device="cpu"), load_facts(words[1]), Cache(words[-1])
