@@ -77,7 +77,7 @@ class StatsConfig(_Checked):
     seed: int = 0
     """Of the text that the model writes."""
     names: float = 0.67
-    """Share of the tokens that are sentences about names of many kinds (`hubedit.names`), 0
+    """Share of the tokens that are sentences about names of many kinds (`hubedit.name_sentences`), 0
     to 1. Other names' facts then change less (docs/experiments.md); the published methods have none."""
 
     def __post_init__(self) -> None:

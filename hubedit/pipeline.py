@@ -15,7 +15,7 @@ from hubedit.config import EditConfig
 from hubedit.edit.checks import check_config, check_facts
 from hubedit.edit.compute import Edit, compute
 from hubedit.edit.methods.earlier import save_keys
-from hubedit.edit.record import edit_record, method_record, statistics_record
+from hubedit.edit.patch_record import edit_record, method_record, statistics_record
 from hubedit.edit.result import judge_collapse
 from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows, unseen_rows
 from hubedit.edit.statistics.second_moments import second_moments

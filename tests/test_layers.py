@@ -29,14 +29,14 @@ LAYERS = (
     ("model", "cache", "progress", "presets"),
     ("preset_file",),
     ("method",),
-    ("linalg", "facts", "documents", "names", "config", "demo", "folder", "floats"),
+    ("linalg", "facts", "documents", "name_sentences", "config", "demo", "folder", "floats"),
     ("remote", "values"),
     ("errors", "verb"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # the same inside hubedit/edit: what finds, measures, optimises and solves knows no prompts of hubedit's own
 EDIT_LAYERS = (
-    ("compute", "record", "checks"),
+    ("compute", "patch_record", "checks"),
     ("methods",),
     ("batch",),
     ("baseline", "prompts"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from hubedit.api.patches import PatchLike, called, listed, opened
 from hubedit.checkpoint.merge import Attached, Merge, MergeOptions, MergeResult, check_out
 from hubedit.checkpoint.merge import prepare as checked_merge
-from hubedit.checkpoint.record import RECORD
+from hubedit.checkpoint.merge_record import RECORD
 from hubedit.checkpoint.revert import Revert, RevertResult
 from hubedit.checkpoint.revert import prepare as checked_revert
 from hubedit.checkpoint.stack import files_beside

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hubedit.bench.plan import Bench, DataEntry, ModelEntry, Run, Settings
+from hubedit.bench.configuration import Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
 from hubedit.errors import ConfigError
 from hubedit.presets import METHODS, check_settings, method_defaults, preset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hubedit.bench.plan import Bench, DataEntry, ModelEntry
+from hubedit.bench.configuration import Bench, DataEntry, ModelEntry
 from hubedit.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from hubedit.bench.cells import Cell
-from hubedit.bench.plan import Sample
+from hubedit.bench.configuration import Sample
 from hubedit.errors import FactsError
 from hubedit.evaluate.measure import fitting
 from hubedit.evaluate.records import dataset

@@ -8,7 +8,7 @@ from math import sqrt
 from typing import Any
 
 from hubedit.bench.cells import cells
-from hubedit.bench.plan import Bench
+from hubedit.bench.configuration import Bench
 from hubedit.bench.results import Row
 from hubedit.config import EditConfig, to_dict
 from hubedit.environment import portable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hubedit.bench.plan import Bench, read_bench
+from hubedit.bench.configuration import Bench, read_bench
 from hubedit.errors import ConfigError
 
 _FOLDER = Path(__file__).parent / "configs"

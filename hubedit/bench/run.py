@@ -12,8 +12,8 @@ from typing import Any
 
 import hubedit
 from hubedit.bench.cells import Cell, cells
+from hubedit.bench.configuration import Bench, ModelEntry
 from hubedit.bench.facts import Pool, chosen, pool, sha256
-from hubedit.bench.plan import Bench, ModelEntry
 from hubedit.bench.results import Results, Row
 from hubedit.bench.row import edit_summary, first_and_last, flat, made
 from hubedit.cache import Cache, digest

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hubedit.bench.configuration import Bench
 from hubedit.bench.metrics import EVERY, PERPLEXITY, Metric, tasks, text
 from hubedit.bench.numbers import Line, Number
-from hubedit.bench.plan import Bench
 from hubedit.bench.published import AS_PRINTED, JOINT, SOURCE, Published, printed_numbers
 from hubedit.presets import METHODS
 from hubedit.report.markup import cell

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubedit.bench.configuration import Bench
 from hubedit.bench.figures import KINDS, figures
 from hubedit.bench.numbers import lines, mixed, outdated
 from hubedit.bench.plain import csv_text
-from hubedit.bench.plan import Bench
 from hubedit.bench.results import Results
 from hubedit.bench.tables import Table, markdown, tables
 from hubedit.errors import HubEditError

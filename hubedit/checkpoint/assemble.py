@@ -12,10 +12,10 @@ from hubedit import folder
 from hubedit.checkpoint.carry import CARD, carry, keep, write_config
 from hubedit.checkpoint.delta import Change
 from hubedit.checkpoint.header import TensorEntry
+from hubedit.checkpoint.merge_record import ORIGINALS, PATCHES, RECORD, Record, Touched, to_text
 from hubedit.checkpoint.origin import KEPT, Origin
 from hubedit.checkpoint.place import Link
 from hubedit.checkpoint.read import CONFIG, INDEX, SINGLE, Checkpoint
-from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, Touched, to_text
 from hubedit.checkpoint.stack import Member, factors
 from hubedit.checkpoint.tokenizer import TOKENIZER, readable
 from hubedit.checkpoint.write import Written, copy_tensors, kept_at, other_files, same_files

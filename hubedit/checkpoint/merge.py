@@ -13,9 +13,9 @@ import hubedit
 from hubedit import folder
 from hubedit.checkpoint.assemble import DTYPES, Assembly, Card, Done
 from hubedit.checkpoint.header import TensorEntry, nbytes
+from hubedit.checkpoint.merge_record import ORIGINALS, PATCHES, RECORD, Record, vanished
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import Link
-from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record, vanished
 from hubedit.checkpoint.settle import settle
 from hubedit.checkpoint.stack import Member, Stack, member
 from hubedit.checkpoint.write import converted, planned_files

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.header import TensorEntry, read_header
+from hubedit.checkpoint.merge_record import ORIGINALS, Touched
 from hubedit.checkpoint.read import Checkpoint
-from hubedit.checkpoint.record import ORIGINALS, Touched
 from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.checkpoint.header import TensorEntry, header_bytes, nbytes, read_header
-from hubedit.checkpoint.record import Touched
+from hubedit.checkpoint.merge_record import Touched
 from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress
 from hubedit.remote import WAITS, Trouble, client_errors, explain

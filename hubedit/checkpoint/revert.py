@@ -11,8 +11,8 @@ from hubedit import folder
 from hubedit.checkpoint.assemble import Assembly, Card, Done
 from hubedit.checkpoint.carry import CARD
 from hubedit.checkpoint.merge import repositories
+from hubedit.checkpoint.merge_record import RECORD, Record, Touched, vanished
 from hubedit.checkpoint.origin import Origin, matching
-from hubedit.checkpoint.record import RECORD, Record, Touched, vanished
 from hubedit.checkpoint.stack import Member, Stack
 from hubedit.errors import CheckpointError, ConfigError
 from hubedit.model.fetch import Source

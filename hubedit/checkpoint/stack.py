@@ -9,14 +9,14 @@ from pathlib import Path
 from hubedit.checkpoint.blocks import side_by_side, tensor_digest
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.digest import Digest, digest
-from hubedit.checkpoint.read import Checkpoint
-from hubedit.checkpoint.record import (
+from hubedit.checkpoint.merge_record import (
     PATCHES,
     Entry,
     Record,
     Touched,
     facts_count,
 )
+from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, PatchError
 from hubedit.model.families import FAMILIES
 from hubedit.patch import Patch
@@ -33,7 +33,7 @@ _KEPT = ("README.md", "report.json")
 class Member:
     """`modules`: tensor name -> the patch's module; `files`: its card, report and plots, by name.
 
-    `id`: see `hubedit.checkpoint.record.Entry`.
+    `id`: see `hubedit.checkpoint.merge_record.Entry`.
     """
 
     patch: Patch

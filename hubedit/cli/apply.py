@@ -211,7 +211,7 @@ def apply(
     check_free(target, force)
     older = Patch.load(patch_folder(on)) if on else None
     if dry_run:
-        from hubedit.cli.plan import Machine, show_plan
+        from hubedit.cli.dry_run import Machine, show_plan
 
         machine = Machine(device, dtype, trust_remote_code, chat, system)
         weighs = prefer.value if prefer else None

@@ -138,7 +138,7 @@ def evaluated_of(
 
 def check_merged(merged: Path, edit: Patch | None) -> None:
     """The merged model is there and beside a patch holds only that. Raises ConfigError, ModelError."""
-    from hubedit.checkpoint.record import Record
+    from hubedit.checkpoint.merge_record import Record
     from hubedit.model.fetch import find
     from hubedit.patch.identity import patch_id
 

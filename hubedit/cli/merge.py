@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hubedit.checkpoint.merge import MergePlan, MergeResult
-    from hubedit.checkpoint.record import Record
+    from hubedit.checkpoint.merge_record import Record
 
 
 class Link(StrEnum):

@@ -13,12 +13,12 @@ from dataclasses import replace
 from hubedit.config import PromptConfig
 from hubedit.facts import Fact, Probe
 from hubedit.model.forms import as_question, as_request
-from hubedit.names import sentences
+from hubedit.name_sentences import sentences
 
 
 def edited_texts(facts: Sequence[Fact], prompts: PromptConfig | None = None) -> frozenset[str]:
     """Every prompt that an edit of the facts sees, in all its forms (`hubedit.edit.prompts.contexts`), and
-    the sentences about names that it preserves (`hubedit.names`)."""
+    the sentences about names that it preserves (`hubedit.name_sentences`)."""
     prompts = prompts or PromptConfig()
     found = set(sentences())
     for fact in facts:

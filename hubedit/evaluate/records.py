@@ -16,7 +16,7 @@ from typing import Any
 from hubedit.errors import ConfigError, FactsError
 from hubedit.facts import Fact
 from hubedit.facts.check import finish
-from hubedit.facts.record import Record
+from hubedit.facts.fact import Record
 from hubedit.facts.schemas import SCHEMAS, Schema, by_rewrite, detect, looks_like
 from hubedit.facts.source import read_text, split
 from hubedit.remote import translated_errors

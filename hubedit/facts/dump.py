@@ -8,7 +8,7 @@ from typing import Any
 
 from hubedit.errors import FactsError
 from hubedit.facts.check import finish
-from hubedit.facts.record import Record
+from hubedit.facts.fact import Record
 from hubedit.facts.schemas import SCHEMAS
 from hubedit.facts.types import Fact, Probe
 

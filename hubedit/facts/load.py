@@ -13,7 +13,7 @@ from typing import Literal, NoReturn, get_args, overload
 from hubedit.errors import ConfigError, FactsError, kind
 from hubedit.facts.check import finish
 from hubedit.facts.dump import dump_facts
-from hubedit.facts.record import Record
+from hubedit.facts.fact import Record
 from hubedit.facts.schemas import CSV_FIELDS, FORMATS, SCHEMAS, Schema, by_rewrite, detect, looks_like
 from hubedit.facts.source import Container, Raw, Source, read_text, split
 from hubedit.facts.text import loose

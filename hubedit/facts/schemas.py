@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hubedit.facts import datasets
-from hubedit.facts.record import Record
+from hubedit.facts.fact import Record
 from hubedit.facts.source import Raw
 from hubedit.facts.types import Draft, Probe
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from hubedit.checkpoint.belongs import belongs, left_out
 from hubedit.checkpoint.blocks import tensor_digest
+from hubedit.checkpoint.merge_record import ORIGINALS, PATCHES, RECORD, Record
 from hubedit.checkpoint.origin import KEPT
 from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint
-from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
 from hubedit.checkpoint.remote import Remote
 from hubedit.checkpoint.tokenizer import TOKENIZER
 from hubedit.errors import HubError

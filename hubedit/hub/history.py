@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hubedit.checkpoint.record import PATCHES, Entry, Record
+from hubedit.checkpoint.merge_record import PATCHES, Entry, Record
 from hubedit.errors import HubError
 from hubedit.hub.account import client, with_retries
 from hubedit.hub.changes import resolve

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import hubedit
 from hubedit.checkpoint.belongs import belongs, left_out
 from hubedit.checkpoint.merge import repositories
+from hubedit.checkpoint.merge_record import PATCHES, RECORD, Record, vanished
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.read import INDEX, SINGLE
-from hubedit.checkpoint.record import PATCHES, RECORD, Record, vanished
 from hubedit.checkpoint.settle import settle
 from hubedit.checkpoint.stack import Member, Stack, member
 from hubedit.checkpoint.tokenizer import TOKENIZER, readable

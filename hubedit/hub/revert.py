@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.checkpoint.merge import repositories
+from hubedit.checkpoint.merge_record import PATCHES, RECORD, Record
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.read import INDEX
-from hubedit.checkpoint.record import PATCHES, RECORD, Record
 from hubedit.checkpoint.revert import check_choice, choose, remaining
 from hubedit.checkpoint.stack import Member, Stack
 from hubedit.errors import HubError

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.delta import Change
 from hubedit.checkpoint.header import TensorEntry, read_header
+from hubedit.checkpoint.merge_record import Record, Touched
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import write_at
 from hubedit.checkpoint.read import Checkpoint
-from hubedit.checkpoint.record import Record, Touched
 from hubedit.checkpoint.stack import Member, Stack, factors
 from hubedit.errors import HubError
 from hubedit.hub.account import with_retries

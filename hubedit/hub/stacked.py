@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hubedit.checkpoint.record import PATCHES, RECORD
+from hubedit.checkpoint.merge_record import PATCHES, RECORD
 from hubedit.checkpoint.stack import Stack
 from hubedit.facts.dump import to_record
 from hubedit.hub import contents

@@ -4,9 +4,9 @@ from hubedit.tune.bank import Candidate, bank, candidates
 from hubedit.tune.budget import parse_budget
 from hubedit.tune.cases import Cases, prepare_cases
 from hubedit.tune.front import Tried, Tuned
+from hubedit.tune.outcome import check_out, write
 from hubedit.tune.space import Point, Space
 from hubedit.tune.study import tune
-from hubedit.tune.write import check_out, write
 
 __all__ = [
     "Candidate",

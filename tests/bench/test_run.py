@@ -14,8 +14,8 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from hubedit.bench import Bench
+from hubedit.bench.configuration import DataEntry, ModelEntry, parse
 from hubedit.bench.facts import pool
-from hubedit.bench.plan import DataEntry, ModelEntry, parse
 from hubedit.bench.results import FILE, Results
 from hubedit.bench.run import Done, Machine, run
 from hubedit.cli.app import run as command

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from hubedit.bench.cells import Cell, cells
+from hubedit.bench.configuration import Bench, parse
 from hubedit.bench.metrics import Metric, text
 from hubedit.bench.numbers import Number, lines, mean, outdated, quantile, settings
 from hubedit.bench.plain import csv_text
-from hubedit.bench.plan import Bench, parse
 from hubedit.bench.results import FILE
 from hubedit.bench.tables import Table, markdown, tables
 from hubedit.bench.write import write

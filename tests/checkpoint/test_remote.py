@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from hubedit.checkpoint.blocks import tensor_digest
+from hubedit.checkpoint.merge_record import Touched
 from hubedit.checkpoint.read import Checkpoint
-from hubedit.checkpoint.record import Touched
 from hubedit.checkpoint.remote import Remote
 from hubedit.errors import CheckpointError
 from hubedit.progress import Silent

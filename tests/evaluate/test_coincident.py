@@ -11,7 +11,7 @@ from hubedit.evaluate.reading import Reading
 from hubedit.evaluate.report import report
 from hubedit.facts import Fact, Probe
 from hubedit.model.forms import as_question
-from hubedit.names import sentences
+from hubedit.name_sentences import sentences
 
 JAPAN = Fact(
     "The capital of Japan is",

@@ -19,7 +19,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from hubedit.bench.plan import Bench, parse
+from hubedit.bench.configuration import Bench, parse
 from hubedit.bench.run import Machine, run
 from hubedit.bench.write import write
 from hubedit.cache import Cache

@@ -9,7 +9,7 @@ import pytest
 
 from hubedit.bench.cells import cells
 from hubedit.bench.change import changed
-from hubedit.bench.plan import read_bench
+from hubedit.bench.configuration import read_bench
 from hubedit.config import EditConfig
 from hubedit.facts import Fact
 from hubedit.presets import FAST, FAST_TOKENS

@@ -26,10 +26,10 @@ from hubedit.tune import study as module
 from hubedit.tune.bank import bank
 from hubedit.tune.cases import Cases, prepare_cases
 from hubedit.tune.front import Tried, Tuned, choose, pareto
+from hubedit.tune.outcome import check_out, toml, write
 from hubedit.tune.space import Point, Space
 from hubedit.tune.study import finished, open_study, tune
 from hubedit.tune.trial import Score, trial_edit
-from hubedit.tune.write import check_out, toml, write
 from tests.cli.test_apply import CORPUS
 
 optuna = pytest.importorskip("optuna")

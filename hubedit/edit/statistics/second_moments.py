@@ -26,7 +26,7 @@ from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget, free_memory
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad, token_ids
-from hubedit.names import names_digest, sentences
+from hubedit.name_sentences import names_digest, sentences
 from hubedit.parallel import Share, gathered, summed
 from hubedit.progress import Progress, Silent
 

@@ -10,7 +10,7 @@ import pytest
 from hubedit.bench import Bench, read_bench, ready, ready_names
 from hubedit.bench.cells import cells, override
 from hubedit.bench.change import changed
-from hubedit.bench.plan import parse
+from hubedit.bench.configuration import parse
 from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
 from hubedit.presets import method_defaults, preset

@@ -12,7 +12,7 @@ from hubedit.edit.statistics.second_moments import second_moments, source_key
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.model.sites import Site
-from hubedit.names import kinds, sentences
+from hubedit.name_sentences import kinds, sentences
 from hubedit.progress import Silent
 from tests.pico import pico
 
