@@ -29,7 +29,7 @@ LAYERS = (
     ("model", "cache", "progress", "presets"),
     ("preset_file",),
     ("method",),
-    ("linalg", "facts", "documents", "config", "demo", "folder", "floats"),
+    ("linalg", "facts", "documents", "config", "demo", "folder", "floats", "weights"),
     ("remote",),
     ("errors", "verb"),
 )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubedit.checkpoint.belongs import belongs, left_out
-from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.origin import KEPT
 from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint
 from hubedit.checkpoint.record import ORIGINALS, PATCHES, RECORD, Record
@@ -26,6 +25,7 @@ from hubedit.hub.private import check_silent, nameless, numbers_only, without_pa
 from hubedit.hub.push import Pushed, Target, put
 from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
+from hubedit.weights.blocks import tensor_digest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

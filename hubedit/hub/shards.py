@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.delta import Change
-from hubedit.checkpoint.header import TensorEntry, read_header
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import write_at
 from hubedit.checkpoint.read import Checkpoint
@@ -22,6 +20,8 @@ from hubedit.hub.changes import Copy, Sent, Tree, Upload
 from hubedit.hub.contents import Base
 from hubedit.hub.push import Target
 from hubedit.progress import Progress
+from hubedit.weights.blocks import tensor_digest
+from hubedit.weights.header import TensorEntry, read_header
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
