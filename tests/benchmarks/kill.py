@@ -1,11 +1,12 @@
 """kill -9 at random moments of the commands that write: never a half state, and always to be run again.
 
-`python -m tests.benchmarks.kill [--moments 300] [--only merge push] [--seed 0]` runs each command on a tiny
-model: `apply`, `merge`, `revert`, `push` and `stats push`, the last two against a Hub on this machine. This
-process imports everything and runs the command once; every further run is a child of it, forked, which is
-killed after a random part of the time that the command takes. Then the old state or the whole new one must be
-there, and the same command, in another child, must complete and leave nothing else behind. Prints how often
-which state was found and how many runs completed afterwards; ends with 1 where anything else was.
+`python -m tests.benchmarks.kill [--moments 300] [--minutes M] [--only merge push] [--seed 0]` runs each
+command on a tiny model: `apply`, `merge`, `revert`, `push` and `stats push`, the last two against a Hub on
+this machine. This process imports everything and runs the command once; every further run is a child of it,
+forked, which is killed after a random part of the time that the command takes. Then the old state or the
+whole new one must be there, and the same command, in another child, must complete and leave nothing else
+behind. Prints how often which state was found and how many runs completed afterwards; ends with 1 where
+anything else was.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,16 +70,25 @@ class Found:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Limits:
+    """`moments`: kills of a command, fewer where they take longer than so many minutes."""
+
+    moments: int
+    minutes: float
+    seed: int
+
+
 def attempt(
     words: Callable[[], Sequence[object]],
     prepare: Callable[[], None],
     look: Callable[[], str],
-    moments: int,
-    seed: int,
+    limits: Limits,
     room: Path | None = None,
 ) -> Found:
-    """Kills the command that often. `prepare` makes the old state; `look` names the state that is there,
-    "old" or "new", and raises AssertionError for any other. `room`: where only "out" may lie in the end."""
+    """Kills the command as often as the limits allow. `prepare` makes the old state; `look` names the state
+    that is there, "old" or "new", and raises AssertionError for any other. `room`: a folder in which only
+    "out" may lie in the end."""
     prepare()
     code = run(*words())  # here, so that no child has anything to import
     assert (code, look()) == (0, "new"), f"the command does not complete: {said()}"
@@ -87,8 +99,9 @@ def attempt(
     prepare()
     seconds = duration(lambda: run(*words()))
     assert look() == "new", f"the command does not complete in a child: {said()}"
-    at, states = Moments(seed, seconds, moments), Counter[str]()
-    while at.more():
+    at, states = Moments(limits.seed, seconds, limits.moments), Counter[str]()
+    end = time.monotonic() + 60 * limits.minutes
+    while at.more() and time.monotonic() < end:
         prepare()
         cut = killed(lambda: run(*words()), at.next())
         at.tell(cut)
@@ -132,7 +145,7 @@ class Work:
         return made
 
 
-def apply(work: Work, moments: int, seed: int) -> Found:
+def apply(work: Work, limits: Limits) -> Found:
     from hubedit.patch import Patch
 
     room, cache = work.room("applied"), work.folder / "own-cache"
@@ -155,10 +168,10 @@ def apply(work: Work, moments: int, seed: int) -> Found:
         return "new"
 
     words = ("apply", work.facts, "--model", work.model, "--out", out, "--cache", cache, *APPLY)
-    return attempt(lambda: words, prepare, look, moments, seed, room)
+    return attempt(lambda: words, prepare, look, limits, room)
 
 
-def merge(work: Work, moments: int, seed: int) -> Found:
+def merge(work: Work, limits: Limits) -> Found:
     room = work.room("merged")
     out = room / "out"
     words = ("merge", work.patch, "--model", work.model, "--out", out, "--quiet")
@@ -175,10 +188,10 @@ def merge(work: Work, moments: int, seed: int) -> Found:
         shutil.rmtree(room)
         room.mkdir()
 
-    return attempt(lambda: words, prepare, look, moments, seed, room)
+    return attempt(lambda: words, prepare, look, limits, room)
 
 
-def revert(work: Work, moments: int, seed: int) -> Found:
+def revert(work: Work, limits: Limits) -> Found:
     room = work.room("reverted")
     kept, out = work.folder / "kept", room / "out"
     assert run("merge", work.patch, "--model", work.model, "--out", kept, "--keep-originals", "--quiet") == 0
@@ -197,16 +210,16 @@ def revert(work: Work, moments: int, seed: int) -> Found:
         shutil.copytree(kept, out)
 
     words = ("revert", out, "--all", "--yes", "--quiet")
-    return attempt(lambda: words, prepare, look, moments, seed, room)
+    return attempt(lambda: words, prepare, look, limits, room)
 
 
-def push(work: Work, moments: int, seed: int) -> Found:
+def push(work: Work, limits: Limits) -> Found:
     names = set(content(work.patch))
-    return _pushed(work, ("push", work.patch), ("--base", work.base), names, moments, seed)
+    return _pushed(work, ("push", work.patch), ("--base", work.base), names, limits)
 
 
-def stats_push(work: Work, moments: int, seed: int) -> Found:
-    return _pushed(work, ("stats", "push"), ("--cache", work.cache), set(), moments, seed)
+def stats_push(work: Work, limits: Limits) -> Found:
+    return _pushed(work, ("stats", "push"), ("--cache", work.cache), set(), limits)
 
 
 def _pushed(
@@ -214,8 +227,7 @@ def _pushed(
     command: tuple[object, ...],
     more: tuple[object, ...],
     names: set[str],
-    moments: int,
-    seed: int,
+    limits: Limits,
 ) -> Found:
     """Every run pushes to a repository of its own; `names`: files that the whole commit holds."""
     repo = [""]
@@ -237,7 +249,7 @@ def _pushed(
     def words() -> list[object]:
         return [*command, repo[0], *more, "--quiet"]
 
-    return attempt(words, prepare, look, moments, seed)
+    return attempt(words, prepare, look, limits)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -253,7 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--moments", type=int, default=300)
     parser.add_argument("--only", nargs="*", choices=tuple(COMMANDS), default=tuple(COMMANDS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf)
     args = parser.parse_args(arguments)
+    limits = Limits(args.moments, args.minutes, args.seed)
     print("| killed | kills | old state | new state | resumed | seconds of a run |")
     print("|---|---|---|---|---|---|", flush=True)
     failed = 0
@@ -272,12 +286,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = Work(Path(path), hub)
         for name in args.only:
             try:
-                found = COMMANDS[name](work, args.moments, args.seed)
+                found = COMMANDS[name](work, limits)
             except AssertionError as error:
                 failed += 1
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
                 continue
-            row = (f"`{name}`", args.moments, found.old, found.new, found.resumed, f"{found.seconds:.2f}")
+            row = (
+                f"`{name}`",
+                found.old + found.new,
+                found.old,
+                found.new,
+                found.resumed,
+                f"{found.seconds:.2f}",
+            )
             print(f"| {' | '.join(map(str, row))} |", flush=True)
     return 1 if failed else 0
 
