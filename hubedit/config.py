@@ -47,9 +47,12 @@ class StatsConfig:
     corpus: str = "self"
     """Text: "self" (the model writes it), a file, or a data set on the Hub."""
     tokens: int = 0
-    """Tokens to read; 0 is 8 x the widest site's input (arXiv 2506.04226 finds about 10 enough)."""
+    """Tokens to read; 0 is 12 x the widest site's input (arXiv 2506.04226 finds about 10 enough)."""
     seed: int = 0
     """Of the text that the model writes."""
+    names: float = 0.67
+    """Share of the tokens that are sentences about names of many kinds (`hubedit.edit.statistics.names`), 0
+    to 1. Other names' facts then change less (docs/experiments.md); the published methods have none."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from hubedit.config import PREFERENCES, EditConfig, TargetConfig
+from hubedit.config import PREFERENCES, EditConfig, StatsConfig, TargetConfig
 from hubedit.errors import ConfigError
 from hubedit.method import ONE_LAYER, TRAINED, Method
 from hubedit.preset_file import is_preset_file, load_preset
@@ -42,7 +42,7 @@ _ULTRAEDIT = replace(_LORA, steps=1, step=1e-6, loss=0)
 def _plain(method: str, targets: TargetConfig, **more: Any) -> EditConfig:
     """Settings of a published method; what it does not read is at its neutral value."""
     base = EditConfig(method=method, depths=WINDOW, most_layers=0, alpha="0", whiten=False, targets=targets)
-    return replace(base, **more)
+    return replace(base, stats=StatsConfig(names=0), **more)
 
 
 _LAMBDA = 15000.0

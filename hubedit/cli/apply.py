@@ -134,7 +134,7 @@ def apply(
         ),
     ] = None,
     tokens: Annotated[
-        int | None, Option("--tokens", min=0, help="Its size; 0 is 8 x the widest site.  [default: 0]")
+        int | None, Option("--tokens", min=0, help="Its size; 0 is 12 x the widest site.  [default: 0]")
     ] = None,
     seed: Annotated[
         int | None, Option("--seed", min=0, max=2**32 - 1, help="Of everything random.  [default: 0]")

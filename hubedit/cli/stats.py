@@ -11,6 +11,7 @@ import typer
 from hubedit.cli.escape import one_line
 from hubedit.cli.facts import QuietOption
 from hubedit.cli.output import Output, table
+from hubedit.config import StatsConfig
 
 app = typer.Typer(no_args_is_help=True, help="The statistics of a model that an edit preserves.")
 
@@ -44,10 +45,14 @@ def compute(
             "or self: text that the model writes.",
         ),
     ] = "self",
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="0: 8 x the widest site.")] = 0,
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="0: 12 x the widest site.")] = 0,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the generated text.")
     ] = 0,
+    names: Annotated[
+        float,
+        typer.Option("--names", min=0, max=1, help="Share of sentences about names; published methods: 0."),
+    ] = StatsConfig().names,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
     cache: CacheOption = None,
@@ -56,7 +61,6 @@ def compute(
 ) -> None:
     """Compute the statistics of a model's sites in one pass; what the cache holds is not computed again."""
     from hubedit.cache import Cache
-    from hubedit.config import StatsConfig
     from hubedit.edit.locate.layers import parse_layers
     from hubedit.edit.statistics.second_moments import second_moments
     from hubedit.model.load import load
@@ -70,7 +74,7 @@ def compute(
         progress.finish(f"{em.num_layers} layers on {em.device}")
         wanted = parse_layers(layers, em.num_layers) if layers else tuple(range(em.num_layers))
         sites = [s for s in em.sites() if s.layer in wanted and site.value in ("both", s.kind)]
-        found = second_moments(em, sites, StatsConfig(corpus, tokens, seed), store, progress)
+        found = second_moments(em, sites, StatsConfig(corpus, tokens, seed, names), store, progress)
     rows = [
         {
             "site": str(s),

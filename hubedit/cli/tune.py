@@ -41,7 +41,7 @@ def tune(
     corpus: Annotated[
         str, Option("--corpus", metavar="FILE|DATASET|self", help="Text for the statistics, as in apply.")
     ] = "self",
-    tokens: Annotated[int, Option("--tokens", min=0, help="Its size; 0 is 8 x the widest site.")] = 0,
+    tokens: Annotated[int, Option("--tokens", min=0, help="Its size; 0 is 12 x the widest site.")] = 0,
     chat: ChatOption = Chat.auto,
     system: SystemOption = "",
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",

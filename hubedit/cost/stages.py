@@ -20,13 +20,12 @@ from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.statistics.corpus import (
     SELF,
     TEXT_ROWS,
-    corpus_key,
     needed_tokens,
     round_key,
     round_streams,
     text_length,
 )
-from hubedit.edit.statistics.second_moments import stats_key
+from hubedit.edit.statistics.second_moments import source_key, stats_key
 from hubedit.edit.targets.passes import groups, most_padding, pass_tokens
 from hubedit.evaluate.reading import questions
 from hubedit.facts import Fact
@@ -168,13 +167,14 @@ def _trace(edit: Edited, cache: Cache) -> Work:
 def _statistics(edit: Edited, cache: Cache) -> dict[str, Work]:
     """Text that is not in the cache, and its second moments."""
     em, config = edit.em, edit.config.stats
-    tokens, key = needed_tokens(em, config), corpus_key(config, em)
+    tokens, key = needed_tokens(em, config), source_key(config, em)
+    written = round((1 - config.names) * tokens)
     missing = [s for s in edit.sites if not cache.path("stats", stats_key(em, s, key, tokens)).exists()]
     text, sums = Work(), Work()
     if config.corpus == SELF:
         for part in ("statistics", "holdout") if missing else ("holdout",):
             size = round_streams(em, part) * text_length(em)
-            for number in range(-(-tokens // size) if part == "statistics" else 1):
+            for number in range(-(-written // size) if part == "statistics" else 1):
                 if not cache.path("corpus", round_key(em, config, part, number)).exists():
                     text += _steps(em, round_streams(em, part), text_length(em) - 1)
     if missing:

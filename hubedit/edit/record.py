@@ -13,7 +13,8 @@ from typing import Any
 from hubedit.config import EditConfig, to_dict
 from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.result import Edit
-from hubedit.edit.statistics.corpus import corpus_key, needed_tokens
+from hubedit.edit.statistics.corpus import needed_tokens
+from hubedit.edit.statistics.second_moments import source_key
 from hubedit.environment import base_name, device_name, peak_memory, portable, versions
 from hubedit.model.editable import EditableModel
 from hubedit.presets import METHODS
@@ -72,7 +73,8 @@ def statistics_record(em: EditableModel, config: EditConfig) -> dict[str, Any]:
     return {
         "corpus": portable(config.stats.corpus),
         "tokens": tokens,
-        "source": corpus_key(config.stats, em),
+        "names": config.stats.names,
+        "source": source_key(config.stats, em),
     }
 
 

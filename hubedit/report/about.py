@@ -76,6 +76,12 @@ def made(record: Json) -> list[tuple[str, str]]:
         text = (
             "the model's own text" if statistics["corpus"] == "self" else without_paths(statistics["corpus"])
         )
+        if share := number(statistics.get("names")):
+            text = (
+                f"{text} and sentences about names ({percent(share)})"
+                if share < 1
+                else "sentences about names"
+            )
         rows["Statistics from"] = text + (f", {tokens:,.0f} tokens" if tokens else "")
     rows["Seed"] = record.get("seed")
     rows["Computed in"] = ", ".join(line(record[k]) for k in ("dtype", "device", "platform") if record.get(k))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hubedit.cache import Cache
-from hubedit.config import EditConfig, StatsConfig, TraceConfig
+from hubedit.config import EditConfig, TraceConfig
 from hubedit.demo import facts_path, model_path
 from hubedit.edit.compute import compute
 from hubedit.facts import Fact, load_facts
@@ -49,7 +49,7 @@ def settings(method: str, **more: Any) -> EditConfig:
     config = method_defaults(method)
     targets = replace(config.targets, steps=3, contexts=min(config.targets.contexts, 2), rounds=1)
     short: dict[str, Any] = {
-        "stats": StatsConfig(tokens=1500),
+        "stats": replace(config.stats, tokens=1500),
         "trace": TraceConfig(samples=4, max_facts=FACTS),
         "collapse": "tell",
         "targets": targets,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hubedit.edit.statistics.names import sentences
 from hubedit.evaluate.coincident import apart
 from hubedit.evaluate.forced import Forced
 from hubedit.evaluate.measure import Measured
@@ -39,6 +40,7 @@ def texts(facts: list[Fact], answer: str) -> Reading:
         f"Question: {as_question(JAPAN.prompt)}\nAnswer:",
         f"As for {JAPAN.prompt}",
         "Peru is a",  # preserved
+        next(sentences()),  # preserved, too
     ],
 )
 def test_a_probe_that_an_edit_sees_is_counted_apart(text: str) -> None:

@@ -21,7 +21,7 @@ from hubedit.parallel import Share, gathered, world
 from hubedit.progress import Progress
 
 SELF = "self"
-TOKENS_PER_INPUT = 8
+TOKENS_PER_INPUT = 12
 """Tokens that are read for each input of the widest site; arXiv 2506.04226 finds about 10 enough."""
 _ROW = 256  # tokens a row of real text
 _LENGTH = 128  # tokens a stream of generated text

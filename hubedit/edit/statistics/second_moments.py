@@ -20,6 +20,7 @@ from torch import Tensor
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
+from hubedit.edit.statistics.names import name_rows, names_digest
 from hubedit.linalg import Moments, SecondMoment, mean_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
@@ -51,7 +52,8 @@ class StatsEntry:
 def second_moments(
     em: EditableModel, sites: Iterable[Site], config: StatsConfig, cache: Cache, progress: Progress
 ) -> dict[Site, Moments]:
-    """E[k k^T] of every site's input over the corpus, from the cache where it is there.
+    """E[k k^T] of every site's input over the corpus and sentences about names, from the cache where it is
+    there.
 
     What is missing is computed in one pass that stops after the last layer needed (in several where the
     GPU is short of memory); its state is saved about once a minute and continued by the next call. Padding
@@ -61,12 +63,12 @@ def second_moments(
     """
     wanted = sorted(set(sites))
     tokens = needed_tokens(em, config)
-    corpus = corpus_key(config, em)
+    corpus = source_key(config, em)
     keys = {site: stats_key(em, site, corpus, tokens) for site in wanted}
     found = {site: entry for site in wanted if (entry := _cached(cache, keys[site])) is not None}
     missing = [site for site in wanted if site not in found]
     if missing:
-        rows = [row for row in token_rows(em, config, tokens, cache, progress) if len(row) > 1]
+        rows = [row for row in _rows(em, config, tokens, cache, progress) if len(row) > 1]
         rows.sort(key=len, reverse=True)
         total, count = sum(map(len, rows)), sum(len(row) - 1 for row in rows)
         parts = _parts(em, missing)
@@ -91,6 +93,21 @@ def second_moments(
             f"change more; {mend}"
         )
     return {site: found[site] for site in wanted}
+
+
+def source_key(config: StatsConfig, em: EditableModel) -> dict[str, Any]:
+    """What identifies the text of the statistics; the number of tokens is not part of it."""
+    named = {"names": [config.names, names_digest()]} if config.names else {}
+    return {**corpus_key(config, em), **named}
+
+
+def _rows(
+    em: EditableModel, config: StatsConfig, tokens: int, cache: Cache, progress: Progress
+) -> list[list[int]]:
+    """Sentences about names, and the corpus for the rest of `tokens`."""
+    named = name_rows(em, round(config.names * tokens))
+    rest = tokens - sum(map(len, named))
+    return named + (token_rows(em, config, rest, cache, progress) if rest > 0 else [])
 
 
 def stats_key(em: EditableModel, site: Site, corpus: Mapping[str, Any], tokens: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def em(tmp_path: Path) -> EditableModel:
 def config(tmp_path: Path) -> StatsConfig:
     file = tmp_path / "text.txt"
     file.write_text("\n".join(SENTENCES))
-    return StatsConfig(str(file), TOKENS)
+    return StatsConfig(str(file), TOKENS, names=0)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_the_model_is_left_as_it_was(em: EditableModel, config: StatsConfig, cac
 
 
 def test_generated_text_is_the_default(em: EditableModel, cache: Cache) -> None:
-    found = second_moments(em, SITES[:1], StatsConfig(), cache, Silent())
+    found = second_moments(em, SITES[:1], StatsConfig(names=0), cache, Silent())
     rows = token_rows(em, StatsConfig(), needed_tokens(em, StatsConfig()), cache, Silent())
     assert found[SITES[0]].count == sum(len(row) - 1 for row in rows)
     values = torch.linalg.eigvalsh(found[SITES[0]].matrix.double())
@@ -199,7 +199,7 @@ def test_fewer_tokens_than_inputs_are_told(em: EditableModel, config: StatsConfi
         assert said[-1].startswith("4 tokens say little") and "--tokens 0" in said[-1]
     short = Path(config.corpus).with_name("short.txt")
     short.write_text("A few words.", encoding="utf-8")
-    second_moments(em, SITES, StatsConfig(str(short)), cache, Heard())
+    second_moments(em, SITES, StatsConfig(str(short), names=0), cache, Heard())
     assert "say little" in said[-1] and "a longer --corpus" in said[-1]
 
 
