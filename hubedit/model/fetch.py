@@ -198,7 +198,7 @@ def _check_weights(source: Source, config: Mapping[str, Any]) -> None:
         except (SafetensorError, OSError) as error:
             raise ModelError(f"cannot read {file}: {error}", "download or copy the model again") from error
     headers = {file.name: read_header(file) for file in files}
-    index = {}
+    index: dict[str, str] = {}
     if len(files) > 1:
         index = _json(source.folder / "model.safetensors.index.json")["weight_map"]
     taken, _ = owners(source.ref, headers, index, ModelError)
