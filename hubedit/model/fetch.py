@@ -199,7 +199,7 @@ def _check_weights(source: Source, config: Mapping[str, Any]) -> None:
             raise ModelError(f"cannot read {file}: {error}", "download or copy the model again") from error
     headers = {file.name: read_header(file) for file in files}
     index: dict[str, str] = {}
-    if len(files) > 1:
+    if files[0].name != "model.safetensors":
         index = _json(source.folder / "model.safetensors.index.json")["weight_map"]
     taken, _ = owners(source.ref, headers, index, ModelError)
     tensors = {tensor: headers[name].tensors[tensor] for tensor, name in taken.items()}

@@ -24,7 +24,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tests.hub.loopback import Hub, serve
 from tests.killing import Moments, duration, killed
@@ -276,12 +278,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.pop("HF_HUB_OFFLINE", None)
         os.environ.update(hub.environment(Path(path) / "home"))
         import torch
-        from tqdm import tqdm
 
         from hubedit.cli import app
 
         torch.set_num_threads(1)
-        tqdm.monitor_interval = 0  # no thread of it, which the children would lack
+        progress: Any = import_module("tqdm").tqdm  # it has no annotations
+        progress.monitor_interval = 0  # no thread of it, which the children would lack
         app.build(app.VERBS)
         work = Work(Path(path), hub)
         for name in args.only:
