@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hubedit.errors import ConfigError
+from hubedit.values import check_types, layer_ranges, parse_alpha, parse_null_space
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -21,9 +22,22 @@ strongest setting on real models (docs/experiments.md); these two factors themse
 AUTO_RANK = -1
 """As `EditConfig.rank`: the smallest that keeps nearly all (`hubedit.patch.ranks`)."""
 
+MethodName = Literal[
+    "joint", "intattn", "memit", "rome", "r-rome", "intattn-rome", "alphaedit", "emmet", "lora", "ft",
+    "ultraedit",
+]  # fmt: skip
+"""The keys of `hubedit.presets.METHODS`."""
+
+
+class _Checked:
+    """Settings that refuse a wrong value when they are made. Raises ConfigError."""
+
+    def __post_init__(self: DataclassInstance) -> None:
+        check_types(self)
+
 
 @dataclass(frozen=True)
-class TraceConfig:
+class TraceConfig(_Checked):
     """Causal tracing (ROME, Meng et al. 2022, arXiv 2202.05262, section 2)."""
 
     noise: float = 3.0
@@ -39,9 +53,19 @@ class TraceConfig:
     seed: int = 0
     """Of the noise."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("samples", "max_facts", "window"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{name} of the trace must be at least 1, not {value}")
+        if self.window % 2 == 0:
+            raise ConfigError(
+                f"the trace's window must be odd, not {self.window}", "it is centred on a layer"
+            )
+
 
 @dataclass(frozen=True)
-class StatsConfig:
+class StatsConfig(_Checked):
     """Second moments E[k k^T] of the edited sites' inputs on ordinary text (MEMIT, eq. 14)."""
 
     corpus: str = "self"
@@ -51,12 +75,17 @@ class StatsConfig:
     seed: int = 0
     """Of the text that the model writes."""
     names: float = 0.67
-    """Share of the tokens that are sentences about names of many kinds (`hubedit.edit.statistics.names`), 0
+    """Share of the tokens that are sentences about names of many kinds (`hubedit.names`), 0
     to 1. Other names' facts then change less (docs/experiments.md); the published methods have none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.names > 1:
+            raise ConfigError(f"names must be a share from 0 to 1, and is {self.names}")
 
 
 @dataclass(frozen=True)
-class TargetConfig:
+class TargetConfig(_Checked):
     """How the change that each fact needs is found: gradient descent on delta, the model's weights fixed
     (MEMIT, Meng et al. 2023, arXiv 2210.07229, eq. 16). Lengths are relative to what delta is added to: a
     site's output (joint), or h[L] (published methods)."""
@@ -86,7 +115,7 @@ class TargetConfig:
 
 
 @dataclass(frozen=True)
-class PromptConfig:
+class PromptConfig(_Checked):
     """Forms in which a fact's prompt is put while the joint edit is computed (docs/experiments.md)."""
 
     openings: tuple[str, ...] = ("", "As for ", "We all know that ", "In the case of ", "Once more: ")
@@ -100,10 +129,10 @@ class PromptConfig:
 
 
 @dataclass(frozen=True)
-class EditConfig:
+class EditConfig(_Checked):
     """One edit. Which of these a method reads is in `hubedit.presets.METHODS`."""
 
-    method: str = "joint"
+    method: MethodName = "joint"
     """"joint" (hubedit's own), or a published one: "intattn", "memit", "rome", "r-rome", "intattn-rome",
     "alphaedit", "emmet", "lora", "ft" or "ultraedit" (docs/method.md)."""
     batch_size: int = 0
@@ -142,57 +171,16 @@ class EditConfig:
     targets: TargetConfig = field(default_factory=TargetConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
 
-
-_KINDS: dict[type, str] = {
-    str: "text in quotation marks",
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    tuple: "a tuple",
-}
-
-
-def check_type(name: str, default: Any, value: Any) -> None:
-    """Raises ConfigError for a value of another type than a setting's default; whole numbers are numbers."""
-    own: type | tuple[type, ...] = (float, int) if isinstance(default, float) else type(default)
-    if not isinstance(value, own) or isinstance(value, bool) != isinstance(default, bool):
-        raise ConfigError(f"{name} must be {_KINDS[type(default)]}, and is {value!r}")
-
-
-def check_types(config: DataclassInstance) -> None:
-    """Raises ConfigError for a setting of another type than its default, one that is none of the values that
-    it may have, and for a number that is negative or not finite. Nested settings count."""
-    hints = get_type_hints(type(config))
-    for part in fields(config):
-        name, value, default = part.name, getattr(config, part.name), getattr(type(config)(), part.name)
-        if is_dataclass(default) and not isinstance(default, type):
-            if not isinstance(value, type(default)):
-                raise ConfigError(f"{name} must be a {type(default).__name__}, and is {value!r}")
-            check_types(value)
-            continue
-        check_type(name, default, value)
-        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
-            raise ConfigError(f"unknown {name} {value!r}", f"one of: {', '.join(get_args(hints[name]))}")
-        number = isinstance(value, (int, float))
-        if number and not 0 <= value < float("inf") and (name, value) != ("rank", AUTO_RANK):
-            raise ConfigError(f"{name.replace('_', ' ')} must not be negative or infinite, but is {value}")
-
-
-def parse_null_space(text: str) -> tuple[float, bool] | None:
-    """(threshold, whether it is relative) of "0.02" or "1%"; None for "". Raises ConfigError otherwise."""
-    if not text:
-        return None
-    number, percent, rest = text.strip().partition("%")
-    try:
-        value = float(number) / (100 if percent else 1)
-    except ValueError:
-        value = -1.0
-    if rest or not 0 < value < (1 if percent else float("inf")):
-        raise ConfigError(
-            f"cannot read null space {text!r}",
-            "write 0.02 for eigenvalues below 0.02, or 1% for those below 1 % of the largest",
-        )
-    return value, bool(percent)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_alpha(self.alpha)
+        parse_null_space(self.null_space)
+        if self.layers != "auto":
+            layer_ranges(self.layers)
+        if self.prefer not in PREFERENCES:
+            raise ConfigError(f"unknown preference {self.prefer!r}", f"one of: {', '.join(PREFERENCES)}")
+        if len(self.depths) != 2 or not 0 <= self.depths[0] <= self.depths[1] <= 1:
+            raise ConfigError(f"depths must be two shares of the model's depth, and are {self.depths}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

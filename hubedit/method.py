@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hubedit.config import EditConfig
 
@@ -41,6 +42,9 @@ class Method:
     """As in a paper, and not hubedit's own."""
     one_by_one: bool = False
     """It takes facts or batches one after another by itself."""
+    ordered: Literal["batches", "facts", "epochs"] = "batches"
+    """What follows what: batches of `batch_size`; or facts, one after another whatever that is; or epochs of
+    mini-batches of `batch_size`, which edit all facts at once."""
     keeps_keys: bool = False
     """It preserves the keys of earlier batches."""
     trained: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,13 +33,13 @@ from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
-from hubedit.patch.ledger import brief
+from hubedit.patch.ledger import brief, sizes
 from hubedit.patch.ontop import origins, protected, replaced, stacked, whole_sites
 from hubedit.patch.owners import as_record
 from hubedit.patch.ranks import cut, rank_for
 from hubedit.patch.value import RECORD
 from hubedit.progress import Progress, Silent
-from hubedit.report.files import Source, shown_files
+from hubedit.report.files import patch_files
 from hubedit.report.licence import licence_of
 from hubedit.report.markup import plural
 
@@ -96,7 +95,8 @@ def edit_facts(
     weights = em.checksum()
 
     before, kept, steps = em if on is None else em.with_patch(on), protected(on, facts), origins(on, facts)
-    edit = compute(em, facts, config, on=on, earlier=kept, steps=steps, cache=cache, progress=progress)
+    older = None if on is None else before.patches[-1]  # checked, and not wider than the matrices
+    edit = compute(em, facts, config, on=older, earlier=kept, steps=steps, cache=cache, progress=progress)
     patch, perplexity = _patch(em, edit, facts, config), edit.perplexity_after
     save_keys(cache, patch_id(patch), config.method, [fact.prompt for fact in facts], edit.keys)
     if on is not None:
@@ -124,7 +124,9 @@ def edit_facts(
     made["perplexity"]["after"] = perplexity
     if on is not None:
         *older, step = patch.record["steps"]
-        made |= {"steps": [*older, step | brief(made)], "sites": whole_sites(made["sites"], patch, em)}
+        own, drifts = brief(made), {site: r.drift for site, r in edit.whole.items()}
+        made["sites"] = whole_sites(made["sites"], patch, em, drifts)
+        made["steps"] = [*older, step | own | {"whole": sizes(made)}]
     return Edited(replace(patch, record={**patch.record, **made}), edit, before, after)
 
 
@@ -143,11 +145,13 @@ def apply_facts(
     strict: bool = False,
     command: Sequence[str] = (),
     notes: Sequence[str] = (),
+    brief: bool = False,
 ) -> Applied:
     """Computes a patch that edits `facts` into `em`, tests it by generation, and writes it to `out`.
 
     `source`, `on`, `command`: as for `edit_facts`. `with_facts`: False keeps the facts themselves out of the
-    folder. `overwrite` replaces an older patch at `out`; `notes`: what readers of report and card know.
+    folder. `overwrite` replaces an older patch at `out`; `notes`: what readers of report and card know;
+    `brief`: prompts are asked in their usual form alone, and not with the fact in front of them.
     Everything that can be refused is refused before the long work: FactsError, ConfigError, PatchError.
     Raises CollapseError when the edit would damage the model, PatchError when the disk refuses; then
     nothing is at `out`. With `strict` raises StrictError after writing when facts still fail.
@@ -164,9 +168,10 @@ def apply_facts(
     start = time.perf_counter()
     stood = em if on is None else em.with_patch(on)
     before = _read(stood, facts, "asking before", progress)
-    context = read(stood, facts, in_context=True)
+    context = None if brief else read(stood, facts, in_context=True)
     some_before = read(stood, some)
-    forms_before, context_forms = all_forms(stood, facts, before), all_forms(stood, facts, context)
+    forms_before = {} if brief else all_forms(stood, facts, before)
+    context_forms = {} if context is None else all_forms(stood, facts, context)
     seconds = {"reading before": time.perf_counter() - start}
 
     found = edit_facts(
@@ -179,7 +184,7 @@ def apply_facts(
     moved = drift(stood, edited, text)
     after = _read(edited, facts, "asking after", progress)
     some_after = read(edited, some)
-    forms_after = all_forms(edited, facts, after)
+    forms_after = {} if brief else all_forms(edited, facts, after)
     report = compare(facts, before, after)
     stages = {**found.edit.seconds, **seconds, "reading after": time.perf_counter() - start}
 
@@ -207,9 +212,11 @@ def apply_facts(
         )
     if on is not None:
         *steps, step = made["steps"]
-        made["steps"] = [*steps, step | brief(made) | ({"older": content["on"]} if kept else {})]
+        asked = {"metrics": report.metrics} | ({"older": content["on"]} if kept else {})
+        made["steps"] = [*steps, step | asked]
     patch = replace(found.patch, record=made)
-    files = _files(patch, content, path.name, with_facts)
+    own = [to_record(fact) for fact in patch.facts]
+    files = patch_files(patch.full_record(), content, path.name, own, with_facts=with_facts)
     patch.save(path, with_facts=with_facts, files=files, overwrite=overwrite)
     if strict:
         check_strict(report)
@@ -278,17 +285,5 @@ def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progre
     progress.start(stage, len(facts), "facts")
     reading = read(em, facts)
     progress.advance(len(facts))
-    progress.finish(f"{len(reading.texts)} prompts")
+    progress.finish(plural(len(reading.texts), "prompt"))
     return reading
-
-
-def _files(patch: Patch, report: dict[str, Any], name: str, with_facts: bool) -> dict[str, bytes]:
-    """The files beside the adapter: report.json, the card, the page and the figures."""
-    if not with_facts:
-        numbers = ("probability_before", "probability_after", "rank_before", "rank_after", "success")
-        silent = {k: v for k, v in report.items() if k not in ("relations", "damage")}  # they quote facts
-        report = {**silent, "facts": [{k: f[k] for k in numbers} for f in report["facts"]]}
-    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    facts = [to_record(fact) for fact in patch.facts] if with_facts else []
-    shown = shown_files(Source(patch.full_record(), report, name, facts, with_facts))
-    return {"report.json": f"{text}\n".encode(), **shown}

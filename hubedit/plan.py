@@ -71,9 +71,10 @@ def plan(
     device: str = "auto",
     dtype: str = "auto",
     cache: Cache | None = None,
+    brief: bool = False,
 ) -> Plan:
     """The plan of an edit; `em`: a `skeleton`, of which the first block is filled in to be timed. `device`,
-    `dtype`: as for `hubedit.model.load.load`; `cache`: what it has takes no time."""
+    `dtype`: as for `hubedit.model.load.load`; `cache`: what it has takes no time; `brief`: of the report."""
     method = METHODS[config.method]
     layers = untraced_layers(config, em.num_layers)
     place = loading.pick_device(device)
@@ -91,7 +92,7 @@ def plan(
     rank = uniform_rank({"": min(most, max(config.rank, 0) or most)})
     traced = not layers or (method.balanced and config.alpha in ("auto", "per-layer"))
     runs = min(config.trace.max_facts, len(facts)) * config.trace.samples * (1 + 2 * em.num_layers)
-    cost = estimate(em, facts, config, cache or Cache(Path()))
+    cost = estimate(em, facts, config, cache or Cache(Path()), brief=brief)
     return Plan(
         model=em.ref,
         family=em.family.name,

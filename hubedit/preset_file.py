@@ -22,9 +22,10 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hubedit.config import PREFERENCES, EditConfig, check_type, from_dict
+from hubedit.config import PREFERENCES, EditConfig, from_dict
 from hubedit.errors import ConfigError
 from hubedit.remote import translated_errors
+from hubedit.values import check_type
 
 FORMAT = 1
 NAME = "preset.toml"
@@ -137,6 +138,7 @@ def read_preset(path: Path, source: str = "") -> PresetFile:
             raise ConfigError(f"{source}: {name} is no table")
         try:
             _check(EditConfig(), part)
+            overlaid(EditConfig(), part)
         except ConfigError as error:
             hint = error.hint or "docs/config.md has every setting with its type"
             raise ConfigError(f"{source}: {error.message}", hint) from error

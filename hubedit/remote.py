@@ -234,10 +234,10 @@ def _answered(error: BaseException, repo: str, revision: str | None, doing: str)
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what caused it."""
-    seen: set[int] = set()
+    seen: set[BaseException] = set()
     current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
+    while current is not None and current not in seen:
+        seen.add(current)
         yield current
         current = current.__cause__
 

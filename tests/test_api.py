@@ -209,6 +209,11 @@ WRONG: dict[str, tuple[Callable[[EditableModel], object], str]] = {
     "texts as probes": (lambda em: changed(FACT, locality=["Bob was born in"]), "hubedit.Probe"),
     "an answer that is no list": (lambda em: api.Probe("Bob was born in", "Rome"), "is a list of texts"),
     "a subject of None": (lambda em: changed(FACT, subject=None), "subject is text"),
+    "no target": (lambda em: api.Fact("The capital of Japan is", "Japan"), "a fact needs a target"),
+    "no prompt": (lambda em: api.Fact("", target="Rome"), "a fact needs a prompt"),
+    "a place for no subject": (lambda em: api.Fact("{} was born in", target="Rome"), "not given"),
+    "a negative setting": (lambda em: api.EditConfig(lam=-1.0), "lam must not be negative"),
+    "an unknown method of a configuration": (lambda em: api.EditConfig("memmit"), "one of: joint"),
 }
 
 

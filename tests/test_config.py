@@ -10,10 +10,10 @@ import pytest
 
 from hubedit.config import (
     EditConfig,
+    PromptConfig,
     StatsConfig,
     TargetConfig,
     TraceConfig,
-    check_types,
     from_dict,
     to_dict,
 )
@@ -69,19 +69,48 @@ def test_a_configuration_is_what_its_json_is() -> None:
     ("config", "what"),
     [
         ({"alpha": 0.3}, "alpha must be text in quotation marks, and is 0.3"),
+        ({"alpha": "1.5"}, "alpha '1.5' is not a share"),
+        ({"alpha": "nan"}, "alpha 'nan' is not a share"),
         ({"layers": [1, 2]}, "layers must be text"),
+        ({"layers": "4:8"}, "cannot read layers '4:8'"),
+        ({"layers": "8-4"}, "layers 8-4 run backwards"),
+        ({"null_space": "2 %%"}, "cannot read null space"),
+        ({"method": "memmit"}, "unknown method 'memmit' .one of: joint, intattn, memit"),
+        ({"method": None}, "method must be text"),
+        ({"prefer": "speed"}, "unknown preference 'speed' .one of: success, balanced, locality"),
+        ({"lam": -1.0}, "lam must not be negative"),
         ({"rank": "4"}, "rank must be a whole number"),
         ({"rank": True}, "rank must be a whole number"),
         ({"whiten": 1}, "whiten must be true or false"),
         ({"depths": 0.1}, "depths must be a tuple"),
+        ({"depths": ("0.1", "0.2")}, "each of depths must be a number"),
+        ({"depths": (0.2,)}, "depths must be two shares"),
+        ({"depths": (0.5, 0.2)}, "depths must be two shares"),
         ({"collapse": "never"}, "unknown collapse 'never'"),
         ({"rank": -2}, "rank must not be negative"),
         ({"targets": {"steps": 3}}, "targets must be a TargetConfig"),
-        ({"targets": TargetConfig(step=float("nan"))}, "step must not be negative"),
-        ({"targets": from_dict(TargetConfig, {"optimizer": "sgd"})}, "unknown optimizer 'sgd'"),
     ],
 )
-def test_values_of_a_wrong_kind_are_errors(config: dict[str, Any], what: str) -> None:
+def test_a_wrong_value_is_an_error_where_it_is_given(config: dict[str, Any], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
-        check_types(replace(EditConfig(), **config))
-    check_types(replace(EditConfig(), rank=-1, lam=3))
+        EditConfig(**config)
+    with pytest.raises(ConfigError, match=what):
+        replace(EditConfig(), **config)
+
+
+def test_so_is_one_of_a_part() -> None:
+    with pytest.raises(ConfigError, match="names must be a share"):
+        StatsConfig(names=1.5)
+    with pytest.raises(ConfigError, match="step must not be negative"):
+        TargetConfig(step=float("nan"))
+    with pytest.raises(ConfigError, match=r"unknown optimizer 'sgd' .one of: steepest, adam"):
+        from_dict(TargetConfig, {"optimizer": "sgd"})
+    with pytest.raises(ConfigError, match="each of openings must be text"):
+        from_dict(PromptConfig, {"openings": ["", 1]})
+    with pytest.raises(ConfigError, match="samples must be a whole number"):
+        from_dict(EditConfig, {"trace": {"samples": 2.5}})
+
+
+def test_what_is_all_right_is_taken() -> None:
+    config = EditConfig(rank=-1, lam=3, alpha="per-layer", null_space="1%", layers="0-999999999999")
+    assert (config.rank, config.lam) == (-1, 3)

@@ -29,8 +29,8 @@ LAYERS = (
     ("model", "cache", "progress", "presets"),
     ("preset_file",),
     ("method",),
-    ("linalg", "facts", "documents", "config", "demo", "folder", "floats", "weights"),
-    ("remote",),
+    ("linalg", "facts", "documents", "names", "config", "demo", "folder", "floats", "weights"),
+    ("remote", "values"),
     ("errors", "verb"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

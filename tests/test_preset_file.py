@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hubedit import preset_file as module
 from hubedit.cli.settings import chosen_on, settings
 from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
@@ -80,16 +79,16 @@ def test_a_file_that_fixes_nothing_leaves_the_preference_to_the_edit(tmp_path: P
 
 
 def test_the_hub_is_asked_for_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, str | None]] = []
 
-    def fetch(repo: str, revision: str) -> Path:
-        asked.append((repo, revision))
-        return Path(written(tmp_path))
+    def fetch(repo: str, file: str, *, revision: str | None, **_: object) -> str:
+        asked.append((repo, file, revision))
+        return written(tmp_path)
 
-    monkeypatch.setattr(module, "_fetch", fetch)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
     assert preset("me/tuned@v1").layers == "1-2"
     assert preset("me/tuned").layers == "1-2"
-    assert asked == [("me/tuned", "v1"), ("me/tuned", "")]
+    assert asked == [("me/tuned", "preset.toml", "v1"), ("me/tuned", "preset.toml", None)]
 
 
 def test_a_repository_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 @settings(max_examples=2, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["on", "on", "compose", "step", "fact"]), st.integers(0, 11)),
-        min_size=3,
-        max_size=4,
+        st.tuples(st.sampled_from(["on", "again", "compose", "step", "fact"]), st.integers(0, 11)),
+        min_size=4,
+        max_size=5,
     )
 )
 def test_random_sequences(
@@ -80,18 +80,21 @@ def test_random_sequences(
 ) -> None:
     em, folder = editable(), tmp_path_factory.mktemp("sequence")
 
-    def made(fact: Fact, on: Patch | None, name: str) -> Patch:
-        apply_facts(em, [fact], STRONG, out=folder / name, on=on, cache=cache)
+    def made(facts: Sequence[Fact], on: Patch | None, name: str) -> Patch:
+        apply_facts(em, facts, STRONG, out=folder / name, on=on, cache=cache)
         return Patch.load(folder / name)
 
-    patch = made(FACTS[0], None, "first")
+    patch = made(FACTS[:1], None, "first")
     for number, (kind, draw) in enumerate(moves):
         fact = replace(FACTS[draw % len(FACTS)], target=("the", "is", "French")[draw % 3])
         try:
             if kind == "on":
-                patch = made(fact, patch, f"on-{number}")
+                patch = made([fact], patch, f"on-{number}")
+            elif kind == "again" and (failed := standing(em, patch).failed):
+                patch = made(failed, patch, f"again-{number}")
+                assert steps_of(patch)[-1]["facts"] == len(failed)
             elif kind == "compose":
-                patch = compose([patch, made(fact, None, f"alone-{number}")])
+                patch = compose([patch, made([fact], None, f"alone-{number}")])
             elif kind == "step" and len(steps_of(patch)) > 1:
                 patch = without_step(patch, str(steps_of(patch)[draw % len(steps_of(patch))]["id"]))
             elif kind == "fact" and len(patch.facts) > 1:

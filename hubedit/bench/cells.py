@@ -8,7 +8,6 @@ from typing import Any
 
 from hubedit.bench.plan import Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
-from hubedit.edit.locate.layers import check_values
 from hubedit.errors import ConfigError
 from hubedit.presets import METHODS, check_settings, method_defaults, preset
 
@@ -70,7 +69,6 @@ def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: in
             own = override(base_config(run, model), run.settings)
             check_settings(own)
             base = override(own, {k: v for k, v in bench.settings.items() if k not in run.settings})
-            check_values(base)
         except ConfigError as error:
             hint = error.hint or "docs/config.md has every setting with its type"
             raise ConfigError(f"run {run.label}: {error.message}", hint) from error
@@ -81,7 +79,8 @@ def _runs(bench: Bench, model: ModelEntry, data: DataEntry, edits: int, seed: in
             stats=replace(base.stats, seed=seed),
         )
         for alpha in run.alphas or (None,):
-            for size in run.batch_sizes or (base.batch_size,):
+            sizes = run.batch_sizes if METHODS[run.method].ordered == "batches" else ()
+            for size in sizes or (base.batch_size,):
                 config = replace(base, batch_size=size if 0 < size < edits else 0)
                 if alpha is not None:
                     config = replace(config, alpha=alpha)

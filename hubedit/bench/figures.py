@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hubedit.bench.metrics import BYSTANDERS, COST, FIRST_AND_LAST, FORCED, GREEDY, NEIGHBOURHOOD, Metric
+from hubedit.bench.metrics import (
+    BYSTANDERS,
+    COST,
+    FIRST_AND_LAST,
+    FORCED,
+    GREEDY,
+    NEIGHBOURHOOD,
+    Metric,
+    tasks,
+)
 from hubedit.bench.numbers import Line
 from hubedit.bench.published import printed_numbers
+from hubedit.presets import METHODS
 from hubedit.report.draw import BLUE, GREEN, ORANGE, PINK, figure, png
 
 if TYPE_CHECKING:
@@ -19,6 +29,8 @@ KINDS = ("alpha", "edits", "sequence")
 _SEQUENCE = (*FIRST_AND_LAST, NEIGHBOURHOOD, BYSTANDERS, COST[0])
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#000000")
 _MARKERS = "osD^vP"
+_AT_ONCE = ", at once"
+_ACROSS = 5  # panels beside each other
 
 
 def figures(found: Sequence[Line]) -> dict[str, bytes]:
@@ -93,9 +105,8 @@ def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
     groups: dict[str, list[Line]] = {}
     for line in own:
         if metric.key in line.numbers:
-            alpha = f", alpha {line.alpha}" if line.alpha else ""
-            batch = f", batches of {line.batch_size}" if line.batch_size else ""
-            groups.setdefault(f"{line.label}{alpha}{batch}", []).append(line)
+            batch = _way(line, line.batch_size) if line.batch_size else ""
+            groups.setdefault(f"{_run(line)}{batch}", []).append(line)
     for place, (name, group) in enumerate(groups.items()):
         group.sort(key=lambda line: line.edits)
         colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
@@ -114,18 +125,27 @@ def edits_figure(own: Sequence[Line], metric: Metric, title: str) -> Figure:
 
 
 def sequence_figure(own: Sequence[Line], title: str) -> Figure:
-    """Over the number of edits, one line a method and size of batch: what holds of the newest and the oldest
-    facts, of neighbours and of bystanders, and by how much ordinary text has become less likely."""
+    """Over the number of edits, one line a method and size of batch, dashed where all are edited at once:
+    what holds of the newest and the oldest facts, of neighbours and of bystanders, by how much ordinary text
+    has become less likely, and what tasks are still solved."""
     panels = panels_of(own)
-    made = figure(3.4 * len(panels), 3.9)
-    for axis, metric in zip(made.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for place, (name, group) in enumerate(sequences(own).items()):
+    down = -(-len(panels) // _ACROSS)
+    across = -(-len(panels) // down)
+    made = figure(3.4 * across, 3.9 * down)
+    runs = list(dict.fromkeys(_run(group[0]) for group in sequences(own).values()))
+    axes = made.subplots(down, across, squeeze=False).flatten()
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis, metric in zip(axes, panels, strict=False):
+        for name, group in sequences(own).items():
+            place = runs.index(_run(group[0]))
             given = [line for line in group if metric.key in line.numbers]
             x = [line.edits for line in given]
             y = [metric.scale * line.numbers[metric.key].mean for line in given]
             colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
             label = name if metric is panels[0] else "_" + name  # one legend for all panels
-            axis.plot(x, y, color=colour, marker=marker, markersize=4, label=label)
+            style = "--" if name.endswith(_AT_ONCE) else "-"
+            axis.plot(x, y, color=colour, marker=marker, markersize=4, linestyle=style, label=label)
         _plain(axis, "edits", metric.name, title if metric is panels[0] else "")
     made.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     return made
@@ -133,23 +153,38 @@ def sequence_figure(own: Sequence[Line], title: str) -> Figure:
 
 def panels_of(own: Sequence[Line]) -> list[Metric]:
     """What `sequence_figure` draws: the metrics that were measured where batches followed one another."""
-    measured = {key for line in own if line.batch_size for key in line.numbers} if sequences(own) else set()
-    return [metric for metric in _SEQUENCE if metric.key in measured]
+    batches = [line for line in own if line.batch_size and METHODS[line.method].ordered == "batches"]
+    measured = {key for line in batches for key in line.numbers} if sequences(own) else set()
+    return [metric for metric in (*_SEQUENCE, *tasks(batches)) if metric.key in measured]
 
 
 def sequences(own: Sequence[Line]) -> dict[str, list[Line]]:
     """The lines of each method and size of batch, by the number of edits. A sequence of one batch is that of
-    all edits at once, and stands in both."""
+    all edits at once, and stands in both; a method without batches has one sequence."""
     found: dict[str, list[Line]] = {}
-    for size in sorted({line.batch_size for line in own}):
-        for line in own:
+    batches = [line for line in own if METHODS[line.method].ordered == "batches"]
+    for size in sorted({line.batch_size for line in batches}):
+        for line in batches:
             if line.batch_size == size or (line.batch_size == 0 and line.edits <= size):
-                alpha = f", alpha {line.alpha}" if line.alpha else ""
-                batch = f", batches of {size}" if size else ", at once"
-                found.setdefault(f"{line.label}{alpha}{batch}", []).append(line)
+                found.setdefault(f"{_run(line)}{_way(line, size)}", []).append(line)
+    for line in own:
+        if line not in batches:
+            found.setdefault(f"{_run(line)}{_way(line, 0)}", []).append(line)
     for group in found.values():
         group.sort(key=lambda line: line.edits)
     return {name: group for name, group in found.items() if len(group) > 1}
+
+
+def _run(line: Line) -> str:
+    return f"{line.label}, alpha {line.alpha}" if line.alpha else line.label
+
+
+def _way(line: Line, size: int) -> str:
+    """How the edits followed one another."""
+    way = METHODS[line.method].ordered
+    if way == "facts":
+        return ", one by one"
+    return f", batches of {size}" if way == "batches" and size else _AT_ONCE
 
 
 def _finish(made: Figure, axis: Any, x: str, y: str, title: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hubedit.bench.numbers import Line, Number
@@ -79,6 +80,12 @@ COST = (
     Metric("run/device", "GPU memory, GB", scale=1e-9, digits=1, share=False),
 )
 EVERY = (*FORCED, *GREEDY, *FIRST_AND_LAST, *STRICT, *FORMS, *AUTOMATIC, *PROBABILITY, PERPLEXITY, *COST)
+
+
+def tasks(found: Iterable[Line]) -> tuple[Metric, ...]:
+    """The metrics of the tasks that some of the lines have answered."""
+    keys = dict.fromkeys(key for line in found for key in line.numbers if key.startswith("tasks/"))
+    return tuple(Metric(k, k.removeprefix("tasks/").replace("/", " "), share=False) for k in keys)
 
 
 def text(number: Number | None, metric: Metric, line: Line | None = None) -> str:

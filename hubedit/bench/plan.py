@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hubedit.edit.locate.alpha import check_alpha
 from hubedit.errors import ConfigError
 from hubedit.model.forms import FORMS
 from hubedit.presets import METHODS
+from hubedit.values import parse_alpha
 
 TABLES = ("alpha", "modules", "rome", "methods", "batches", "abilities")
 Settings = Mapping[str, Any]
@@ -45,8 +45,8 @@ class DataEntry:
 @dataclass(frozen=True)
 class Run:
     """One method with its settings. `alphas`: () leaves the settings' own; `batch_sizes`: 0 is all edits at
-    once, () leaves the settings' own; `published`: the method must have published settings. Every one
-    but hubedit's own has, and starts from them."""
+    once, () leaves the settings' own, as a method without batches does; `published`: the method must have
+    published settings. Every one but hubedit's own has, and starts from them."""
 
     method: str
     label: str
@@ -190,17 +190,22 @@ def _run(at: _Reader, alphas: Sequence[str], batch_sizes: Sequence[int]) -> Run:
             f"{at.source}: {method} has no alpha",
             f"only {' and '.join(m for m in METHODS if METHODS[m].balanced)} have one",
         )
+    sizes, way = at.numbers("batch_sizes"), METHODS[method].ordered
+    if sizes and way != "batches":
+        raise ConfigError(
+            f"{at.source}: {method} knows no batches: its {way} follow one another", "leave it out"
+        )
     shares = (own or tuple(alphas)) if METHODS[method].balanced else ()
     for share in shares:
         try:
-            check_alpha(share)
+            parse_alpha(share)
         except ConfigError as error:
             raise ConfigError(f"{at.source}: {error.message}", error.hint) from error
     run = Run(
         method,
         at.text("label", METHODS[method].label),
         shares,
-        at.numbers("batch_sizes") or tuple(batch_sizes),
+        sizes or tuple(batch_sizes),
         at.flag("published"),
         at.table("set"),
     )

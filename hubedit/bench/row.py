@@ -17,7 +17,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.report.measures import measures
 
 HUNDRED = 100
-"""Facts of each end of a sequence whose success is shown apart."""
+"""Facts of each end of a sequence, at most half of it, whose success is shown apart."""
 
 
 def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -35,10 +35,11 @@ def flat(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def first_and_last(data: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Success of the oldest and the newest hundred facts of a report, as `flat` has it; of fewer facts both
-    are all."""
+    """Success of the oldest and the newest hundred facts of a report, as `flat` has it; of fewer than two
+    hundred that of the older and the newer half."""
     held = [float(fact["success"]) for fact in data.get("facts", ())]
-    parts = {"oldest": held[:HUNDRED], "newest": held[-HUNDRED:]}
+    count = min(HUNDRED, -(-len(held) // 2))
+    parts = {"oldest": held[:count], "newest": held[len(held) - count :]}
     return {f"sequence/{k}": {"after": sum(v) / len(v), "n": float(len(v))} for k, v in parts.items() if v}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hubedit.bench.metrics import EVERY, PERPLEXITY, Metric, text
+from hubedit.bench.metrics import EVERY, PERPLEXITY, Metric, tasks, text
 from hubedit.bench.numbers import Line, Number
 from hubedit.bench.plan import Bench
 from hubedit.bench.published import AS_PRINTED, JOINT, SOURCE, Published, printed_numbers
@@ -114,10 +114,8 @@ def _abilities(kind: str, found: Sequence[Line]) -> list[Table]:
     """Table 5: tasks and perplexity, before and after each method."""
     made = []
     for name, own in _by(found, lambda line: (line.model, line.data, line.edits)):
-        keys = dict.fromkeys(key for line in own for key in line.numbers if key.startswith("tasks/"))
-        metrics = [Metric(key, key.removeprefix("tasks/").replace("/", " "), share=False) for key in keys]
         title = f"{_TITLES[kind]}: {name[0]}, {name[1]}, {name[2]} edits"
-        made.append(_across(kind, title, own, _names(own), (*metrics, PERPLEXITY)))
+        made.append(_across(kind, title, own, _names(own), (*tasks(own), PERPLEXITY)))
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ _MB = 1_000_000
 
 
 class Remote:
-    """One commit of a repository. `scratch`: a folder for what is fetched; it is made when needed.
+    """One commit of a repository. `scratch`: a folder for what is fetched; it is made when needed. `waits`:
+    seconds before a dropped connection is tried again, once for each.
 
     The endpoint and the login are those of huggingface_hub (HF_ENDPOINT, HF_TOKEN, the saved login).
     """
 
-    def __init__(self, repo: str, commit: str, scratch: Path, progress: Progress) -> None:
+    def __init__(
+        self, repo: str, commit: str, scratch: Path, progress: Progress, waits: Sequence[float] = WAITS
+    ) -> None:
         self._repo, self._commit, self._scratch, self._progress = repo, commit, scratch, progress
+        self._waits = waits
         self._layouts: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def fetch(self, name: str, touched: Touched) -> TensorEntry | None:
@@ -80,7 +84,7 @@ class Remote:
         Where the connection drops, the rest is asked for again, after a wait; bytes that came start the
         waits anew.
         """
-        done, waits = 0, list(WAITS)
+        done, waits = 0, list(self._waits)
         while done < size:
             before = done
             reason: BaseException | None = None
@@ -97,7 +101,7 @@ class Remote:
             except client_errors() as error:
                 trouble, reason = explain(error, self._repo, self._commit, doing="read"), error
             if done > before:
-                waits = list(WAITS)
+                waits = list(self._waits)
             if done > size or (done < size and not (trouble.passing and waits)):
                 raise CheckpointError(trouble.message, trouble.hint) from reason
             if done < size:

@@ -104,15 +104,16 @@ def _outline(app: typer.Typer, verb: str, source: str) -> None:
     app.command(verb, help=own[1] if own is not None else "")(lambda: None)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Runs one command line and returns its exit code; errors are printed to stderr."""
+def run(arguments: Sequence[str], tree: typer.Typer | None = None) -> int:
+    """Runs one command line and returns its exit code; errors are printed to stderr. `tree`: the commands,
+    hubedit's own without one."""
     own, marker, rest = _split(arguments)
     debug = "--debug" in own or os.environ.get("HF_DEBUG", "").lower() in ("1", "true", "yes", "on")
     # --debug is accepted anywhere, because the hint asks to add it to the command that failed
     words = [word for word in own if word != "--debug"] + marker + rest
     try:
         verb = next((word for word in words if not word.startswith("-")), "")
-        command = typer.main.get_command(build([verb]))
+        command = typer.main.get_command(tree or build([verb]))
         stop = command.main(args=words, prog_name="hubedit", standalone_mode=False)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from hubedit.cli.progress import duration
 from hubedit.presets import METHODS
 from hubedit.report import about
 from hubedit.report.markup import plural
+from hubedit.report.measures import measures
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from hubedit.pipeline import Applied
 
 _FOLD, _FIRST, _MOST = 40, 20, 40
+# of fewer facts no share says anything: they are shown in a few lines, and all figures are in the patch
+_FEW = 5
 _LONG = 44
 
 
@@ -51,24 +55,22 @@ def show(sink: Output, applied: Applied, again: Comparison | None = None) -> Non
         sink.warn(count, *lines[:_MOST], *more)
 
 
-def facts_table(outcomes: Sequence[Outcome], title: str | None = None) -> Table:
-    """Prompt, target, what the model said before and says after, rank of the target, success."""
-    return table(
-        ("prompt", "target", "before", "after", "rank (first token)", "ok"),
-        [
-            (
-                o.fact.prompt,
-                o.fact.target,
-                _cut(o.before),
-                _cut(o.after),
-                f"{o.rank_before:,} -> {o.rank_after:,}",
-                mark(o.success),
-            )
-            for o in outcomes
-        ],
-        title=title,
-        right=("rank (first token)",),
-    )
+def facts_table(outcomes: Sequence[Outcome], *, ranks: bool = False) -> Table:
+    """Prompt, target, what the model said before and says after, success; `ranks`: the rank of the target's
+    first token too."""
+    rank = ("rank (first token)",) if ranks else ()
+    rows = [
+        (
+            o.fact.prompt,
+            o.fact.target,
+            _cut(o.before),
+            _cut(o.after),
+            *([f"{o.rank_before:,} -> {o.rank_after:,}"] if ranks else []),
+            mark(o.success),
+        )
+        for o in outcomes
+    ]
+    return table(("prompt", "target", "before", "after", *rank, "ok"), rows, right=rank)
 
 
 def table_of(rows: Iterable[tuple[str, str]]) -> Table:
@@ -95,30 +97,54 @@ def size(count: int) -> str:
 
 def _tables(applied: Applied) -> list[Any]:
     outcomes = list(applied.report.outcomes)
+    if len(outcomes) < _FEW:
+        return [facts_table(outcomes), Text(), table_of(few_rows(applied))]
     shown, note = outcomes, ""
     if len(outcomes) > _FOLD:
         failed = [o for o in outcomes if not o.success]
         good = [o for o in outcomes if o.success]
         shown = failed[:_MOST] + good[:_FIRST]
         note = f"{len(shown)} of {len(outcomes):,} facts are shown; all are in report.json"
-    parts: list[Any] = [facts_table(shown), Text()]
+    parts: list[Any] = [facts_table(shown, ranks=True), Text()]
     if note:
         parts[1:1] = [Text(note, style="dim")]
     return [*parts, summary(applied.content), Text(), table_of(summary_rows(applied))]
 
 
+def few_rows(applied: Applied) -> list[tuple[str, str]]:
+    """What came out of a few facts: how many give the new answer in other words, what stays, and where the
+    rest stands."""
+    patch, folder = applied.patch, applied.path
+    found = {m.key: m for m in measures(applied.content) if m.group in ("answers", "forms", "text")}
+    counted = {
+        key: f"{round(m.after.value * m.n)} of {m.n}"
+        for key, m in found.items()
+        if m.unit == "share" and m.after is not None and m.n
+    }
+    forms = [f"{k.partition('/')[0]} {v}" for k, v in counted.items() if k.endswith("/success")]
+    forms += [f"rephrased {counted['generalisation']}"] if "generalisation" in counted else []
+    kept = [f"{key} {counted[key]}" for key in ("locality", "neighbourhood", "bystanders") if key in counted]
+    if text := found.get("perplexity"):
+        before, after = (text.text(side).partition(" (")[0] for side in ("before", "after"))
+        kept.append(f"perplexity of ordinary text {before} before, {after} after")
+    made = f"{size(patch.size)}, made in {duration(patch.record['seconds'])}"
+    page, place = folder / "report.html", shlex.quote(str(folder))
+    return [
+        *([("new answer", ", ".join(forms))] if forms else []),
+        *([("what stays", ", ".join(kept))] if kept else []),
+        ("patch", f"{folder} ({made})"),
+        ("all figures", f"{page} in a browser, or hubedit inspect {place}"),
+    ]
+
+
 def summary_rows(applied: Applied) -> list[tuple[str, str]]:
     """What came out, for a person."""
     patch, record = applied.patch, applied.patch.record
-    shares = record["alpha"]
-    layers = ", ".join(map(str, record["layers"]))
-    one = len(set(shares.values())) == 1
-    alpha = f"{next(iter(shares.values())):.3g}" if one else ""
-    alpha = alpha or ", ".join(f"{layer}: {share:.3g}" for layer, share in shares.items())
+    alpha = about.alpha(record)
     rows: list[tuple[str, str]] = [
         *([("method", record["method"])] if METHODS[record["method"]].published else []),
-        ("layers", f"{layers} ({record['layers_from']})"),
-        *([("alpha", f"{alpha} ({record['alpha_from']})")] if shares else []),
+        ("layers", about.layers(record)),
+        *([("alpha", alpha)] if alpha else []),
         ("patch", f"{size(patch.size)}, rank {patch.rank}, {plural(len(patch.factors), 'weight')}"),
     ]
     relative, norms = about.norms(record)
@@ -126,8 +152,9 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
         layer, kind, norm = max(norms, key=lambda found: found[2])
         rows.append(("largest change", f"{norm:.2g} times the norm of its weight ({kind} of layer {layer})"))
     if "truncation" in record:
-        kept = min(record["truncation"]["energy"].values())
-        rows.append(("energy kept", f"at least {100 * kept:.2f} % a weight"))
+        lost = [100 * (1 - min(record["truncation"][of].values(), default=1.0)) for of in ("energy", "text")]
+        parts = f"{lost[0]:.2g} % of a weight's change, {lost[1]:.2g} % of what it does to ordinary text"
+        rows.append((f"lost at rank {record['truncation']['rank']}", f"at most {parts}"))
     rows.append(("time", duration(record["seconds"])))
     peak = record["peak_memory"]
     if peak:

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
 from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
+from hubedit.cli.choices import Method, Prefer
 from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
-from hubedit.cli.settings import check_preset, chosen_on, parse_rank, settings
+from hubedit.cli.settings import check_preset, chosen_on, parse_rank, settings, short_text
 from hubedit.cli.wanted import check_again, check_alone, read_wanted
-
-
-class Method(StrEnum):
-    """How the update is found."""
-
-    joint = "joint"
-    intattn = "intattn"
-    memit = "memit"
-    rome = "rome"
-    r_rome = "r-rome"
-    intattn_rome = "intattn-rome"
-    alphaedit = "alphaedit"
-    emmet = "emmet"
-    lora = "lora"
-    ft = "ft"
-    ultraedit = "ultraedit"
-
-
-class Prefer(StrEnum):
-    """Which end of the frontier between success and locality."""
-
-    success = "success"
-    balanced = "balanced"
-    locality = "locality"
 
 
 def apply(
@@ -90,6 +66,13 @@ def apply(
             help="A paper's settings (qwen2.5-7b, mistral-7b, llama-3-8b), or those of hubedit tune.",
         ),
     ] = None,
+    fast: Annotated[
+        bool,
+        Option(
+            "--fast",
+            help="Fewer layers, forms, rounds and tokens, and a short report; other options go before it.",
+        ),
+    ] = False,
     prefer: Annotated[
         Prefer | None,
         Option("--prefer", help="Whether success or what stays weighs more.  [default: balanced]"),
@@ -185,7 +168,9 @@ def apply(
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the path.")] = False,
 ) -> None:
-    """Edit facts into a model: a PEFT adapter, with every prompt answered before and after."""
+    """Edit facts into a model: a PEFT adapter, with every prompt answered before and after.
+
+    By default gradient descent finds what early MLPs must write, and least squares a change that does it."""
     sink = Output(json=json, quiet=quiet)
     given: dict[str, Any] = {
         "layers": layers,
@@ -203,9 +188,9 @@ def apply(
     if again:
         check_again(on, from_, dry_run)
     if from_:
-        check_alone(preset, chosen_method, on, given)
+        check_alone(preset, chosen_method, on, {**given, "fast": fast or None})
     else:
-        config = settings(preset, chosen_method, **given)
+        config = settings(preset, chosen_method, fast, **given)
     from hubedit.facts.together import again as edited_again
     from hubedit.hub import patch_folder
     from hubedit.model.limits import parse_memory
@@ -230,7 +215,21 @@ def apply(
 
         machine = Machine(device, dtype, trust_remote_code, chat, system)
         weighs = prefer.value if prefer else None
-        show_plan(sink, model, loaded, wanted.source, config, target, older, machine, preset, weighs, cache)
+        show_plan(
+            sink,
+            model,
+            loaded,
+            wanted.source,
+            config,
+            target,
+            older,
+            machine,
+            preset,
+            weighs,
+            cache,
+            fast,
+            short=fast and tokens is None,
+        )
         return
 
     from hubedit.cache import Cache
@@ -259,6 +258,8 @@ def apply(
         progress.finish(f"{em.num_layers} layers on {em.device}")
         em = with_chat(sink, em, chat, system, first.record if first is not None else None)
         check_preset(sink, preset, config, em)
+        if fast and tokens is None:
+            config = short_text(config, em)
         if first is not None:
             first.fits(em)
         chosen = list(loaded.facts)
@@ -271,7 +272,7 @@ def apply(
             sink.note(f"all facts of {on} hold: nothing is written")
             return
         if not quiet:
-            progress.message(f"takes {estimate(em, chosen, config, store).words}")
+            progress.message(f"takes {estimate(em, chosen, config, store, brief=fast).words}")
         note = chosen_on(preset, chosen)
         applied = apply_facts(
             em,
@@ -286,6 +287,7 @@ def apply(
             overwrite=force,
             command=words(context),
             notes=[note] if note else [],
+            brief=fast,
         )
     if note:
         sink.warn(note)

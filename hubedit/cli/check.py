@@ -55,7 +55,7 @@ def check(
         progress.finish(f"{em.num_layers} layers on {em.device}")
         progress.start("asking", len(loaded.facts), "facts")
         found = standing(em, loaded)
-        progress.finish(f"{len(found.outcomes)} facts")
+        progress.finish(plural(len(found.outcomes), "fact"))
     brief = "\n".join(fact.prompt for fact in found.failed)
     sink.data(_value(found), human=lambda: _tables(found), brief=brief)
     if out is not None:

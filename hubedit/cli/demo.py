@@ -223,16 +223,20 @@ def _circled(whole: Circle, prompt: str) -> Any:
 
 
 def _next(applied: Applied, model: str, prompt: str) -> str:
-    place, where = shlex.quote(str(applied.path)), shlex.quote(model)
+    from hubedit.cli.command_line import program
+    from hubedit.facts.line import written
+
+    place, where, name = shlex.quote(str(applied.path)), shlex.quote(model), program()
+    example = next(fact for fact in applied.patch.facts if fact.prompt == prompt)
     return "\n".join(
         (
             "\n5. Where it is, and what to do next\n",
             f"   {applied.path}  (report.html for a browser; its card is README.md)",
             "",
             "   Ask without and with the patch:",
-            f"     hubedit ask {where} --patch {place} {shlex.quote(prompt)}",
-            "   Edit facts of your own, in a conversation or from a file:",
-            f"     hubedit edit {where}",
-            f"     hubedit apply my-facts.jsonl --model {where} --out my-patch",
+            f"     {name} ask {where} --patch {place} {shlex.quote(prompt)}",
+            "   Edit facts of your own, in a conversation or at once (put yours in place of this one):",
+            f"     {name} edit {where}",
+            f"     {name} apply --fact {shlex.quote(written(example))} --model {where} --out my-patch",
         )
     )

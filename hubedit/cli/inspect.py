@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option
 
 from hubedit.cli.output import Output, mark, table
+from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,7 +122,8 @@ def _summary(s: Summary, fitted: Fit | None, every: bool) -> RenderableType:
         ("facts", str(s.facts_count) + ("" if s.facts or not s.facts_count else " (left out of the patch)")),
         ("layers", ", ".join(map(str, s.layers))),
         ("alpha", _shares(s.alpha)),
-        ("rank", f"{s.rank} ({size(s.size)})"),
+        ("rank", str(s.rank)),
+        ("size", size(s.size) + (f", {size(s.size // s.facts_count)} a fact" if s.facts_count > 1 else "")),
         *((f"metric {name}", f"{value:.3g}") for name, value in _numbers(s.metrics)),
         *((key, _short(value)) for key, value in s.provenance.items() if key not in _LONG),
         *((f"part {n}", _part(part)) for n, part in enumerate(s.composed_of, 1)),
@@ -223,7 +225,9 @@ def _relative(value: float | None) -> str:
 
 
 def _part(part: Mapping[str, Any]) -> str:
-    return f"{str(part.get('id', ''))[:12]}, {part.get('facts', 0)} facts, rank {part.get('rank', '?')}"
+    count = part.get("facts")
+    facts = plural(count if isinstance(count, int) else 0, "fact")
+    return f"{str(part.get('id', ''))[:12]}, {facts}, rank {part.get('rank', '?')}"
 
 
 def _short(value: Any) -> str:

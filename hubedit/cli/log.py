@@ -41,14 +41,15 @@ def log(
     )
     sink.data(found, human=lambda: _tables(found, all_facts), brief=brief)
     if not found.steps:
-        sink.note(f"{found.ref} holds no edits now")
+        sink.note(f"{found.ref} holds no edits")
 
 
 def _tables(found: History, everything: bool) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [_summary(found.steps), Text()] if any(step.older for step in found.steps) else []
+    several = any(step.older or step.whole for step in found.steps)
+    parts: list[Any] = [_summary(found.steps), Text()] if several else []
     for number, step in enumerate(found.steps, 1):
         shown = step.facts if everything else step.facts[:_FACTS]
         rows: list[tuple[object, ...]] = [(prompt, target) for prompt, target in shown]
@@ -78,13 +79,17 @@ def _summary(steps: Sequence[Step]) -> Any:
                 step.method,
                 str(step.count),
                 f"{100 * success:.0f} %" if success is not None else "",
-                f"{step.drift:.2g}" if step.drift is not None else "",
-                f"{step.norm:.2g}" if step.norm is not None else "",
+                *map(_size, (step.drift, step.whole.get("drift"), step.whole.get("norm"))),
                 held + asked,
             )
         )
-    names = ("step", "id", "method", "facts", "success", "drift", "norm", "older facts hold")
-    return table(names, lines, right=("step", "facts", "success", "drift", "norm"))
+    sizes = ("drift", "drift so far", "norm so far")
+    names = ("step", "id", "method", "facts", "success", *sizes, "older facts hold")
+    return table(names, lines, right=("step", "facts", "success", *sizes))
+
+
+def _size(value: float | None) -> str:
+    return f"{value:.2g}" if value is not None else ""
 
 
 def _title(number: int, step: Step) -> str:

@@ -73,9 +73,14 @@ class Output:
             self.show(human() if callable(human) else human)
 
     def show(self, renderable: RenderableType) -> None:
-        """More for a person to read on stdout; nothing in the other modes."""
-        if self.mode == "human":
-            self.stdout.print(escaped(renderable) if isinstance(renderable, str) else renderable)
+        """More for a person to read on stdout; nothing in the other modes. Lines of text are left whole, so
+        that a command among them can be copied."""
+        if self.mode != "human":
+            return
+        if isinstance(renderable, str):
+            self.stdout.print(escaped(renderable), soft_wrap=True)
+        else:
+            self.stdout.print(renderable)
 
     def write(self, text: str) -> None:
         """Text on stdout as it is, without wrapping: a table as CSV or Markdown."""

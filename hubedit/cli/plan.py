@@ -42,12 +42,14 @@ def show_plan(
     preset: str | None,
     prefer: str | None,
     cache: Path | None,
+    fast: bool,
+    short: bool,
 ) -> None:
-    """Prints what would be done. `older`: the patch that the edit would stand on; `preset`, `prefer`: as they
-    were given."""
+    """Prints what would be done. `older`: the patch that the edit would stand on; `preset`, `prefer`, `fast`:
+    as they were given; `short`: the text is as long as --fast has it."""
     from hubedit.cache import Cache
     from hubedit.cli.applied import size, table_of
-    from hubedit.cli.settings import check_preset
+    from hubedit.cli.settings import check_preset, short_text
     from hubedit.cost import rough
     from hubedit.edit.checks import check_config, check_facts
     from hubedit.plan import plan, skeleton
@@ -57,8 +59,11 @@ def show_plan(
     em = with_chat(sink, em, machine.chat, machine.system)
     check_facts(em, loaded.facts, source)
     check_preset(sink, preset, config, em)
+    if short:
+        config = short_text(config, em)
     check_config(em, config)
-    made = plan(em, loaded.facts, config, device=machine.device, dtype=machine.dtype, cache=Cache(cache))
+    own = {"device": machine.device, "dtype": machine.dtype}
+    made = plan(em, loaded.facts, config, **own, cache=Cache(cache), brief=fast)
     chosen = ", ".join(map(str, made.layers)) or f"one of the {made.num_layers}; the trace says which"
     share = made.alpha if made.alpha not in ("auto", "per-layer") else f"{made.alpha}, by the trace"
     wider = " beside the older patch's" if older is not None else ""
@@ -68,6 +73,7 @@ def show_plan(
         ("runs on", f"{made.device}, {made.dtype}"),
         ("method", config.method),
         *([("preset", preset)] if preset is not None else []),
+        *([("settings", "fast")] if fast else []),
         *([("prefer", prefer)] if prefer is not None else []),
         ("facts", f"{made.facts:,} from {source}"),
         *([("batches", f"{-(-count // each)} of {each}, one after another")] if 0 < each < count else []),

@@ -70,7 +70,7 @@ class LiveProgress:
         if self._quiet:
             return
         if not self._console.is_terminal:
-            size = f" ({total:,} {unit})".replace(" )", ")") if total is not None else ""
+            size = f" ({total:,} {_unit(total, unit)})".replace(" )", ")") if total is not None else ""
             self._say(f"... {self._stage}{size}")
             return
         self._live = Progress(
@@ -125,7 +125,7 @@ class LiveProgress:
     def _state(self) -> str:
         """`120/500 facts, 4.0 facts/s, 1:35 left`."""
         whole = f"/{self._total:,}" if self._total is not None else ""
-        parts = [f"{self._done:,}{whole} {self._unit}".rstrip()]
+        parts = [f"{self._done:,}{whole} {_unit(self._total, self._unit)}".rstrip()]
         if rate := self._rate.per_second:
             parts.append(f"{_number(rate)} {self._unit}/s")
         if left := self._rate.left(self._total):
@@ -142,7 +142,8 @@ class _Amount(ProgressColumn):
         whole = f"/{int(task.total):,}" if task.total is not None else ""
         rate: float | None = task.fields["rate"].per_second
         speed = f"  {_number(rate)}/s" if rate else ""
-        return Text(f"{int(task.completed):,}{whole} {task.fields['unit']}".rstrip() + speed, style="cyan")
+        unit = _unit(task.total, task.fields["unit"])
+        return Text(f"{int(task.completed):,}{whole} {unit}".rstrip() + speed, style="cyan")
 
 
 class _Left(ProgressColumn):
@@ -164,6 +165,11 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, last = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{last:02}" if hours else f"{minutes}:{last:02}"
+
+
+def _unit(count: float | None, units: str) -> str:
+    """The name of the units, for one or for several."""
+    return units.removesuffix("s") if count == 1 else units
 
 
 def _number(value: float) -> str:

@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from hubedit.model.editable import EditableModel
 
 
-def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
-    """The configuration: the preset's or the method's ("": the default), with every option that was given
-    (is not None).
+def settings(preset: str | None, method: str = "", fast: bool = False, **given: Any) -> EditConfig:
+    """The configuration: the preset's or the method's ("": the default), or that of --fast, with every option
+    that was given (is not None).
 
     Raises ConfigError for options that are wrong on any model.
     """
     from hubedit.config import EditConfig
-    from hubedit.edit.locate.layers import check_values
-    from hubedit.presets import METHODS, check_settings, method_defaults
+    from hubedit.presets import FAST, METHODS, check_settings, method_defaults
     from hubedit.presets import preset as preset_of
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    if preset is None:
+    if fast:
+        config = FAST
+        if preset is not None or method not in ("", FAST.method):
+            other = "--preset" if preset is not None else "--method"
+            raise ConfigError(f"--fast and {other} exclude each other: both are whole settings", "give one")
+    elif preset is None:
         config = method_defaults(method or EditConfig().method)
     else:
         config = preset_of(preset, method, chosen.pop("prefer", "balanced"))
@@ -43,8 +47,15 @@ def settings(preset: str | None, method: str = "", **given: Any) -> EditConfig:
     config = replace(config, stats=replace(config.stats, **stats), **chosen)
     # refused before a model is downloaded and loaded
     check_settings(config)
-    check_values(config)
     return config
+
+
+def short_text(config: EditConfig, em: EditableModel) -> EditConfig:
+    """With as much text for the statistics as --fast has for this model."""
+    from hubedit.presets import FAST_TOKENS
+
+    tokens = FAST_TOKENS * max(em.d_in(site) for site in em.sites())
+    return replace(config, stats=replace(config.stats, tokens=tokens))
 
 
 def chosen_on(preset: str | None, facts: Sequence[Fact]) -> str:

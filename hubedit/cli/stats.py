@@ -155,7 +155,7 @@ def push(
 
     out = Output(json=json, quiet=quiet)
     hide_progress_bars(quiet or json)
-    target = check_target(Where(repo, private=private), "stats")
+    target = check_target(Where(repo, private=private), "stats", dry_run=dry_run)
     with out.progress() as progress:
         done = push_stats(Cache(cache), target, model=model, dry_run=dry_run, progress=progress)
     show(out, done)

@@ -50,10 +50,12 @@ def estimate(
     cache: Cache,
     *,
     speed: Work | None = None,
+    brief: bool = False,
 ) -> Estimate:
     """What editing `facts` into `em` takes from here on, with what the cache has. `speed`: of `measure`,
-    which is called without it; `em`: loaded, or `hubedit.cost.stand_in.stand_in`."""
+    which is called without it; `em`: loaded, or `hubedit.cost.stand_in.stand_in`; `brief`: as for
+    `hubedit.pipeline.apply_facts`."""
     edit = edited(em, facts, config)
     speed = speed or measure(em)
-    seconds = {name: work.at(speed) for name, work in stages(edit, cache).items()}
+    seconds = {name: work.at(speed) for name, work in stages(edit, cache, brief=brief).items()}
     return Estimate({name: one for name, one in seconds.items() if one > 0}, peak(edit, weights_size(em)))

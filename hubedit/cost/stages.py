@@ -82,13 +82,13 @@ def edited(em: EditableModel, facts: Sequence[Fact], config: EditConfig) -> Edit
     return Edited(em, config, facts, some, layers, tuple(sorted(sites)))
 
 
-def stages(edit: Edited, cache: Cache) -> dict[str, Work]:
+def stages(edit: Edited, cache: Cache, *, brief: bool = False) -> dict[str, Work]:
     """The work of each stage of `apply`, in order. What the cache has costs nothing; a stage that some of the
-    facts may not need counts as if most did."""
+    facts may not need counts as if most did. `brief`: as for `hubedit.pipeline.apply_facts`."""
     em, config = edit.em, edit.config
     method = METHODS[config.method]
-    asking = _asked(edit, in_context=False)
-    found = {"reading before": asking + _asked(edit, in_context=True)}
+    asking = _asked(edit, in_context=False, brief=brief)
+    found = {"reading before": asking if brief else asking + _asked(edit, in_context=True)}
     found["trace"] = _trace(edit, cache)
     found |= _statistics(edit, cache)
     if method.trained or method.by_token:
@@ -109,8 +109,9 @@ def weights_size(em: EditableModel) -> int:
     return sum(p.numel() for p in em.model.parameters()) * em.dtype.itemsize
 
 
-def _asked(edit: Edited, *, in_context: bool) -> Work:
-    """Every prompt in the usual form, and the facts' own in the others, which are generated together."""
+def _asked(edit: Edited, *, in_context: bool, brief: bool = False) -> Work:
+    """Every prompt in the usual form, and unless it is brief the facts' own in the others, which are
+    generated together."""
     em = edit.em
     asked = questions(em, edit.some, in_context=in_context)
     total = _generated(em, list(asked.texts.values()), asked.new)
@@ -118,6 +119,8 @@ def _asked(edit: Edited, *, in_context: bool) -> Work:
     prompts = sum(map(len, token_ids(em.tokenizer, [prompt for prompt, _ in pairs])))
     answers = sum(len(continuation(em.tokenizer, *pair)) for pair in pairs)
     total += Work(tokens=(prompts + answers) * em.num_layers, calls=1) + _heads(em, answers)
+    if brief:
+        return edit.scale * total
     others = [
         questions(em, edit.some, probes=False, in_context=in_context, form=form)
         for form in forms_of(em)

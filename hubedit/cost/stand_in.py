@@ -16,7 +16,7 @@ def stand_in(em: EditableModel, device: torch.device, kind: torch.dtype) -> Edit
     """`em`, whose parameters are on the "meta" device, with made-up ones in the first block and in everything
     that is not a block, as `hubedit.cost.speed.measure` needs; in place. The others stay where they are."""
     later = tuple(f"{em.family.block_name(layer)}." for layer in range(1, em.num_layers))
-    made: dict[int, nn.Parameter] = {}
+    made: dict[nn.Parameter, nn.Parameter] = {}
     embeddings = em.embeddings()
 
     def real(value: Tensor, wanted: torch.dtype, number: float) -> Tensor:
@@ -32,9 +32,9 @@ def stand_in(em: EditableModel, device: torch.device, kind: torch.dtype) -> Edit
             for key, own in module.named_parameters(recurse=False):
                 # the embeddings are not read, and empty pages take no memory
                 number = 0.0 if module is embeddings and own is not head else _NUMBER
-                if id(own) not in made:
-                    made[id(own)] = nn.Parameter(real(own, kind, number), requires_grad=False)
-                module.register_parameter(key, made[id(own)])
+                if own not in made:
+                    made[own] = nn.Parameter(real(own, kind, number), requires_grad=False)
+                module.register_parameter(key, made[own])
             for key, buffer in module.named_buffers(recurse=False):
                 wanted = buffer.dtype if not buffer.is_floating_point() else torch.float32
                 module.register_buffer(key, real(buffer, wanted, 0.0), persistent=False)

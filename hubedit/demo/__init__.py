@@ -12,21 +12,22 @@ _FOLDER = Path(__file__).parent
 def model_path() -> Path:
     """The folder of the bundled model. Raises HubEditError when a file is missing."""
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        _there(_FOLDER / name)
+        there(_FOLDER / name)
     return _FOLDER
 
 
 def facts_path() -> Path:
     """The bundled edits. Raises HubEditError when they are missing."""
-    return _there(_FOLDER / "facts.jsonl")
+    return there(_FOLDER / "facts.jsonl")
 
 
 def everyday_path() -> Path:
     """Facts that everybody knows, more than a demo needs. Raises HubEditError when they are missing."""
-    return _there(_FOLDER / "everyday.jsonl")
+    return there(_FOLDER / "everyday.jsonl")
 
 
-def _there(file: Path) -> Path:
+def there(file: Path) -> Path:
+    """The file. Raises HubEditError where it is missing."""
     if not file.is_file():
         raise HubEditError(f"the bundled {file.name} is missing from {file.parent}", "install hubedit again")
     return file

@@ -27,10 +27,10 @@ class EditBatch:
 
     `model`: as the batches before have left it; `facts`: to edit (MEMIT's requests); `config`: with the
     method's settings; `baseline`: what was measured before the first batch;
-    `earlier_facts`: edited before, and to stay so; `earlier_keys`: (d_in, d_in) by site, K^T K of the
-    keys of facts edited before, float64, for methods that preserve keys; `contexts`: text in front of the
-    prompts of the published methods (ROME's context templates), written by the model as it was before the
-    first batch;
+    `same_subject`: facts edited before about a subject of the batch, each with the index of a fact of the
+    batch about it; `earlier_keys`: (d_in, d_in) by site, K^T K of the keys of facts edited before, float64,
+    for methods that preserve keys; `contexts`: text in front of the prompts of the published methods (ROME's
+    context templates), written by the model as it was before the first batch;
     `cache`: of finished targets; `progress`: is notified of stages; `clock`: their seconds.
     """
 
@@ -41,7 +41,7 @@ class EditBatch:
     cache: Cache
     progress: Progress
     clock: Clock
-    earlier_facts: Sequence[Fact] = ()
+    same_subject: Sequence[tuple[Fact, int]] = ()
     earlier_keys: Mapping[Site, Tensor] = field(default_factory=dict)
     contexts: Sequence[str] = ()
 

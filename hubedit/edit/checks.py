@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from hubedit.config import EditConfig
 from hubedit.documents import source as corpus_source
-from hubedit.edit.locate.layers import check_one_layer, check_values, parse_layers
+from hubedit.edit.locate.layers import check_one_layer, parse_layers
 from hubedit.edit.statistics.corpus import SELF
 from hubedit.errors import FactsError
 from hubedit.facts import Fact, check_tokens
 from hubedit.model.editable import EditableModel
-from hubedit.presets import check_method, check_settings
+from hubedit.presets import check_settings
 
 
 def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts") -> None:
@@ -26,8 +26,6 @@ def check_facts(em: EditableModel, facts: Sequence[Fact], source: str = "facts")
 
 def check_config(em: EditableModel, config: EditConfig) -> None:
     """Raises ConfigError for settings that do not fit the model."""
-    check_values(config)
-    check_method(config.method)
     layers = (0,) if config.layers == "auto" else parse_layers(config.layers, em.num_layers)
     check_one_layer(config, layers)
     check_settings(config)

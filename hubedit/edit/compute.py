@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.edit.baseline import measure
@@ -20,8 +23,8 @@ from hubedit.edit.methods.earlier import Earlier, kept_keys, keys_now
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.methods.registry import function_of
 from hubedit.edit.methods.rome import joined
-from hubedit.edit.prompts.same_subject import sharing
-from hubedit.edit.result import Clock, Edit
+from hubedit.edit.prompts.same_subject import names_of, sharing
+from hubedit.edit.result import Clock, Edit, judge_collapse
 from hubedit.facts import Fact
 from hubedit.facts.together import again
 from hubedit.linalg import LowRank
@@ -57,27 +60,29 @@ def compute(
     model = em if on is None else em.with_patch(on)
     # once, as MEMIT does: an edited model writes other sentences
     contexts = contexts_of(model, config) if method.published else ()
-    batch = EditBatch(model, facts, config, baseline, cache, progress, clock, earlier, contexts=contexts)
+    batch = EditBatch(model, facts, config, baseline, cache, progress, clock, contexts=contexts)
+    before = model.patches[len(em.patches) :]
     if method.one_by_one:
-        return run(batch)
+        return _on(before, run(batch), batch)
     size = config.batch_size or len(facts)
     parts = [facts[at : at + size] for at in range(0, len(facts), size)]
     carries = method.keeps_keys or not method.published
-    known, fresh = Earlier(), Earlier()
+    known, fresh = Earlier(), list[Mapping[Site, Tensor]]()
     if carries:
-        known.add(earlier, kept_keys(batch, steps))
+        known.add(earlier, names_of(em, earlier), kept_keys(batch, earlier, steps))
     done: list[Edit] = []
     total: dict[Site, LowRank] = {}
     for number, part in enumerate(parts, 1):
         if len(parts) > 1:
             progress.message(f"batch {number} of {len(parts)}")
+        own, names = replace(batch, facts=part), names_of(em, part) if carries else []
         if not method.published:
             known.drop(again(known.facts, part))
-        own = replace(batch, facts=part, earlier_facts=list(known.facts))
-        if not method.published:
             # what a batch adds to a subject must reach the key that its earlier facts have too: their answers
             # are among what its target must give (`hubedit.edit.methods.joint`)
-            own = replace(own, earlier_keys=known.without(sharing(batch.model, part, known.facts)))
+            shared = sharing(names, known.names)
+            pairs = [(known.facts[n], number) for n, number in shared.items()]
+            own = replace(own, same_subject=pairs, earlier_keys=known.without(shared))
         elif carries:
             own = replace(own, earlier_keys=known.squares)
         done.append(run(own))
@@ -87,10 +92,26 @@ def compute(
         batch = replace(batch, model=model.with_patch(total))
         if carries:
             keys = keys_now(batch, part)
-            known.add(part, keys)
-            fresh.add(part, keys)
-    edit = done[0] if len(done) == 1 else _together(replace(batch, model=model), done, total)
-    return replace(edit, keys=fresh.keys)
+            known.add(part, names, keys)
+            fresh.append(keys)
+    batch = replace(batch, model=model)
+    edit = done[0] if len(done) == 1 else _together(batch, done, total)
+    keys = {site: torch.cat([own[site] for own in fresh]) for site in fresh[0]} if fresh else {}
+    return replace(_on(before, edit, batch), keys=keys)
+
+
+def _on(before: Sequence[Mapping[Site, LowRank]], edit: Edit, batch: EditBatch) -> Edit:
+    """The edit with reports of the whole: of the changes `before` it and its own, at every site that it
+    edits. Raises CollapseError where their sum drifts too far, though the edit alone does not."""
+    whole = dict(edit.reports)
+    for site, own in edit.factors.items():
+        older = [factors[site].to("cpu", torch.float32) for factors in before if site in factors]
+        if older:
+            found = report(batch.model, site, sum(older, start=own).compress(), batch.baseline)
+            whole[site] = replace(whole[site], drift=found.drift, norm=found.norm)
+    if before:  # the perplexity, which is that of the whole, was judged with the edit
+        judge_collapse(whole, 0.0, 0.0, batch.config, batch.progress)
+    return replace(edit, whole=whole)
 
 
 def _together(batch: EditBatch, done: Sequence[Edit], total: Mapping[Site, LowRank]) -> Edit:

@@ -25,7 +25,8 @@ class Edit:
 
     `alpha`: attention's share at each layer, empty for a method that has none; `targets`: None for a method
     that optimises weights; `rows`: the fact of each row of the factors, the same at every site, None where
-    every fact has one; `keys` (N, d_in): of the facts with the edit in effect, for the next edit to preserve.
+    every fact has one; `keys` (N, d_in): of the facts with the edit in effect, for the next edit to preserve;
+    `whole`: reports of the edit and the older patch that it stands on, as one change of the base.
     """
 
     factors: Mapping[Site, LowRank]
@@ -39,6 +40,7 @@ class Edit:
     seconds: Mapping[str, float] = field(default_factory=dict)
     rows: tuple[int, ...] | None = None
     keys: Mapping[Site, Tensor] = field(default_factory=dict)
+    whole: Mapping[Site, SiteReport] = field(default_factory=dict)
 
 
 def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES = 2000
-_AT_ONCE = 2_000_000  # entries of the matrix of weights
 
 Groups = Sequence[Sequence[float]]
 """The values of one metric, a list for each fact (empty where a fact has no prompt for it)."""
@@ -22,13 +21,13 @@ Interval = tuple[float, float]
 
 
 def resampled(
-    groups: Mapping[str, Groups], *, seed: int = 0, samples: int = SAMPLES
+    groups: Mapping[str, Groups], *, seed: int = 0, samples: int = SAMPLES, at_once: int = 2_000_000
 ) -> dict[str, NDArray[np.float64]]:
     """Means (samples,) of every metric over as many resamples of the facts, the same for all metrics.
 
     Prompts of one fact fall together, so facts are drawn, not prompts (the cluster bootstrap: Davison and
     Hinkley 1997, section 3.8). A draw without a single value is NaN. Raises ValueError when the metrics
-    do not have the same number of facts.
+    do not have the same number of facts. `at_once`: entries of the matrix of weights.
     """
     sizes = {len(metric) for metric in groups.values()}
     if len(sizes) > 1:
@@ -40,7 +39,7 @@ def resampled(
     sums = np.array([[sum(values) for values in groups[name]] for name in names], dtype=np.float64).T
     counts = np.array([[len(values) for values in groups[name]] for name in names], dtype=np.float64).T
     draw = np.random.default_rng(seed)
-    step = max(1, _AT_ONCE // facts)
+    step = max(1, at_once // facts)
     parts = []
     for at in range(0, samples, step):
         rows = min(step, samples - at)

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hubedit.config import PromptConfig
-from hubedit.edit.statistics.names import sentences
 from hubedit.facts import Fact, Probe
 from hubedit.model.forms import as_question, as_request
+from hubedit.names import sentences
 
 
 def edited_texts(facts: Sequence[Fact], prompts: PromptConfig | None = None) -> frozenset[str]:
-    """Every prompt that an edit of the facts sees, in all its forms (`hubedit.edit.prompts.contexts`), and the
-    sentences about names that it preserves (`hubedit.edit.statistics.names`)."""
+    """Every prompt that an edit of the facts sees, in all its forms (`hubedit.edit.prompts.contexts`), and
+    the sentences about names that it preserves (`hubedit.names`)."""
     prompts = prompts or PromptConfig()
     found = set(sentences())
     for fact in facts:

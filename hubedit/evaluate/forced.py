@@ -50,9 +50,15 @@ class Forced:
 
 @torch.no_grad()
 def forced(
-    em: EditableModel, pairs: Iterable[Pair], tokens: int = 0, joins: Mapping[str, str] | None = None
+    em: EditableModel,
+    pairs: Iterable[Pair],
+    tokens: int = 0,
+    joins: Mapping[str, str] | None = None,
+    *,
+    scored: int = 0,
 ) -> dict[Pair, Forced]:
-    """Predictions for every pair, in batches of at most `tokens` padded tokens (0: chosen for the device).
+    """Predictions for every pair, in batches of at most `tokens` padded tokens, of which at most `scored` are
+    compared with the whole vocabulary at once (0: chosen for the device and the vocabulary).
     `joins`: by prompt, what stands between the two, where the text does not decide it.
 
     Pairs whose answer has no tokens, or that do not fit the model's context, are left out. Batches that
@@ -75,7 +81,7 @@ def forced(
         end = budget.take(lengths, at)
         part = order[at:end]
         try:
-            results = _batch(em, [ids[pair] for pair in part])
+            results = _batch(em, [ids[pair] for pair in part], scored or positions(em))
         except (RuntimeError, MemoryError) as error:
             budget.shrink(error, len(part), lengths[end - 1])
             results = []
@@ -87,13 +93,15 @@ def forced(
     return found
 
 
-def _batch(em: EditableModel, part: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Forced]:
+def _batch(
+    em: EditableModel, part: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], most: int
+) -> list[Forced]:
     batch = pad([(*prompt, *answer[:-1]) for prompt, answer in part], em.pad_id, em.device)
     row = [k for k, (_, answer) in enumerate(part) for _ in answer]
     place = [len(prompt) - 1 + j for prompt, answer in part for j in range(len(answer))]
     label = torch.tensor([token for _, answer in part for token in answer], device=em.device)
     states = final_at(em, batch, torch.tensor(row, device=em.device), torch.tensor(place, device=em.device))
-    best, own, ranks = _likeliest(em, states, label)
+    best, own, ranks = _likeliest(em, states, label, most)
     results, at = [], 0
     for _, answer in part:
         span = slice(at, at + len(answer))
@@ -102,12 +110,14 @@ def _batch(em: EditableModel, part: Sequence[tuple[tuple[int, ...], tuple[int, .
     return results
 
 
-def _likeliest(em: EditableModel, states: Tensor, label: Tensor) -> tuple[list[int], list[float], list[int]]:
-    """The likeliest token after each state (n, d), and its label's log-probability and rank."""
+def _likeliest(
+    em: EditableModel, states: Tensor, label: Tensor, most: int
+) -> tuple[list[int], list[float], list[int]]:
+    """The likeliest token after each state (n, d), and its label's log-probability and rank; at most `most`
+    states at once."""
     best: list[int] = []
     own: list[float] = []
     ranks: list[int] = []
-    most = positions(em)
     for at in range(0, len(states), most):
         logits = em.head_logits(states[at : at + most]).float()
         best += logits.argmax(-1).tolist()

@@ -34,19 +34,22 @@ _VERSION = 4  # of what the parts hold; a change makes the old ones void
 
 @dataclass(frozen=True)
 class Settings:
-    """`fluency`: how many facts texts are written for (0: none); `forms`: of
-    `hubedit.model.forms.FORMS`, in which every prompt is asked, as far as the model has them; `automatic`:
-    probes made from every fact are asked; `tasks`: of the harness;
-    `task_path`: a folder with tasks of one's own; `task_limit`: questions of each task (0: all);
-    `seed`: of the bootstrap, the sampled texts and the tasks' examples."""
+    """What is measured of a model."""
 
     fluency: int = 200
+    """Facts that texts are written for; 0: none."""
     forms: tuple[str, ...] = ()
+    """Of `hubedit.model.forms.FORMS`, in which every prompt is asked, as far as the model has them."""
     automatic: bool = False
+    """Probes made from every fact are asked."""
     tasks: tuple[Task, ...] = ()
+    """Of the harness."""
     task_path: Path | None = None
+    """A folder with tasks of one's own."""
     task_limit: int = 0
+    """Questions of each task; 0: all."""
     seed: int = 0
+    """Of the bootstrap, the sampled texts and the tasks' examples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ def measure(
     bystanders: Sequence[Fact] = (),
     settings: Settings | None = None,
     name: str = "",
+    chunk: int = CHUNK,
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Measured:
@@ -94,10 +98,11 @@ def measure(
     `real`; without it the facts are also asked in context. `bystanders`: of `known`.
 
     Every part is kept in the cache under all it depends on, so an interrupted run goes on where it was,
-    and the unedited model is measured once for all its patches. `name`: for progress messages.
+    and the unedited model is measured once for all its patches. `name`: for progress messages; `chunk`:
+    facts in one part.
     """
     settings = settings or Settings()
-    work = _Work(em, cache or Cache(), progress or Silent(), f" ({name})" if name else "")
+    work = _Work(em, cache or Cache(), progress or Silent(), f" ({name})" if name else "", chunk)
     own = work.reading(facts)
     context = work.reading(facts, in_context=True) if before is None and not em.patches else None
     forms = [form for form in forms_of(em) if form in settings.forms]
@@ -120,7 +125,7 @@ def known(
     em: EditableModel, facts: Sequence[Fact], *, cache: Cache | None = None, progress: Progress | None = None
 ) -> list[Fact]:
     """The bystanders: the first facts that the model answers rightly, at most `bystanders.MOST`."""
-    work = _Work(em, cache or Cache(), progress or Silent(), "")
+    work = _Work(em, cache or Cache(), progress or Silent())
     found: list[Fact] = []
     for at in range(0, len(facts), others.PART):
         part = facts[at : at + others.PART]
@@ -153,8 +158,11 @@ def fitting(em: EditableModel, facts: Sequence[Fact]) -> tuple[list[Fact], list[
 class _Work:
     """One model's parts, from the cache where they are there."""
 
-    def __init__(self, em: EditableModel, cache: Cache, progress: Progress, name: str) -> None:
+    def __init__(
+        self, em: EditableModel, cache: Cache, progress: Progress, name: str = "", chunk: int = CHUNK
+    ) -> None:
         self._em, self._cache, self._progress, self._name = em, cache, progress, name
+        self._chunk = chunk
 
     def forms(
         self, facts: Sequence[Fact], forms: Sequence[str], own: Reading, *, in_context: bool = False
@@ -256,8 +264,8 @@ class _Work:
         if not facts:
             return found
         self._progress.start(stage + self._name, len(facts), "facts")
-        for at in range(0, len(facts), CHUNK):
-            part = facts[at : at + CHUNK]
+        for at in range(0, len(facts), self._chunk):
+            part = facts[at : at + self._chunk]
             key = {"facts": digest([to_record(fact) for fact in part]), **more}
             found.append(self._part(kind, key, partial(compute, part)))
             self._progress.advance(len(part))

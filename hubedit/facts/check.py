@@ -8,23 +8,24 @@ from hubedit.facts.answers import normalise
 from hubedit.facts.names import name_in
 from hubedit.facts.record import Record
 from hubedit.facts.text import braces_are_text, composed, fill, loose, spelling, whole_word
-from hubedit.facts.types import Fact, Probe
+from hubedit.facts.types import Draft, Fact, Probe
 
 
-def finish(fact: Fact, record: Record) -> Fact | None:
-    """The fact with placeholders filled and the subject spelled as its prompt spells it.
+def finish(draft: Draft, record: Record) -> Fact | None:
+    """The fact of a draft, with placeholders filled and the subject spelled as its prompt spells it.
 
     None, with the faults in `record.problems`, when it cannot be used.
     """
-    if not (fact.prompt and fact.target):
+    if not (draft.get("prompt") and draft.get("target")):
         # a missing or empty field was reported where it was read
         return None
-    given = bool(fact.subject)
-    if not given and "{}" in fact.prompt:
+    given = bool(draft.get("subject"))
+    if not given and "{}" in draft["prompt"]:
         record.problems.append('"{}" stands for a subject that is not given; add "subject"')
         return None
+    fact = Fact(**draft)
     if not given:
-        fact = _with_subject(fact, record)
+        record.notices.append(_found(fact))
     # braces that are text in the prompt are text in the fact's other prompts too
     literal = "{}" in fact.prompt and braces_are_text(fact.prompt, fact.subject)
     prompt = fact.prompt if literal else fill(fact.prompt, fact.subject)
@@ -38,11 +39,7 @@ def finish(fact: Fact, record: Record) -> Fact | None:
     if subject != fact.subject:
         what = f'subject "{fact.subject}" is "{subject}" in the prompt'
         record.notices.append(f"{what}; the prompt's spelling is used")
-    fact = replace(
-        fact,
-        prompt=prompt,
-        subject=subject,
-    )
+    fact = replace(fact, prompt=prompt, subject=subject)
     if not literal:
         fact = replace(
             fact,
@@ -61,16 +58,12 @@ def finish(fact: Fact, record: Record) -> Fact | None:
     return None if record.problems else fact
 
 
-def _with_subject(fact: Fact, record: Record) -> Fact:
-    """The fact with a subject that was found in its prompt, else with all of it: then the edit is made at the
-    prompt's last token."""
-    name = name_in(fact.prompt)
-    if name:
-        record.notices.append(f'no subject; "{name}" in the prompt "{fact.prompt}" is taken')
-    else:
-        what = f'no subject, and no name in the prompt "{fact.prompt}"'
-        record.notices.append(f"{what}; the edit is made at its last token")
-    return replace(fact, subject=name or fact.prompt.strip())
+def _found(fact: Fact) -> str:
+    """The notice of a fact whose subject was found in its prompt, or is all of it."""
+    if name_in(fact.prompt):
+        return f'no subject; "{fact.subject}" in the prompt "{fact.prompt}" is taken'
+    what = f'no subject, and no name in the prompt "{fact.prompt}"'
+    return f"{what}; the edit is made at its last token"
 
 
 def _filled(probes: tuple[Probe, ...], subject: str) -> tuple[Probe, ...]:

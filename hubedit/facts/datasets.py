@@ -12,7 +12,7 @@ from typing import Any
 
 from hubedit.facts.names import name_in
 from hubedit.facts.record import Record
-from hubedit.facts.types import Fact, Probe
+from hubedit.facts.types import Draft, Probe
 
 _VERB = re.compile(r"\b(?:is|are|was|were)(?= )")
 _KEPT = (
@@ -34,12 +34,12 @@ def which(data: Mapping[str, Any]) -> str:
     return "qaedit" if isinstance(first, Mapping) and "loc" in first else ""
 
 
-def qaedit(record: Record) -> Fact:
+def qaedit(record: Record) -> Draft:
     """A question with its answer; locality are questions of other people, with answers."""
     local = record.data.get("locality")
     pairs = [pair for pair in local if isinstance(pair, Mapping)] if isinstance(local, list) else []
     probes = [{"prompt": p.get("loc"), "ground_truth": p.get("loc_ans")} for p in pairs]
-    return Fact(
+    return Draft(
         prompt=record.prompt("prompt", "the question"),
         subject=record.text("subject"),
         target=record.text("target", "the answer"),
@@ -49,11 +49,11 @@ def qaedit(record: Record) -> Fact:
     )
 
 
-def wikibigedit(record: Record) -> Fact:
+def wikibigedit(record: Record) -> Draft:
     """A question about a fact that changed; one phrasing of it is written for a persona, one question needs
     two hops."""
     rephrase = record.prompts("rephrase") + record.prompts("personas")
-    return Fact(
+    return Draft(
         prompt=record.prompt("update", "the question"),
         subject=record.text("subject"),
         target=record.text("ans", "the answer"),
@@ -63,7 +63,7 @@ def wikibigedit(record: Record) -> Fact:
     )
 
 
-def rippleedits(record: Record) -> Fact:
+def rippleedits(record: Record) -> Draft:
     """A statement in one sentence, taken apart at its verb; its tests are kept without their conditions on
     what the model knows.
 
@@ -78,13 +78,13 @@ def rippleedits(record: Record) -> Fact:
     verbs = [found.end() for found in _VERB.finditer(whole[: _common(whole, old)] if old else whole)]
     if whole and not verbs:
         record.problems.append(f'"{whole}" has no verb to take it apart at; write prompt and target apart')
-        return Fact("", "", "")
+        return Draft()
     at = verbs[-1] if verbs else 0
     prompt, same = whole[:at], edit.data.get("subject_id")
     about = [
         q.get("prompt", "") for q in _queries(record, (*_KEPT, *_FOLLOWS)) if q.get("subject_id") == same
     ]
-    return Fact(
+    return Draft(
         prompt=prompt,
         subject=_shared(prompt, [text for text in about if isinstance(text, str)]) or name_in(prompt),
         target=whole[at:].strip(),

@@ -50,7 +50,8 @@ def _record(line: str) -> dict[str, Any]:
     prompt, arrow, target = line.replace("→", "->").strip().rpartition("->")
     prompt, target = prompt.rstrip(), target.strip()
     if not (arrow and prompt and target):
-        raise FactsError(f'"{line}" is no fact', f'write it as {WHERE} "The capital of Japan is -> Kyoto"')
+        lacks = 'a "->"' if not arrow else 'an answer after "->"' if prompt else 'a prompt before "->"'
+        raise FactsError(f'"{line}" lacks {lacks}', f'write it as {WHERE} "The capital of Japan is -> Kyoto"')
     marked = _MARKED.findall(prompt)
     if len(marked) > 1:
         raise FactsError(f'"{line}" marks {len(marked)} subjects', "put one pair of square brackets")

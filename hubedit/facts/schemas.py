@@ -10,7 +10,7 @@ from typing import Any
 from hubedit.facts import datasets
 from hubedit.facts.record import Record
 from hubedit.facts.source import Raw
-from hubedit.facts.types import Fact, Probe
+from hubedit.facts.types import Draft, Probe
 
 OWN_FIELDS = (
     "prompt", "subject", "target", "ground_truth", "rephrase", "locality", "portability", "id", "join",
@@ -21,21 +21,21 @@ CSV_FIELDS = ("prompt", "subject", "target", "ground_truth", "rephrase", "id", "
 
 @dataclass(frozen=True)
 class Schema:
-    """`read` turns a record into a fact that is not yet checked; `strict`: hubedit's own."""
+    """`read` takes from a record what a fact is made of, unchecked; `strict`: hubedit's own."""
 
     name: str
-    read: Callable[[Record], Fact]
+    read: Callable[[Record], Draft]
     strict: bool = False
 
 
-def _own(record: Record) -> Fact:
+def _own(record: Record) -> Draft:
     record.known(OWN_FIELDS)
     return _row(record)
 
 
-def _row(record: Record) -> Fact:
+def _row(record: Record) -> Draft:
     """Without a look at unknown fields: for CSV they are reported once, for the header."""
-    return Fact(
+    return Draft(
         prompt=record.prompt("prompt", 'the text before the answer: "The capital of France is"'),
         subject=record.text("subject"),
         target=record.text("target", 'the new answer: "Lyon"'),
@@ -49,13 +49,13 @@ def _row(record: Record) -> Fact:
     )
 
 
-def _edit(record: Record) -> Fact:
+def _edit(record: Record) -> Draft:
     """KnowEdit and flat CounterFact: one family of field names."""
     rephrase = record.prompts("rephrase_prompt") + record.prompts("rephrase")
     rephrase += record.prompts("rephrase_prompts")
     flat_locality = _pair(record, "locality_prompt", "locality_ground_truth", "neighborhood")
     flat_portability = _pair(record, "portability_prompt", "portability_ground_truth", "portability")
-    return Fact(
+    return Draft(
         prompt=record.prompt("prompt", "the text before the answer"),
         subject=record.text("subject"),
         target=record.text("target_new", "the new answer"),
@@ -67,18 +67,18 @@ def _edit(record: Record) -> Fact:
     )
 
 
-def _counterfact(record: Record) -> Fact:
+def _counterfact(record: Record) -> Draft:
     inner = _rewrite(record)
     if inner is None:
         record.problems.append(
             '"requested_rewrite" is no object; write one with prompt, subject, target_new, target_true'
         )
-        return Fact("", "", "")
+        return Draft()
     template = inner.prompt("prompt", 'a prompt with {}: "The capital of {} is"')
     subject = inner.text("subject", "what replaces {} in the prompt")
     target, truth = _value(inner, "target_new", True), _value(inner, "target_true", False)
     old, new = ((truth,) if truth else ()), ((target,) if target else ())
-    return Fact(
+    return Draft(
         # here `{}` always stands for the subject, whatever the subject is
         prompt=template.replace("{}", subject),
         subject=subject,
@@ -92,16 +92,14 @@ def _counterfact(record: Record) -> Fact:
     )
 
 
-def _mquake(record: Record) -> Fact:
+def _mquake(record: Record) -> Draft:
     """One rewrite of a MQuAKE case (Zhong et al. 2023): its own question is a rephrasing, the questions of
     the case are answered by all of its rewrites together."""
     fact, inner = _counterfact(record), _rewrite(record)
     answers = tuple(dict.fromkeys(record.texts("new_answer") + record.texts("new_answer_alias")))
-    return replace(
-        fact,
-        rephrase=inner.prompts("question") if inner is not None else (),
-        portability=tuple(Probe(p, answers, "multi_hop") for p in record.prompts("questions")),
-    )
+    fact["rephrase"] = inner.prompts("question") if inner is not None else ()
+    fact["portability"] = tuple(Probe(p, answers, "multi_hop") for p in record.prompts("questions"))
+    return fact
 
 
 def _rewrite(record: Record) -> Record | None:
@@ -112,7 +110,7 @@ def _rewrite(record: Record) -> Record | None:
     return Record(request, strict=False, problems=record.problems, notices=record.notices)
 
 
-def _zsre(record: Record) -> Fact:
+def _zsre(record: Record) -> Draft:
     portability: tuple[Probe, ...] = ()
     extra = record.data.get("portability")
     if isinstance(extra, Mapping) and "New Question" in extra:
@@ -120,7 +118,7 @@ def _zsre(record: Record) -> Fact:
         portability = _pair(inner, "New Question", "New Answer", "portability")
     elif extra is not None:
         portability = record.probes("portability")
-    return Fact(
+    return Draft(
         prompt=record.prompt("src", "the question"),
         subject=record.text("subject"),
         target=record.text("alt", "the new answer"),

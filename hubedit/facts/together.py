@@ -7,8 +7,11 @@ from collections.abc import Collection, Hashable, Iterable, Sequence
 from hubedit.facts.answers import normalise
 from hubedit.facts.types import Fact
 
+Names = Collection[Hashable]
+"""All that a thing is known by."""
 
-def together(names: Iterable[Collection[Hashable]]) -> tuple[int, ...]:
+
+def together(names: Iterable[Names]) -> tuple[int, ...]:
     """The group of each thing, 0 and up in the order of the things; `names` has all names of each. In about
     as many steps as there are names (disjoint sets with path halving)."""
     parent: list[int] = []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from hubedit.errors import FactsError
+from hubedit.facts.names import name_in
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Probe:
 class Fact:
     """One edit: after it, `prompt` is continued with `target`.
 
-    `prompt` holds `subject` literally and ends right before the answer. `ground_truth` are the old
+    `prompt` holds `subject` literally and ends right before the answer; without a subject it is what
+    `subject_of` finds. `ground_truth` are the old
     answers (may be empty). `rephrase` are other prompts for the same fact; `locality` prompts whose
     answer must not change; `portability` prompts whose answer follows from the edit.
     `line` is where the fact stood in its file (1-based; 0 when made in memory). `join` is what stands
@@ -38,8 +41,8 @@ class Fact:
     """
 
     prompt: str
-    subject: str
-    target: str
+    subject: str = ""
+    target: str = ""
     id: str = ""
     ground_truth: tuple[str, ...] = ()
     rephrase: tuple[str, ...] = ()
@@ -52,7 +55,14 @@ class Fact:
     def __post_init__(self) -> None:
         for name in ("prompt", "subject", "target"):
             if not isinstance(value := getattr(self, name), str):
-                raise FactsError(f"{name} is text, and not {value!r}")
+                raise FactsError(f"{name} is text, and not {value!r}", _EXAMPLE)
+        for name in ("prompt", "target"):
+            if not getattr(self, name):
+                raise FactsError(f"a fact needs a {name}", _EXAMPLE)
+        if not self.subject.strip():
+            if "{}" in self.prompt:
+                raise FactsError(f"{{}} in {self.prompt!r} stands for a subject that is not given", _EXAMPLE)
+            object.__setattr__(self, "subject", subject_of(self.prompt))
         for name in ("ground_truth", "rephrase"):
             _listed(self, name, str)
         for name in ("locality", "portability"):
@@ -65,6 +75,30 @@ class Fact:
         if not found:
             raise ValueError(f"subject {self.subject!r} is not in prompt {self.prompt!r}")
         return before, after
+
+
+class Draft(TypedDict, total=False):
+    """The fields of a `Fact` as they were read, of which some may be missing or empty."""
+
+    prompt: str
+    subject: str
+    target: str
+    id: str
+    ground_truth: tuple[str, ...]
+    rephrase: tuple[str, ...]
+    locality: tuple[Probe, ...]
+    portability: tuple[Probe, ...]
+    join: str | None
+    question: str
+
+
+def subject_of(prompt: str) -> str:
+    """The subject where none is given: a name in the prompt, else all of it, so that the edit is made at its
+    last token."""
+    return name_in(prompt) or prompt.strip()
+
+
+_EXAMPLE = 'hubedit.Fact("The capital of Japan is", subject="Japan", target="Kyoto")'
 
 
 def _listed(owner: object, name: str, kind: type) -> None:

@@ -51,10 +51,11 @@ def with_retries(
     raise AssertionError("not reached")
 
 
-def writer(api: HfApi, repo: str, *, pr: bool = False) -> str:
+def writer(api: HfApi, repo: str, *, pr: bool = False, dry_run: bool = False) -> str:
     """Full name of the repository that the login may write to. Raises HubError where it may not.
 
-    `repo` without an owner is the user's own. A pull request may go to anybody's repository.
+    `repo` without an owner is the user's own. A pull request may go to anybody's repository. `dry_run`: with
+    no login nothing is asked, since nothing will be sent.
     """
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
@@ -69,6 +70,8 @@ def writer(api: HfApi, repo: str, *, pr: bool = False) -> str:
     if constants.HF_HUB_OFFLINE:
         raise HubError("nothing can be pushed: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
     if get_token() is None:
+        if dry_run and "/" in name:
+            return name
         trouble = no_token()
         raise HubError(trouble.message, trouble.hint)
     account = with_retries(api.whoami, name)

@@ -25,6 +25,7 @@ from hubedit.hub.private import check_silent, nameless, numbers_only, without_pa
 from hubedit.hub.push import Pushed, Target, put
 from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
+from hubedit.report.markup import plural
 from hubedit.weights.blocks import tensor_digest
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def push_model(
     progress.finish(f"{len(files)} files")
     count = sum(entry.facts for entry in record.patches)
     name = there.repo if there else record.base
-    message = target.where.message or f"{name} with {count} edited fact{'' if count == 1 else 's'}"
+    message = target.where.message or f"{name} with {plural(count, 'edited fact')}"
     done = put(
         target, "model", files, lambda t: model_stale(files, t), message, dry_run=dry_run, progress=progress
     )

@@ -28,8 +28,9 @@ class Step:
 
     `date`: ISO 8601, of the commit or the file; `facts`: (prompt, target) where they were not left out,
     `count` of them; `metrics`: shares 0..1 by name, from its report; `drift`, `norm`: of the weight where
-    each is largest, the norm relative to the weight's; `older`: how many facts the older steps had, how many
-    of them were asked, and which share held before and after.
+    each is largest, the norm relative to the weight's; `whole`: both of all steps up to this one together,
+    which is what changes the base; `older`: how many facts the older steps had, how many of them were asked,
+    and which share held before and after.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Step:
     drift: float | None = None
     norm: float | None = None
     older: Mapping[str, float] = field(default_factory=dict)
+    whole: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class CommitLine:
 
 @dataclass(frozen=True)
 class History:
-    """`kind`: "patch" or "merged", "" for a repository that holds neither now; `commits`: newest first."""
+    """`kind`: "patch" or "merged", "" for what holds neither now; `commits`: newest first."""
 
     ref: str
     kind: str
@@ -75,6 +77,8 @@ def history(ref: str) -> History:
     if is_path(ref):
         folder = Path(ref).expanduser()
         if not (folder / RECORD).is_file():
+            if (folder / "config.json").is_file():
+                return History(ref, "", "", ())  # a model, with nothing merged, or all of it taken out again
             raise HubError(f"{ref} holds no {RECORD}", "give a patch or a merged model that hubedit wrote")
         kind, steps = _read(folder, {})
         return History(ref, kind, "", steps)
@@ -178,6 +182,7 @@ def _steps(folder: Path, date: str) -> tuple[Step, ...]:
                     drift=step.get("drift"),
                     norm=step.get("norm"),
                     older=_numbers(step.get("older")),
+                    whole=_numbers(step.get("whole")),
                 )
             )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -34,6 +34,7 @@ from hubedit.hub.stale import model_stale
 from hubedit.patch.compose import ConflictError
 from hubedit.patch.doubts import doubts
 from hubedit.progress import Progress, Silent
+from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -79,7 +80,7 @@ def push_merged(
         notices = _settled(members, len(stack.members))
         changed = {name for each in new for name in each.modules}
         touched = sorted({layout.entry(name).file.name for name in changed})
-        progress.finish(f"{len(changed)} weights in {len(touched)} files")
+        progress.finish(f"{plural(len(changed), 'weight')} in {plural(len(touched), 'file')}")
 
         files, behind = _carried(shards, target, stack, touched)
         everything = [*older(shards, stack, target.repo, with_facts), *made]
@@ -110,7 +111,7 @@ def push_merged(
             )
             files |= model_files(target.repo, done.to_json(), everything, with_facts)
             facts = sum(each.facts for each in everything)
-            count = f"{facts} edited fact{'' if facts == 1 else 's'}"
+            count = plural(facts, "edited fact")
             message = target.where.message or f"{done.base} with {count}"
             stale = partial(model_stale, files)
             pushed = put(target, "model", files, stale, message, dry_run=False, progress=progress)

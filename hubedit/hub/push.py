@@ -16,6 +16,7 @@ from hubedit.hub.contents import Base
 from hubedit.hub.refs import check_branch, check_tag
 from hubedit.progress import Progress, Silent
 from hubedit.remote import client_errors, explain
+from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -70,10 +71,11 @@ class Pushed:
     dry_run: bool = False
 
 
-def check_target(where: Where, kind: str = "patch") -> Target:
+def check_target(where: Where, kind: str = "patch", *, dry_run: bool = False) -> Target:
     """Everything that can be refused before the long work: the token, its rights, the place. Raises HubError.
 
-    `kind`: "patch", "model" or "stats"; a repository of one kind never becomes one of another.
+    `kind`: "patch", "model" or "stats"; a repository of one kind never becomes one of another. `dry_run`:
+    what anybody may see will do.
     """
     if where.pr and where.revision not in ("", "main"):
         raise HubError(
@@ -84,12 +86,12 @@ def check_target(where: Where, kind: str = "patch") -> Target:
     if where.tag:
         check_tag(where.tag)
     api = client()
-    repo = writer(api, where.repo, pr=where.pr)
+    repo = writer(api, where.repo, pr=where.pr, dry_run=dry_run)
     seen = visibility(api, repo, where.private)
     place = Place(repo, where.revision or "main", where.pr)
     if not seen.exists and (where.pr or where.revision not in ("", "main")):
         raise HubError(f"no repository {repo} on the Hub", "push to it first without --pr and --revision")
-    if where.pr:
+    if where.pr and not dry_run:
         place = replace(place, user=str(with_retries(api.whoami, repo).get("name")))
     if seen.exists:
         if place.revision != "main":
@@ -126,8 +128,7 @@ def push_patch(
     progress.start("checking the patch")
     there = find_base(target.api, folder, base) if base else None
     made = contents.patch_contents(folder, target.repo, base=there, with_facts=with_facts)
-    plural = "" if made.facts == 1 else "s"
-    message = target.where.message or f"Patch of {made.facts} edited fact{plural} for {made.base.repo}"
+    message = target.where.message or f"Patch of {plural(made.facts, 'edited fact')} for {made.base.repo}"
     progress.finish(f"{len(made.files)} files")
     done = put(
         target,
@@ -155,12 +156,19 @@ def put(
     progress: Progress,
 ) -> Pushed:
     """The commit, the tag, and what they came to. Raises HubError."""
+    from huggingface_hub import get_token
+
     seen, place, api = target.seen, target.place, target.api
     if dry_run:
         tree = read_tree(api, target.repo, resolve(api, target.repo, place.revision)) if seen.exists else {}
         url = f"{api.endpoint}/{target.repo}"
         changes = compare(files, stale(tree), tree)
-        return _pushed(target, kind, Committed("", False, url, place.revision, changes), dry_run=True)
+        plan = _pushed(target, kind, Committed("", False, url, place.revision, changes), dry_run=True)
+        if get_token() is None and not seen.exists:
+            return replace(
+                plan, notes=(*plan.notes, f"without a Hub token a private {target.repo} is not seen")
+            )
+        return plan
     if target.where.tag and seen.exists:
         _tag_is_free(target, files, stale)
     progress.start("pushing")

@@ -35,7 +35,7 @@ def send(
             raise HubError(f"{each} is no patch, so it cannot be merged", "leave out --merged")
         if not patch and not (each / "config.json").is_file():
             raise HubError(f"{each} holds neither a patch nor a model", "give a folder that hubedit wrote")
-    target = check_target(where, "patch" if all(patches) and not merged else "model")
+    target = check_target(where, "patch" if all(patches) and not merged else "model", dry_run=dry_run)
     if merged:
         from hubedit.hub.merged import push_merged
 

@@ -20,6 +20,7 @@ from hubedit.hub.changes import Copy, Sent, Tree, Upload
 from hubedit.hub.contents import Base
 from hubedit.hub.push import Target
 from hubedit.progress import Progress
+from hubedit.report.markup import plural
 from hubedit.weights.blocks import tensor_digest
 from hubedit.weights.header import TensorEntry, read_header
 
@@ -129,7 +130,7 @@ def rewrite(
                     error=real.error,
                 )
     shutil.rmtree(scratch, ignore_errors=True)
-    progress.finish(f"{len(touched)} weights")
+    progress.finish(plural(len(touched), "weight"))
     return file, found
 
 

@@ -69,7 +69,8 @@ class EditableModel:
         factors = patch if isinstance(patch, Mapping) else patch.checked(self)
         if not factors:
             return self
-        moved = {site: factor.to(self.device) for site, factor in factors.items()}
+        # of a long stack the factors can be wider than the matrix, and would cost more at every token
+        moved = {site: factor.compress().to(self.device) for site, factor in factors.items()}
         return replace(self, patches=(*self.patches, moved))
 
     @contextmanager

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -78,15 +78,8 @@ def load(
     return em
 
 
-def cpu_dtype(own: object) -> str:
-    """The type to compute in on a CPU: float32, but bfloat16 where the checkpoint's `own` is and products of
-    it are at least 1.5 times as fast here. Without such instructions half precision is up to a hundred times
-    slower.
-    """
-    return "bfloat16" if str(own).endswith("bfloat16") and _fast_bfloat16() else "float32"
-
-
-def _fast_bfloat16() -> bool:
+def fast_bfloat16() -> bool:
+    """Whether products in bfloat16 are at least 1.5 times as fast on this CPU as in float32."""
     import torch
 
     # in turns, and the fastest of several: other work on the machine must not decide
@@ -98,6 +91,13 @@ def _fast_bfloat16() -> bool:
             torch.mm(a, b)
             fastest[kind] = min(fastest[kind], time.process_time() - start)
     return 1.5 * fastest[torch.bfloat16] < fastest[torch.float32]
+
+
+def cpu_dtype(own: object, fast: Callable[[], bool] = fast_bfloat16) -> str:
+    """The type to compute in on a CPU: float32, but bfloat16 where the checkpoint's `own` is and its products
+    are `fast`. Without such instructions half precision is up to a hundred times slower.
+    """
+    return "bfloat16" if str(own).endswith("bfloat16") and fast() else "float32"
 
 
 def pick_device(name: str) -> torch.device:

@@ -94,10 +94,16 @@ def sample_documents(
 
 
 def draw(p: Tensor, generator: torch.Generator) -> Tensor:
-    """One index (b,) from each row of `p` (b, n), probabilities up to a factor: where the cumulative sum
-    passes a uniform number. `torch.multinomial` draws n numbers a row: longer than a small model takes."""
+    """One index (b,) from each row of `p` (b, n), probabilities up to a factor, by one uniform number a row.
+    `torch.multinomial` draws n numbers a row: longer than a small model takes."""
+    return pick(p, torch.rand(len(p), device=p.device, generator=generator))
+
+
+def pick(p: Tensor, uniform: Tensor) -> Tensor:
+    """The index (b,) in each row of `p` (b, n) at which its cumulative sum passes the share `uniform` (b,),
+    0..1, of the whole."""
     total = p.cumsum(-1)
-    at = torch.rand(len(p), 1, device=p.device, generator=generator) * total[:, -1:]
+    at = uniform[:, None] * total[:, -1:]
     drawn = torch.searchsorted(total, at, right=True)[:, 0].clamp_max(p.shape[1] - 1)
     # a sum in parts, as a GPU takes it, is not quite monotone, and rounding may reach the end of the table
     possible = p.gather(1, drawn[:, None])[:, 0] > 0

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Step = dict[str, Any]
 """JSON data. `id`: of the patch that the step alone would be; `facts`: how many of the patch's facts are its
 own; `rows`: how many rows of each module; `replaced`: facts of older steps that it edited again, each with
-the number of its step; `method`, `layers`, `metrics`, `perplexity`, `drift`, `norm`, `older` where known."""
+the number of its step; `method`, `layers`, `metrics`, `perplexity`, `drift`, `norm`, `older` where known;
+`whole`: drift and norm of all steps up to this one together."""
 
 _TOLD = ("method", "layers", "batch_size", "seed", "metrics", "perplexity")
 # what was measured with all facts in effect
@@ -44,21 +45,26 @@ def steps_of(patch: Patch) -> list[Step]:
 
 
 def brief(record: Mapping[str, Any]) -> Step:
-    """What a step tells of the record of the patch that it was: `drift` and `norm` where each is largest,
-    the norm relative to the weight's."""
-    step = {name: record[name] for name in _TOLD if name in record}
-    sites = record.get("sites")
+    """What a step tells of the record of the patch that it was, with its `sizes`."""
+    return {name: record[name] for name in _TOLD if name in record} | sizes(record)
+
+
+def sizes(record: Mapping[str, Any]) -> dict[str, float]:
+    """`drift` and `norm` of a patch's record where each is largest, the norm relative to the weight's."""
+    sites, found = record.get("sites"), {}
     values = sites.values() if isinstance(sites, Mapping) else ()
     for name, key in (("drift", "drift"), ("norm", "relative_norm")):
         known = [site[key] for site in values if isinstance(site, Mapping) and site.get(key) is not None]
         if known:
-            step[name] = max(known)
-    return step
+            found[name] = max(known)
+    return found
 
 
 def extended(old: Patch, new: Patch) -> list[Step]:
     """The steps of `old` with `new` on top; facts that it edits again are its own from now on."""
     steps, gone = steps_of(old), again(old.facts, new.facts)
+    if "steps" not in old.record and (alone := sizes(old.record)):
+        steps[0]["whole"] = alone
     home = _runs(step["facts"] for step in steps)
     (step,) = steps_of(replace(new, record={k: v for k, v in new.record.items() if k != "steps"}))
     if gone:
@@ -74,6 +80,7 @@ def joined_steps(parts: Sequence[Patch]) -> list[Step]:
     for part in parts:
         own = steps_of(part)
         for step in own:
+            step.pop("whole", None)  # the other parts were not in it
             for entry in step.get("replaced", ()):
                 entry["step"] += len(joined)
         joined += own
@@ -179,10 +186,15 @@ class _Parts:
             raise PatchError("nothing of the patch would be left", "delete its folder instead")
         order = sorted(self.facts, key=lambda key: (self.facts[key][0], key))
         place = {key: n for n, key in enumerate(order)}
+        # from the first row that is not where it was on, the steps stand on another patch
+        moved = [step for own in self.rows.values() for at, (n, step, _) in enumerate(own) if n != at]
+        first = min(moved, default=len(self.steps))
         for number, step in enumerate(self.steps):
             step["facts"] = sum(own == number for own, _ in self.facts.values())
             counts = {m: sum(s == number for _, s, _ in self.rows[m]) for m in pairs}
-            step["rows"] = {m: count for m, count in counts.items() if count}
+            before, step["rows"] = step["rows"], {m: count for m, count in counts.items() if count}
+            if number >= first or step["rows"] != before:
+                step.pop("whole", None)
             if not step.get("replaced"):
                 step.pop("replaced", None)
         record = {k: v for k, v in old.record.items() if k not in _OF_THE_WHOLE}
@@ -191,8 +203,19 @@ class _Parts:
         record |= {"rows": as_record(rows), "cut_from": patch_id(old)[:12]}
         if "steps" in record:
             record["steps"] = self.steps
+        if isinstance(known := record.get("sites"), Mapping):
+            record["sites"] = {
+                m: _site(known[m], pairs[m]) for m in pairs if isinstance(known.get(m), Mapping)
+            }
         facts = tuple(self.facts[key][1] for key in order)
         return replace(old, factors=Factors(pairs), record=record, facts=facts)
+
+
+def _site(known: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
+    """What the record says of a weight, with the size that its change has now and nothing measured before."""
+    found = {name: known[name] for name in ("layer", "kind", "weight_norm") if name in known}
+    norm, weight = pair.norm(), found.get("weight_norm")
+    return {**found, "norm": norm, "relative_norm": norm / weight if weight else None}
 
 
 def _runs(counts: Iterable[int]) -> list[int]:

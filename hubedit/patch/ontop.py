@@ -15,6 +15,7 @@ from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.facts.together import again
 from hubedit.model.editable import EditableModel
+from hubedit.model.sites import Site
 from hubedit.patch.compose import unique_ids, weight_norms
 from hubedit.patch.identity import patch_id
 from hubedit.patch.ledger import extended, steps_of
@@ -73,9 +74,11 @@ def stacked(old: Patch, new: Patch) -> Patch:
     return replace(whole, record={**record, "rows": rows})
 
 
-def whole_sites(own: Mapping[str, Any], patch: Patch, em: EditableModel) -> dict[str, Any]:
-    """The record of each weight of a stacked patch: `own` of the new part, with the size of the whole change,
-    which is what the patch does to the base."""
+def whole_sites(
+    own: Mapping[str, Any], patch: Patch, em: EditableModel, drift: Mapping[Site, float]
+) -> dict[str, Any]:
+    """The record of each weight of a stacked patch: `own` of the new part, with size and drift of the whole
+    change, which is what the patch does to the base. `drift`: at the sites of the new part."""
     known = patch.record.get("sites")
     old: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
     found = {}
@@ -83,6 +86,8 @@ def whole_sites(own: Mapping[str, Any], patch: Patch, em: EditableModel) -> dict
         entry = {"layer": site.layer, "kind": site.kind, **old.get(module, {}), **own.get(module, {})}
         norm, weight = patch.pairs[module].norm(), entry.get("weight_norm")
         found[module] = {**entry, "norm": norm, "relative_norm": norm / weight if weight else None}
+        if site in drift:
+            found[module]["drift"] = drift[site]
     return found
 
 

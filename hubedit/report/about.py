@@ -13,7 +13,7 @@ from typing import Any
 
 from hubedit.model.families import FAMILIES, Family
 from hubedit.presets import METHODS
-from hubedit.report.markup import is_hub, last, line, number, percent, without_paths
+from hubedit.report.markup import is_hub, last, line, number, percent, plural, without_paths
 from hubedit.report.measures import Json
 
 _FROM = {
@@ -25,7 +25,7 @@ _FROM = {
     },
     "alpha": {
         "trace": "measured: attention's share of the indirect effects in the causal trace",
-        "given": "as set; 0 is the default",
+        "given": "as set",
         "method": "of the method",
     },
 }
@@ -56,8 +56,8 @@ def made(record: Json) -> list[tuple[str, str]]:
         stored = chat.get("system")
         rows["Asked"] = "in the chat template" + (f", system prompt: {stored}" if stored else "")
     rows["Facts at once"] = record.get("batch_size") or None
-    rows["Layers"] = _with_source(", ".join(map(str, record.get("layers") or ())), record, "layers")
-    rows["Attention's share (alpha)"] = _with_source(_alpha(record.get("alpha")), record, "alpha")
+    rows["Layers"] = layers(record)
+    rows["Attention's share (alpha)"] = alpha(record)
     rows["Edited weights"] = ", ".join(adapter.get("sites") or record.get("sites") or ())
     rows["Rank"] = adapter.get("rank")
     relative, sizes = norms(record)
@@ -93,6 +93,19 @@ def made(record: Json) -> list[tuple[str, str]]:
     return [(name, line(value)) for name, value in rows.items() if value not in (None, "")]
 
 
+def alpha(record: Json) -> str:
+    """Attention's share, and where it comes from; "" for a method that has none."""
+    shares = record.get("alpha")
+    if isinstance(shares, Mapping) and not any(shares.values()) and record.get("alpha_from") == "given":
+        return "0 (the default)" if shares else ""
+    return _with_source(_alpha(shares), record, "alpha")
+
+
+def layers(record: Json) -> str:
+    """The edited layers, and why they."""
+    return _with_source(", ".join(map(str, record.get("layers") or ())), record, "layers")
+
+
 def way(record: Json) -> str:
     """In plain words how the changes of the weights came about; "" where the record does not say."""
     method = str(record.get("method") or "")
@@ -120,6 +133,16 @@ def configuration(record: Json) -> str:
 def reproduction(record: Json) -> str:
     """The command line with every local path cut to its last part; "" for no command."""
     return command_line(record.get("command") or (), record)
+
+
+def again(record: Json, name: str) -> str:
+    """The command that makes a patch once more from the facts and settings in it; "" where it cannot be made
+    so. `name`: where the patch is."""
+    if "on" in record or not isinstance(record.get("config"), Mapping):
+        return ""
+    base = base_of(record)
+    model = f"{base['place']}@{base['commit']}" if base["commit"] else base["place"]
+    return f"hubedit apply --from {shlex.quote(name)} --model {shlex.quote(model)}"
 
 
 def command_line(command: Sequence[str] | str, record: Json) -> str:
@@ -181,7 +204,8 @@ def notes(report: Json, record: Json) -> list[str]:
         shares = [number(kept.get(f"success_{side}")) for side in ("before", "after")]
         if shares[0] is not None and shares[1] is not None:
             found.append(
-                f"of the {kept.get('facts')} facts of the older patch, {percent(shares[0])} were answered "
+                f"of the {plural(int(number(kept.get('facts')) or 0), 'fact')} of the older patch, "
+                f"{percent(shares[0])} were answered "
                 f"before the edit and {percent(shares[1])} after it"
             )
     if report.get("interval_method") and not report.get("evaluated"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hubedit.report import about
 from hubedit.report.contents import USE, limits, loading, merged_contents, patch_contents, place
 from hubedit.report.measures import Json, variant
 from hubedit.report.metadata import front_matter
@@ -38,7 +39,7 @@ def patch_card(
     """
     report = report or {}
     values = patch_contents(record, report, facts, with_facts=with_facts, most=_MOST, size=_SIZE)
-    return _filled("patch_card.md.j2", values, record, report, name, commit, plots, False)
+    return _filled("patch_card.md.j2", values, record, report, name, commit, plots, False, with_facts)
 
 
 def merged_card(
@@ -60,7 +61,9 @@ def merged_card(
     """
     report = report or {}
     values = merged_contents(record, report, facts, with_facts=with_facts, most=_MOST, size=_SIZE)
-    return _filled("merged_card.md.j2", values, record, variant(report, "merged"), name, commit, plots, True)
+    return _filled(
+        "merged_card.md.j2", values, record, variant(report, "merged"), name, commit, plots, True, with_facts
+    )
 
 
 def _filled(
@@ -72,6 +75,7 @@ def _filled(
     commit: str,
     plots: Sequence[Plot],
     merged: bool,
+    with_facts: bool,
 ) -> str:
     more = {
         "plots": plots,
@@ -79,6 +83,7 @@ def _filled(
         "load": loading(values["base"], place(name), commit, merged=merged),
         "limits": limits(values, merged=merged),
         "use": USE,
+        "again": "" if merged or not with_facts else about.again(record, place(name)),
         "front": front_matter(record, report, name=name, merged=merged),
     }
     return render(template, {**values, **more})

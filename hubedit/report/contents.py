@@ -173,7 +173,7 @@ def lineage(record: Json) -> list[tuple[str, str]]:
     for place, patch in enumerate(patches_of(record), start=1):
         details = [f"id {patch['id']}"] if patch.get("id") else []
         if amount := _facts(patch):
-            details.append(f"{amount:,} {'fact' if amount == 1 else 'facts'}")
+            details.append(plural(amount, "fact"))
         if (weight := number(patch.get("weight"))) is not None and weight != 1:
             details.append(f"weight {weight:g}")
         folder = str(patch.get("folder") or "")

@@ -123,6 +123,19 @@ def shown_files(source: Source, *, page: bool = True) -> dict[str, bytes]:
     return files
 
 
+def patch_files(
+    record: Json, report: dict[str, Any], name: str, facts: Sequence[Json], *, with_facts: bool
+) -> dict[str, bytes]:
+    """The files beside a new patch's adapter: report.json and the `shown_files`; without facts nothing of
+    them is quoted."""
+    if not with_facts:
+        numbers = ("probability_before", "probability_after", "rank_before", "rank_after", "success")
+        silent = {k: v for k, v in report.items() if k not in ("relations", "damage")}  # they quote facts
+        report, facts = {**silent, "facts": [{k: f[k] for k in numbers} for f in report["facts"]]}, ()
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    return {REPORT: f"{text}\n".encode(), **shown_files(Source(record, report, name, facts, with_facts))}
+
+
 def rebuild(folder: str | Path) -> list[str]:
     """Makes the folder's card, page, plots and results again; returns the names of the files.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
+from hubedit.report import about
 from hubedit.report.contents import USE, limits, loading, merged_contents, patch_contents, place
 from hubedit.report.draw import svg
 from hubedit.report.markup import line
@@ -39,6 +40,7 @@ def html_report(
     values["load"] = loading(values["base"], values["name"], "", merged=merged)
     values["limits"] = limits(values, merged=merged)
     values["merged"] = merged
+    values["again"] = "" if merged or not with_facts else about.again(record, values["name"])
     values["use"] = USE
     values["tiles"] = [_tile(measure) for measure in shown if _leads(measure)]
     values["figures"] = [{"caption": plot.caption, "svg": svg(plot.draw, plot.name)} for plot in plots]

@@ -25,7 +25,7 @@ from hubedit.progress import Progress, Silent
 from hubedit.tune.cases import Cases
 from hubedit.tune.front import PREFER, Tried, Tuned, choose, pareto
 from hubedit.tune.space import Space
-from hubedit.tune.trial import Score, trial_edit
+from hubedit.tune.trial import Score, Scorer, trial_edit
 
 if TYPE_CHECKING:
     from optuna.samplers import TPESampler
@@ -54,13 +54,15 @@ def tune(
     budget: float,
     storage: Path,
     base: EditConfig | None = None,
+    scorer: Scorer = trial_edit,
     cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
     """Trials for `budget` seconds, the final check of what was chosen included.
 
     `storage`: the journal; trials of the same model, facts and seed that it holds are gone on from. At
-    least one trial is made where there is none. `base`: the settings that are not tuned, and the seed.
+    least one trial is made where there is none. `base`: the settings that are not tuned, and the seed;
+    `scorer`: makes and scores the edits.
     Raises HubEditError without Optuna, and where every edit of these facts collapses.
     """
     require_optuna()
@@ -70,7 +72,7 @@ def tune(
     space = prepare(em, base, cache, progress)
     study = open_study(storage, study_name(em, cases, base, space))
     before = read(em, cases.trial)
-    default = _default(em, study, cases.trial, space, base, cache, progress)
+    default = _default(em, study, cases.trial, space, base, scorer, cache, progress)
 
     def done() -> tuple[tuple[Tried, ...], tuple[Tried, ...], dict[str, Tried]]:
         trials = tuple(Tried(t.number, space.point(t.params), _score(t)) for t in finished(study))
@@ -84,7 +86,7 @@ def tune(
         needed = (3 + len({t.number for t in chosen.values()} - {-1})) * _pace(study)
         if trials and time.monotonic() - start + needed >= budget:
             break
-        _trial(em, study, cases.trial, before, space, base, cache, progress)
+        _trial(em, study, cases.trial, before, space, base, scorer, cache, progress)
     if len(trials) == first:
         progress.message(
             f"no time for another trial: with the check it takes about {needed / 60:.0f} minutes, so give "
@@ -93,7 +95,7 @@ def tune(
     if max(t.score.mean() for t in front) <= 0:
         why = next((t.score.collapsed for t in trials if t.score.collapsed), "no fact could be edited")
         raise HubEditError(f"none of {len(trials)} trials came to anything: {why}", "run it again for more")
-    check = _check(em, cases.check, chosen, base, cache, progress)
+    check = _check(em, cases.check, chosen, base, scorer, cache, progress)
     return Tuned(cases, base, trials, front, chosen, default, check)
 
 
@@ -171,6 +173,7 @@ def _default(
     facts: Sequence[Fact],
     space: Space,
     base: EditConfig,
+    scorer: Scorer,
     cache: Cache,
     progress: Progress,
 ) -> Score:
@@ -179,7 +182,7 @@ def _default(
     if stored is not None:
         return Score(**stored)
     progress.start("the default")
-    score, edit = trial_edit(em, facts, read(em, facts), base, cache)
+    score, edit = scorer(em, facts, read(em, facts), base, cache)
     if edit is not None and not study.get_trials(deepcopy=False):
         for parameters in space.starts(edit, base):
             study.enqueue_trial(parameters)
@@ -195,6 +198,7 @@ def _trial(
     before: Reading,
     space: Space,
     base: EditConfig,
+    scorer: Scorer,
     cache: Cache,
     progress: Progress,
 ) -> None:
@@ -206,7 +210,7 @@ def _trial(
     progress.start(f"trial {trial.number + 1}")
     done = False
     try:
-        score, _ = trial_edit(em, facts, before, point.config(base), cache)
+        score, _ = scorer(em, facts, before, point.config(base), cache)
         trial.set_user_attr("score", score.to_json())
         study.tell(trial, [score.success, score.locality])
         done = True
@@ -221,6 +225,7 @@ def _check(
     facts: Sequence[Fact],
     chosen: Mapping[str, Tried],
     base: EditConfig,
+    scorer: Scorer,
     cache: Cache,
     progress: Progress,
 ) -> dict[str, Score]:
@@ -231,7 +236,7 @@ def _check(
     progress.start("checking", len(set(configs.values())), "edits")
     for config in configs.values():
         if config not in made:
-            made[config], _ = trial_edit(em, facts, before, config, cache)
+            made[config], _ = scorer(em, facts, before, config, cache)
             progress.advance()
     found = {name: made[config] for name, config in configs.items()}
     progress.finish(f"balanced {found['balanced'].mean():.3f}, default {found['default'].mean():.3f}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
@@ -32,6 +32,12 @@ class Score:
     perplexity: float = 1.0
     collapsed: str = ""
 
+    @classmethod
+    def of(cls, metrics: Mapping[str, float], perplexity: float) -> Score:
+        """From what was measured; `perplexity`: after / before."""
+        score = cls(_mean(metrics, _SUCCESS), 0.0, metrics, perplexity)
+        return replace(score, locality=score.kept * _mean(metrics, _LOCALITY))
+
     @property
     def kept(self) -> float:
         """What is left of the likelihood of a token of ordinary text, 0..1."""
@@ -49,6 +55,10 @@ class Score:
         return {**own, "metrics": dict(self.metrics), "collapsed": self.collapsed}
 
 
+Scorer = Callable[[EditableModel, Sequence[Fact], Reading, EditConfig, Cache], tuple[Score, Edit | None]]
+"""What makes an edit and scores it: `trial_edit`."""
+
+
 def trial_edit(
     em: EditableModel, facts: Sequence[Fact], before: Reading, config: EditConfig, cache: Cache
 ) -> tuple[Score, Edit | None]:
@@ -59,8 +69,7 @@ def trial_edit(
         return Score(0.0, 0.0, collapsed=error.message), None
     after = read(em.with_patch(edit.factors), facts)
     metrics = compare(facts, before, after).metrics
-    score = Score(_mean(metrics, _SUCCESS), 0.0, metrics, edit.perplexity_after / edit.perplexity_before)
-    return replace(score, locality=score.kept * _mean(metrics, _LOCALITY)), edit
+    return Score.of(metrics, edit.perplexity_after / edit.perplexity_before), edit
 
 
 def _mean(metrics: Mapping[str, float], names: Sequence[str]) -> float:

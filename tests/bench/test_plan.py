@@ -50,6 +50,17 @@ def test_everything_is_crossed_and_alphas_only_with_methods_that_have_one() -> N
     assert len({str(c.identity()) for c in found}) == len(found)
 
 
+def test_methods_without_batches_run_once() -> None:
+    """ROME's family edits fact after fact, and LocFT-BF's batches are those of its gradient steps."""
+    runs = [{"method": method} for method in ("memit", "rome", "ft")]
+    found = cells(parse(plan(batch_sizes=[0, 10], edits=[200], runs=runs)))
+    sizes = [("memit", 0), ("memit", 10), ("rome", 0), ("ft", 100)]
+    assert [(c.method, c.config.batch_size) for c in found] == sizes
+    for method, way in (("rome", "facts"), ("ft", "epochs")):
+        with pytest.raises(ConfigError, match=f"{method} knows no batches: its {way}"):
+            parse(plan(runs=[{"method": method, "batch_sizes": [10]}]))
+
+
 def test_settings_of_all_runs_then_of_one() -> None:
     runs = [{"method": "joint"}, {"method": "memit", "set": {"targets.kl": 2, "layers": 3}}]
     joint, memit = cells(parse(plan(runs=runs, set={"targets.kl": 0.5, "rank": 4})))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from hubedit.bench import Bench
 from hubedit.bench.facts import pool
@@ -19,8 +20,7 @@ from hubedit.bench.results import FILE, Results
 from hubedit.bench.run import Done, Machine, run
 from hubedit.cli.app import run as command
 from hubedit.demo import facts_path, model_path
-from hubedit.edit.compute import compute
-from hubedit.errors import CollapseError, ConfigError
+from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from tests.pico import SENTENCES
@@ -129,25 +129,35 @@ def test_two_processes_share_the_cells(quick: Callable[..., dict[str, Any]], tmp
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_runs(
-    quick: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    def collapsing(em: Any, facts: Any, config: Any, **more: Any) -> Any:
-        if config.alpha == "0.5":
-            raise CollapseError("the edited model is broken", "try less")
-        return compute(em, facts, config, **more)
-
-    monkeypatch.setattr("hubedit.bench.run.compute", collapsing)
-    bench, out = parse(quick([0.5, 0.25])), tmp_path / "out"
-    done = run(bench, out)
+    runs = [{"method": "joint", "label": "outside", "set": {"layers": "9"}}, {"method": "joint"}]
+    done = run(parse(quick(runs=runs)), out := tmp_path / "out")
     assert (done.computed, done.failed) == (2, 1)
     first, second = Results(out).read().rows
-    assert first["error"] == {"kind": "CollapseError", "message": "the edited model is broken"}
+    assert first["error"] == {"kind": "ConfigError", "message": "layer 9 is outside the model"}
     assert "metrics" not in first and "metrics" in second
-    monkeypatch.setattr("hubedit.bench.run.compute", compute)
+
+
+def test_a_cell_that_failed_is_run_again_where_that_is_asked_for(
+    quick: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = tmp_path / "others.jsonl"
+    others.write_text(json.dumps(FACTS[2] | {"ground_truth": "Portuguese"}) + "\n")
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("not cached")
+
+    bench, out = parse(quick(measure={"fluency": 0, "bystanders": "zsre"})), tmp_path / "out"
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    assert run(bench, out).failed == 1
+    (row,) = Results(out).read().rows
+    assert row["error"]["kind"] == "ConfigError"
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(others))
     assert run(bench, out).computed == 0
     again = run(bench, out, machine=Machine(retry=True))
-    assert (again.computed, again.failed, again.kept) == (1, 0, 1)
-    assert "error" not in Results(out).read().by_key[first["key"]]
+    assert (again.computed, again.failed, again.kept) == (1, 0, 0)
+    assert "error" not in Results(out).read().by_key[row["key"]]
 
 
 def test_what_a_cell_depends_on_is_in_its_key(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from hubedit import folder
 from hubedit.checkpoint.merge import merge
 from hubedit.checkpoint.revert import prepare, revert
 from hubedit.errors import ConfigError
@@ -27,8 +26,7 @@ MOMENTS = 100
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process loses nothing that it wrote; syncing guards against a power cut, and takes long."""
-    monkeypatch.setattr(folder, "_sync", lambda _: None)
-    monkeypatch.setattr(folder, "sync_file", lambda _: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.mark.slow

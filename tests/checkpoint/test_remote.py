@@ -58,6 +58,11 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+def remote(tmp_path: Path) -> Remote:
+    """The repository on the server, asked again without a wait."""
+    return Remote("owner/m", "c" * 40, tmp_path / "scratch", Silent(), waits=(0.0,) * 4)
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     made = Server(("127.0.0.1", 0), Handler)
@@ -65,7 +70,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     port = made.server_address[1]
     monkeypatch.setattr("huggingface_hub.hf_hub_url", lambda _, file, **__: f"http://127.0.0.1:{port}/{file}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # nothing leaves this machine
-    monkeypatch.setattr("hubedit.checkpoint.remote.WAITS", (0.0, 0.0, 0.0, 0.0))
     thread = Thread(target=made.serve_forever, daemon=True)
     thread.start()
     yield made
@@ -83,7 +87,7 @@ def test_a_connection_that_drops_is_taken_up_where_it_was(server: Server, tmp_pa
     wanted = touched(server.folder)
     # the length, the header and the tensor: each is cut, once before any byte
     server.plan = [("drop", 3), ("", 0), ("drop", 0), ("status", 503), ("drop", 50), ("", 0), ("drop", 100)]
-    found = Remote("owner/m", "c" * 40, tmp_path / "scratch", Silent()).fetch(NAME, wanted)
+    found = remote(tmp_path).fetch(NAME, wanted)
     assert found is not None and tensor_digest(found) == wanted.base_sha256
     assert not server.plan
     (start, end), (again, last) = server.ranges[-2:]
@@ -93,7 +97,7 @@ def test_a_connection_that_drops_is_taken_up_where_it_was(server: Server, tmp_pa
 def test_many_drops_are_survived_as_long_as_bytes_come(server: Server, tmp_path: Path) -> None:
     wanted = touched(server.folder)
     server.plan = [("", 0), ("", 0), *[("drop", 10)] * 9]
-    found = Remote("owner/m", "c" * 40, tmp_path / "scratch", Silent()).fetch(NAME, wanted)
+    found = remote(tmp_path).fetch(NAME, wanted)
     assert found is not None and tensor_digest(found) == wanted.base_sha256
 
 
@@ -107,5 +111,5 @@ def test_what_does_not_pass_is_one_line(
     wanted = touched(server.folder)
     server.plan = [(kind, value)] * 20
     with pytest.raises(CheckpointError):
-        Remote("owner/m", "c" * 40, tmp_path / "scratch", Silent()).fetch(NAME, wanted)
+        remote(tmp_path).fetch(NAME, wanted)
     assert len(server.ranges) == requests

@@ -55,20 +55,13 @@ def test_apply_writes_a_patch_and_shows_it(
     out = tmp_path / "patch"
     assert run([*words, "--out", str(out)]) == 0
     said = capsys.readouterr()
-    for text in ("The capital of France is", "Rome", "->", "success", "generalisation", "exactly: "):
+    # of two facts a few lines, and where the figures are
+    for text in ("The capital of France is", "Rome", "new answer", " of 2", "rephrased", "perplexity"):
         assert text in said.out
-    for text in (
-        "layers",
-        "alpha",
-        "0.3 (given)",
-        "1, 2 (given)",
-        "rank 8",
-        "time",
-        "peak memory",
-        "largest change",
-        str(out),
-    ):
-        assert text in said.out
+    assert "95 % interval" not in said.out
+    unfolded = "".join(said.out.split())
+    assert f"{out}/report.htmlinabrowser,orhubeditinspect{out}" in unfolded
+    assert (out / "report.html").is_file() and "(1 fact" not in said.err
     patch = Patch.load(out)
     assert len(patch.facts) == 2
     command = patch.record["command"]
@@ -93,6 +86,23 @@ def test_apply_writes_a_patch_and_shows_it(
     said = capsys.readouterr()
     assert code == (3 if failed else 0)
     assert said.out.strip() == str(other) and other.is_dir()
+
+
+def test_a_smaller_rank_says_what_is_lost(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--rank", "1", "--out", str(tmp_path / "one")]) == 0
+    shown = capsys.readouterr().out
+    kept = Patch.load(tmp_path / "one").record["truncation"]
+    lost = [100 * (1 - min(kept[of].values())) for of in ("energy", "text")]
+    assert "lost at rank 1" in shown and all(f"{share:.2g} % of" in shown for share in lost)
+    assert 0 < max(lost) < 100
+    # two facts need no more than readers take anyway
+    assert run([*words, "--rank", "auto", "--out", str(tmp_path / "auto")]) == 0
+    assert (
+        "lost at rank" not in capsys.readouterr().out
+        and "truncation" not in Patch.load(tmp_path / "auto").record
+    )
 
 
 def test_the_default_place_is_named_after_the_facts(
@@ -229,6 +239,24 @@ def test_options_become_settings() -> None:
         settings(None, l2=0.1)
 
 
+def test_one_fact_is_counted_as_one(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it was typed with what it is about."""
+    line = [
+        "apply",
+        "--fact",
+        "The capital of [France] is -> Rome",
+        *words[2:],
+        "--out",
+        str(tmp_path / "one"),
+    ]
+    assert run(line) == 0
+    said = capsys.readouterr()
+    assert "asking before (1 fact)" in said.err and "asking before: 1 prompt " in said.err
+    assert "bare" in said.out and "measure" not in said.out
+
+
 def test_many_facts_are_folded() -> None:
     outcomes = tuple(
         Outcome(Fact(f"Prompt {n} is", f"{n}", "x"), "old", "new " * 40, 0.0, 1.0, 9000, 1, n % 10 != 9)
@@ -241,7 +269,7 @@ def test_many_facts_are_folded() -> None:
         "layers": [1, 2],
         "layers_from": "trace",
         "perplexity": {"before": 10.0, "after": 10.5},
-        "truncation": {"energy": {"a": 0.987654}},
+        "truncation": {"rank": 128, "energy": {"a": 0.987654}, "text": {"a": 0.998}},
         "seconds": 75.0,
         "peak_memory": {"process": 10**9, "device": 2 * 10**9},
     }
@@ -258,6 +286,14 @@ def test_many_facts_are_folded() -> None:
     assert len(rows) == 30
     assert rows[0].startswith("Prompt 9 is") and rows[10].startswith("Prompt 0 is")
     text = "\n".join(lines)
-    for part in ("30 of 100 facts", "9,000 -> 1", "…", "1: 0.25, 2: 0.5 (trace)", "98.77 %", "1:15", "GPU"):
+    for part in (
+        "30 of 100 facts",
+        "9,000 -> 1",
+        "…",
+        "1: 0.25, 2: 0.5 (measured",
+        "1.2 % of",
+        "1:15",
+        "GPU",
+    ):
         assert part in text
     assert "12.3 MB, rank 128" in text

@@ -9,6 +9,8 @@ import pytest
 
 import hubedit.demo
 from hubedit.cli.app import run
+from hubedit.cli.command_line import program
+from hubedit.demo import there
 from hubedit.errors import HubEditError
 from hubedit.facts import Fact, Probe
 from hubedit.patch import Patch
@@ -134,10 +136,25 @@ def test_everyday_facts_have_questions() -> None:
     assert not {f.prompt for f in bank.facts} & {p.prompt for p in bank.neighbours}
 
 
-def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubedit.demo, "_FOLDER", tmp_path)
-    with pytest.raises(HubEditError, match=r"config\.json is missing"):
-        hubedit.demo.model_path()
-    with pytest.raises(HubEditError, match=r"facts\.jsonl is missing"):
-        hubedit.demo.facts_path()
-    assert run(["demo"]) == 1
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    file = facts_file(tmp_path / "facts.jsonl")
+    assert there(file) == file
+    with pytest.raises(HubEditError, match=r"bundled config\.json is missing from .*install hubedit"):
+        there(tmp_path / "config.json")
+
+
+def test_the_last_commands_can_be_typed_where_the_reader_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name where the shell finds the program, else by its path, or as a module."""
+    monkeypatch.chdir(tmp_path)
+    started = tmp_path / ".venv" / "bin" / "hubedit"
+    started.parent.mkdir(parents=True)
+    started.touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(started), "demo"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program() == ".venv/bin/hubedit"
+    monkeypatch.setenv("PATH", str(started.parent))
+    assert program() == "hubedit"
+    monkeypatch.setattr("sys.argv", ["/lib/hubedit/__main__.py", "demo"])
+    assert program().endswith(" -m hubedit")

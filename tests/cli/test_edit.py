@@ -112,7 +112,7 @@ def test_one_source_of_facts(model: Path, tmp_path: Path, capsys: pytest.Capture
     for words, told in (
         ([], "no facts"),
         (["facts.jsonl", "--fact", _CAPITAL], "give one of the two"),
-        (["--fact", "The capital is Rome"], "is no fact"),
+        (["--fact", "The capital is Rome"], 'lacks a "->"'),
         (["--from", str(tmp_path), "--lam", "3"], "--lam with --from"),
         (["--from", str(tmp_path), "--fact", _CAPITAL], "--fact with --from"),
         (["--from", str(tmp_path / "none")], "is no patch folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hubedit.cli.app import run
+from hubedit.facts import Fact
 from hubedit.facts.answers import gives
 from hubedit.patch import Patch
-from hubedit.patch.ledger import steps_of
+from hubedit.patch.ledger import steps_of, without_step
+from hubedit.patch.ontop import stacked
 from tests.cli.test_apply import CORPUS, RECORDS, facts_file
 from tests.pico import pico
 
@@ -66,9 +69,45 @@ def test_the_log_tells_every_step(
     assert two["older"]["facts"] == two["older"]["asked"] == 2
     assert {"success_before", "success_after"} <= set(two["older"])
     assert all(step["drift"] >= 0 and step["norm"] > 0 and "success" in step["metrics"] for step in steps)
+    assert one["whole"] == {"drift": one["drift"], "norm": one["norm"]} != two["whole"]
+    assert two["whole"]["norm"] != two["norm"]
     assert run(["log", str(stack[1])]) == 0
     shown = capsys.readouterr().out
-    assert "older facts hold" in shown and "The capital of Japan is" in shown
+    assert "older facts hold" in shown and "drift so far" in shown and "The capital of Japan is" in shown
+
+
+def test_a_hundred_steps_are_edited_logged_composed_and_taken_apart(
+    stack: tuple[Path, Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, two, options = stack
+    first = without_step(Patch.load(two))
+
+    def small(n: int) -> Patch:
+        facts = (Fact(f"The capital of N{n} is", f"N{n}", "x"), Fact(f"N{n} was born in", f"N{n}", "y"))
+        record = {k: v for k, v in first.record.items() if k not in ("steps", "cut_from")}
+        factors = {m: f * (0.001 * (n + 1)) for m, f in first.factors.items()}
+        return replace(first, factors=factors, facts=facts, record=record)
+
+    many = first
+    for n in range(99):
+        many = stacked(many, small(n))
+    many.save(tmp_path / "many")
+    line = ["apply", "--fact", "The capital of Japan is -> Ulm", "--on", str(tmp_path / "many"), *options]
+    assert run([*line, "--out", str(tmp_path / "on")]) == 0
+    steps = said(["log", str(tmp_path / "on")], capsys)["steps"]
+    assert isinstance(steps, list) and len(steps) == 101
+    assert steps[-1]["older"]["facts"] == 200 and steps[-1]["older"]["asked"] == 100
+    assert steps[-1]["whole"]["norm"] != steps[-1]["norm"] > 0
+    line = ["revert", str(tmp_path / "on"), "--patch", steps[50]["id"], "--out", str(tmp_path / "less")]
+    found = said(line, capsys)
+    assert (found["facts"], found["steps"], found["taken_out"]) == (199, 100, 2)
+    small(100).save(tmp_path / "other")
+    line = ["compose", str(tmp_path / "less"), str(tmp_path / "other"), "--out", str(tmp_path / "both")]
+    assert said(line, capsys)["facts"] == 201
+    found = said(["check", str(tmp_path / "both"), "--model", str(model), "--device", "cpu"], capsys)
+    steps = found["steps"]
+    assert isinstance(steps, list) and [step["facts"] for step in steps] == [2] * 99 + [1, 2]
+    assert found["facts"] == 201 and sum(step["hold"] for step in steps) == found["hold"]
 
 
 def test_what_check_says_holds_is_what_the_model_answers(

@@ -7,9 +7,9 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +21,8 @@ from hubedit.cli.errors import explain, report
 from hubedit.cli.output import Output, console, mark, table
 from hubedit.errors import ConfigError, FactsError, PatchError, StrictError
 from hubedit.patch.compose import ConflictError
+
+Failing = Callable[..., int]
 
 
 @dataclass
@@ -173,31 +175,28 @@ def test_the_unexpected_is_one_line_that_asks_for_debug() -> None:
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """A command tree whose verb `fail` raises what the list holds."""
-    raises: list[Any] = []
+def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
+    """`failing(words, error)`: runs a command tree whose verb `fail` raises the error."""
+    monkeypatch.delenv("HF_DEBUG", raising=False)
 
-    def build(wanted: object = ()) -> typer.Typer:
-        tree = typer.Typer(pretty_exceptions_enable=False)
-        tree.callback()(app._root)
+    def run(words: Sequence[str], error: BaseException | None = None) -> int:
+        tree = app.build(())
 
         @tree.command()
         def fail(word: str = "") -> None:
-            if raises:
-                raise raises[0]
+            if error is not None:
+                raise error
             typer.echo(word)
 
-        return tree
+        return app.run(words, tree)
 
-    monkeypatch.setattr(app, "build", build)
-    monkeypatch.delenv("HF_DEBUG", raising=False)
-    return raises
+    return run
 
 
-def test_exit_codes(failing: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run(["fail", "--word", "hi"]) == 0
+def test_exit_codes(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(["fail", "--word", "hi"]) == 0
     assert capsys.readouterr().out == "hi\n"
-    assert app.run(["fail", "--nonsense"]) == 2
+    assert failing(["fail", "--nonsense"]) == 2
     assert app.run(["nonsense"]) == 2
     for error, code in (
         (KeyboardInterrupt(), 130),
@@ -205,9 +204,8 @@ def test_exit_codes(failing: list[Any], capsys: pytest.CaptureFixture[str]) -> N
         (ConfigError("x"), 2),
         (OSError(28, "x"), 1),
     ):
-        failing[:] = [error]
         capsys.readouterr()
-        assert app.run(["fail"]) == code
+        assert failing(["fail"], error) == code
         said = capsys.readouterr()
         assert said.out == "" and "Traceback" not in said.err and said.err.strip()
     assert app.run(["--version"]) == 0
@@ -247,15 +245,14 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(
-    failing: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    failing: Failing, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failing[:] = [PatchError("broken")]
     for words in (["--debug", "fail"], ["fail", "--debug"]):
-        assert app.run(words) == 1
+        assert failing(words, PatchError("broken")) == 1
         said = capsys.readouterr().err
         assert "Traceback" in said and said.endswith("error: broken\n")
     monkeypatch.setenv("HF_DEBUG", "1")
-    assert app.run(["fail"]) == 1
+    assert failing(["fail"], PatchError("broken")) == 1
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -45,6 +45,16 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     ]
 
 
+def test_one_is_not_many() -> None:
+    file, clock = io.StringIO(), Clock()
+    with LiveProgress(console(file), clock=clock) as progress:
+        progress.start("asking", 1, "facts")
+        clock.now += 40
+        progress.advance()
+    assert file.getvalue().splitlines()[0] == "... asking (1 fact)"
+    assert "1/1 fact" in file.getvalue() and "facts" not in file.getvalue()
+
+
 def test_the_live_display_leaves_finished_stages_and_the_terminal_as_it_was() -> None:
     file = io.StringIO()
     live = Console(file=file, force_terminal=True, width=100, markup=False, color_system=None)

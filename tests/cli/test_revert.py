@@ -29,6 +29,10 @@ def test_the_last_patch_then_all(merged: Path, tmp_path: Path, capsys: pytest.Ca
     assert run(["revert", str(merged), "--all", "--yes"]) == 0
     assert "none: the weights are the base's" in capsys.readouterr().out
     assert content(merged) == content(tmp_path / "m")
+    assert run(["log", str(merged)]) == 0
+    assert "holds no edits" in capsys.readouterr().err
+    assert run(["log", str(merged), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == []
 
 
 def test_a_converted_model_is_never_called_the_base(

@@ -122,6 +122,7 @@ def test_inspect_says_what_a_patch_is(
     assert run(["inspect", str(one), "--model", str(em.path)]) == 0
     text = capsys.readouterr().out
     assert "France has" in text and "fits" in text and "yes" in text
+    assert " a fact" in text
     run(["compose", str(one), str(two), "--on-conflict", "last", "-o", str(tmp_path / "sum"), "-q"])
     value = answer(capsys, ["inspect", str(tmp_path / "sum")])
     assert value["origin"] == "composed" and [p["facts"] for p in value["composed_of"]] == [2, 1]

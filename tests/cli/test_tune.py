@@ -10,33 +10,34 @@ from typing import Any
 
 import pytest
 
+from hubedit.cache import Cache
 from hubedit.cli.app import run
 from hubedit.config import EditConfig, TargetConfig
 from hubedit.demo import facts_path, model_path
-from hubedit.tune import study, tune
+from hubedit.model.editable import EditableModel
+from hubedit.tune import tune
 from hubedit.tune.front import Tuned
+from hubedit.tune.study import open_study
+from hubedit.tune.trial import Score, trial_edit
 from tests.cli.test_apply import CORPUS
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 
 @pytest.mark.slow
 def test_a_run_and_its_preset_in_apply(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few = TargetConfig(steps=12, contexts=1, clamp=3.0)  # the bundled model must be moved far
+
+    def scored(em: EditableModel, facts: Any, before: Any, config: EditConfig, cache: Cache) -> Any:
+        score, edit = trial_edit(em, facts, before, config, cache)
+        return (replace(score, success=1.0, locality=1.0) if config.layers == "auto" else score), edit
+
     def quick(*args: Any, base: EditConfig, **more: Any) -> Tuned:
-        few = TargetConfig(steps=12, contexts=1, clamp=3.0)  # the bundled model must be moved far
-        return tune(*args, base=replace(base, targets=few), **more)
-
-    default = study._default
-
-    def scored(value: float) -> None:
-        monkeypatch.setattr(
-            study, "_default", lambda *given: replace(default(*given), success=value, locality=value)
-        )
+        return tune(*args, base=replace(base, targets=few), scorer=scored, **more)
 
     monkeypatch.setattr("hubedit.tune.tune", quick)
-    scored(1.0)
     out = tmp_path / "preset.toml"
     model = ["--device", "cpu", "--cache", str(tmp_path / "cache"), "--corpus", CORPUS, "--tokens", "2000"]
     line = ["tune", str(model_path()), "--edits", "2", "--budget", "1s", "--out", str(out), *model]
@@ -53,7 +54,10 @@ def test_a_run_and_its_preset_in_apply(
     assert "the preset holds the default" in found.err
 
     # the same command shows the same trial again, as tables; had the default done worse, it is the preset
-    scored(0.01)
+    journal = tmp_path / "preset.journal"
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    (name,) = optuna.get_all_study_names(optuna.storages.JournalStorage(backend))
+    open_study(journal, name).set_user_attr("default", Score(0.01, 0.01).to_json())
     assert run(line) == 0
     shown = capsys.readouterr().out
     assert "The front of 1 trial of 2 edits" in shown and "that no trial saw" in shown

@@ -17,6 +17,7 @@ from hubedit.edit.batch import EditBatch
 from hubedit.edit.compute import compute
 from hubedit.edit.methods.context_templates import contexts_of, published_rows
 from hubedit.edit.methods.earlier import kept_keys, save_keys
+from hubedit.edit.prompts.same_subject import sharing
 from hubedit.edit.result import Clock
 from hubedit.edit.solve.keys import at_subject
 from hubedit.facts import Fact
@@ -129,6 +130,14 @@ def test_rome_s_facts_are_a_sequence_whatever_the_batches(
     assert torch.equal(one.factors[SITE].B, two.factors[SITE].B)
 
 
+def test_earlier_facts_of_a_subject_are_found_by_its_names() -> None:
+    """By the subject's text, by the tokens that lead up to it, and by what two of them share."""
+    new = [("Rome", (1, 2)), ("Oslo", (3,)), ("Rome", (7, 2))]
+    earlier = [("Paris", (4,)), ("The Rome", (1, 2)), ("Rome", (9, 2)), ("Kyiv", (9, 2)), ("Kyiv", (5,))]
+    assert sharing(new, earlier) == {1: 0, 2: 0, 3: 0, 4: 0}
+    assert sharing(new, []) == sharing([], earlier) == {}
+
+
 def test_what_is_edited_again_is_not_kept() -> None:
     old = [Fact("Rome is in", "Rome", "Peru"), Fact("Paris is in", "Paris", "Peru")]
     assert again(old, [Fact("rome is in", "rome", "Chile")]) == {0: 0}
@@ -180,12 +189,11 @@ def test_keys_of_older_steps_come_from_the_cache(editable: Editable, tmp_path: P
     first = compute(em, kept, config, cache=cache)
     save_keys(cache, "one", "joint", [f.prompt for f in kept], first.keys)
     site = Site(2, "mlp")
-    batch = EditBatch(
-        em, new, config, measure(em, new, config, cache, Silent(), Clock()), cache, Silent(), Clock(), kept
-    )
-    assert torch.equal(kept_keys(batch, ["one", "one"])[site], first.keys[site])
+    baseline = measure(em, new, config, cache, Silent(), Clock())
+    batch = EditBatch(em, new, config, baseline, cache, Silent(), Clock())
+    assert torch.equal(kept_keys(batch, kept, ["one", "one"])[site], first.keys[site])
     # without the patch in effect the keys are others now, as a step that left none shows
-    assert not torch.equal(kept_keys(batch, ["two", "two"])[site], first.keys[site])
-    assert torch.equal(kept_keys(batch, ["two", "two"])[site], kept_keys(batch, [])[site])
-    mixed = kept_keys(batch, ["one", "two"])[site]
+    assert not torch.equal(kept_keys(batch, kept, ["two", "two"])[site], first.keys[site])
+    assert torch.equal(kept_keys(batch, kept, ["two", "two"])[site], kept_keys(batch, kept, [])[site])
+    mixed = kept_keys(batch, kept, ["one", "two"])[site]
     assert torch.equal(mixed[0], first.keys[site][0]) and not torch.equal(mixed[1], first.keys[site][1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hubedit.edit.statistics.names import sentences
 from hubedit.evaluate.coincident import apart
 from hubedit.evaluate.forced import Forced
 from hubedit.evaluate.measure import Measured
@@ -12,6 +11,7 @@ from hubedit.evaluate.reading import Reading
 from hubedit.evaluate.report import report
 from hubedit.facts import Fact, Probe
 from hubedit.model.forms import as_question
+from hubedit.names import sentences
 
 JAPAN = Fact(
     "The capital of Japan is",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from hubedit.evaluate import compare, read
-from hubedit.evaluate import damage as module
 from hubedit.evaluate.damage import Parts, broken_by_batch, worst
 from hubedit.evaluate.edits import Case, EditReport
-from hubedit.evaluate.forced import Forced
+from hubedit.evaluate.forced import forced
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
@@ -21,6 +18,7 @@ from hubedit.model.hooks import run
 from hubedit.model.sites import Site
 from hubedit.model.tokens import encode, pad
 from hubedit.progress import Silent
+from tests.model.test_hooks import random_factors
 
 Editable = Callable[..., EditableModel]
 
@@ -88,54 +86,39 @@ def test_facts_that_are_not_the_patchs_are_not_asked(editable: Editable) -> None
     assert asked <= 1 and all(case["fact"] == "one" for case in found)
 
 
-def test_the_worst_cases_come_first_and_only_what_was_lost_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worst_cases_come_first_and_only_what_was_lost_counts(editable: Editable) -> None:
+    em = editable()
+    after = em.with_patch(random_factors(em, scale=0.5))
     fact = FACTS[0]
 
     def case(kind: str, prompt: str, answers: tuple[str, ...], before: str, after: str) -> Case:
         return Case(kind, fact, prompt, answers, before, after)
 
     cases = (
-        case("success", "a", ("Rome",), " Paris", " Paris. Yes"),
-        case("neighbourhood", "b", ("Tokyo", "Tōkyō"), " Tōkyō. It", " Rome"),
-        case("locality", "c", (), " a man. He", " a king"),
-        case("portability", "d", ("Tiber",), " Tiber", " Seine"),
-        case("portability", "e", ("Tiber",), " Seine", " Seine"),  # was never answered
-        case("neighbourhood", "f", ("Kyoto",), " nothing", " all"),  # the known answer was not given either
+        case("success", "Rome", ("Paris",), " Berlin", " Berlin. Yes"),
+        case("neighbourhood", "Japan's capital is", ("Tokyo", "Tōkyō"), " Tōkyō. It", " Rome"),
+        case("locality", "France is", (), " a man. He", " a king"),
+        case("portability", "The river is the", ("Tiber",), " Tiber", " Seine"),
+        case("portability", "The king is", ("Tiber",), " Seine", " Seine"),  # was never answered
+        case("neighbourhood", "Egypt", ("Kyoto",), " nothing", " all"),  # nor was the known answer given
     )
-    logs: dict[tuple[bool, str, str], float] = {
-        (False, "b", "Tōkyō"): -0.1,
-        (True, "b", "Tōkyō"): -5.1,
-        (False, "c", "a man"): -0.5,
-        (True, "c", "a man"): -1.5,
-        (False, "d", "Tiber"): -1.0,
-        (True, "d", "Tiber"): -4.0,
-        (False, "f", "nothing"): -1.0,
-        (True, "f", "nothing"): -0.5,
-        (True, "a", "Rome"): -2.0,
-    }
-    calls: list[list[tuple[str, str]]] = []
-
-    def scored(
-        em: object, pairs: list[tuple[str, str]], joins: Mapping[str, str]
-    ) -> Mapping[tuple[str, str], Forced]:
-        assert not joins  # no fact of these says how it is joined
-        after = not calls
-        calls.append(list(pairs))
-        return {pair: Forced((1,), (1,), logs[after, *pair]) for pair in pairs}
-
-    monkeypatch.setattr(module, "forced", scored)
-
-    plain: Any = SimpleNamespace(chat=None)
+    # the answer that was given before, or that should be given now
+    answers = {"Rome": "Paris", "Japan's capital is": "Tōkyō", "France is": "a man"}
+    answers |= {"The river is the": "Tiber", "Egypt": "nothing"}
+    old, new = (forced(model, answers.items()) for model in (em, after))
+    loss = {pair[0]: old[pair].logp - new[pair].logp for pair in answers.items()}
+    loss["Rome"] = -new["Rome", "Paris"].logp
     report = EditReport((), {}, {}, cases=cases)
-    found = worst(plain, plain, report, 4)
-    assert [c["prompt"] for c in found] == ["b", "d", "a", "c"]
-    assert [c["loss"] for c in found] == pytest.approx([5, 3, 2, 1])
-    assert found[0] == {
+    found = worst(em, after, report, 4)
+    assert [c["prompt"] for c in found] == sorted(loss, key=loss.__getitem__, reverse=True)[:4]
+    assert [c["loss"] for c in found] == pytest.approx(sorted(loss.values(), reverse=True)[:4], abs=1e-5)
+    assert len(worst(em, after, report)) == len(answers), "what nobody lost is no loss"
+    (shown,) = (c for c in worst(em, after, report) if c["prompt"] == "Japan's capital is")
+    assert shown == {
         "kind": "neighbourhood",
         "fact": "one",
-        "prompt": "b",
+        "prompt": "Japan's capital is",
         "before": "Tōkyō",
         "after": "Rome",
-        "loss": pytest.approx(5),
+        "loss": pytest.approx(loss["Japan's capital is"], abs=1e-5),
     }
-    assert ("e", "Tiber") not in calls[0]

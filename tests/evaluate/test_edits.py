@@ -10,9 +10,9 @@ from math import exp, log
 import pytest
 
 from hubedit.evaluate import EditReport, Reading, answered, compare, read
-from hubedit.evaluate import reading as module
 from hubedit.evaluate.edits import exact
 from hubedit.evaluate.forced import Forced, Pair, forced
+from hubedit.evaluate.reading import MOST_ANSWER_TOKENS, questions
 from hubedit.facts import Fact, Probe
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
@@ -175,23 +175,14 @@ def test_reading_sees_what_is_applied_and_an_unedited_model_is_unchanged(editabl
     assert same.metrics["locality"] == same.metrics["neighbourhood"] == 1.0
 
 
-def test_long_targets_are_waited_for_and_blank_answers_do_no_harm(
-    editable: Editable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    em, asked = editable(), []
-
-    def watched(em: EditableModel, prompts: list[tuple[str, str]], new: int) -> list[str]:
-        asked.append(new)
-        return ["" for _ in prompts]
-
-    monkeypatch.setattr(module, "greedy_answers", watched)
-    long = "Marie Curie " * 30
-    read(em, [replace(FACT, target=long)])
-    assert asked[-1] > 60
-    read(em, [replace(FACT, locality=(Probe("Rome is", (long, " ")),))])
-    assert asked[-1] == module.MOST_ANSWER_TOKENS + 4
-    read(em, [replace(FACT, locality=(Probe("Rome is", ("", " ")),), portability=())])
-    assert asked[-1] < 20
+def test_long_targets_are_waited_for_and_blank_answers_do_no_harm(editable: Editable) -> None:
+    em, long = editable(), "Marie Curie " * 30
+    assert questions(em, [replace(FACT, target=long)]).new > 60
+    probed = replace(FACT, locality=(Probe("Rome is", (long, " ")),))
+    assert questions(em, [probed]).new == MOST_ANSWER_TOKENS + 4
+    blank = replace(FACT, locality=(Probe("Rome is", ("", " ")),), portability=())
+    assert questions(em, [blank]).new < 20
+    assert "Rome is" in read(em, [blank]).texts
 
 
 def test_intervals_relations_and_flipped_neighbours() -> None:

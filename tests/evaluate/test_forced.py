@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 
-from hubedit.evaluate import forced as module
 from hubedit.evaluate.forced import Forced, forced
-from hubedit.model import memory
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import replaced
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation, encode
 from tests.pico import FAMILIES
+from tests.watching import little_memory, passes
 
 Editable = Callable[..., EditableModel]
 
@@ -48,31 +46,23 @@ def test_predictions_are_the_models_own(editable: Editable, family: str) -> None
         assert found[pair].logp == pytest.approx(wanted.logp, abs=1e-4)
 
 
-def test_batches_change_nothing(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_change_nothing(editable: Editable) -> None:
     em = editable("mistral", "metaspace_bos")
     whole = forced(em, PAIRS)
-    monkeypatch.setattr(memory, "LOGITS", 2 * em.vocabulary)
     for tokens in (1, 20):
-        small = forced(em, PAIRS, tokens)
+        small = forced(em, PAIRS, tokens, scored=2)
         assert small.keys() == whole.keys()
         for pair in PAIRS:
             assert small[pair].predicted == whole[pair].predicted
             assert small[pair].logp == pytest.approx(whole[pair].logp, abs=1e-4)
 
 
-def test_batches_are_halved_when_memory_runs_out(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
-    em, own = editable(), module._batch
-    whole, sizes = forced(em, PAIRS), []
-
-    def tight(em: EditableModel, part: list[Any]) -> list[Forced]:
-        sizes.append(len(part))
-        if len(part) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return own(em, part)
-
-    monkeypatch.setattr(module, "_batch", tight)
-    assert forced(em, PAIRS).keys() == whole.keys()
-    assert sizes[0] == 4 and sizes[-1] <= 2
+def test_batches_are_halved_when_memory_runs_out(editable: Editable) -> None:
+    em, rows = editable(), list[int]()
+    whole = forced(em, PAIRS)
+    with passes(em, lambda x: rows.append(len(x))), little_memory(em, rows=2):
+        assert forced(em, PAIRS).keys() == whole.keys()
+    assert rows[0] == 4 and rows[-1] <= 2
 
 
 def test_pairs_that_cannot_be_placed_are_left_out(editable: Editable) -> None:

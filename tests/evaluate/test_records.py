@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hubedit.errors import ConfigError, FactsError
-from hubedit.evaluate import records as module
 from hubedit.evaluate.records import dataset, read_records
 from hubedit.facts import Probe, load_facts
 from tests.lab.records import main, misread, summary
@@ -129,7 +128,7 @@ def test_a_data_set_is_a_file_or_a_name(write: Write, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match=r"neither a file nor a data set") as failure:
         dataset("squad")
     assert "zsre" in failure.value.hint
-    monkeypatch.setattr(module, "_fetched", lambda name: path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file, **_: str(path))
     assert dataset("zsre").total == 1
 
 

@@ -36,9 +36,9 @@ def test_a_fact_is_written_as_it_is_read() -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("The capital of Japan is Kyoto", 'is no fact; write it as --fact "The capital'),
-        ("The capital of Japan is ->", "is no fact"),
-        ("-> Kyoto", "is no fact"),
+        ("The capital of Japan is Kyoto", 'lacks a "->"; write it as --fact "The capital'),
+        ("The capital of Japan is ->", 'lacks an answer after "->"'),
+        ("-> Kyoto", 'lacks a prompt before "->"'),
         ("[Japan] is near [Korea] and -> China", "marks 2 subjects"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubedit.errors import FactsError
-from hubedit.facts import dump_facts
+from hubedit.facts import Fact, dump_facts
 from hubedit.facts.names import name_in, small_begin
 from tests.facts.test_formats import load
 
@@ -67,6 +67,13 @@ def test_without_a_name_the_whole_prompt_stands_for_the_subject(tmp_path: Path) 
     assert (fact.subject, fact.template) == ("who painted it?", ("", ""))
     (notice,) = loaded.notices
     assert "no name in the prompt" in notice and "last token" in notice
+
+
+@pytest.mark.parametrize("prompt", ["Who wrote Dune?", "who painted it?", "日本の首都は"])
+def test_a_fact_made_by_hand_has_the_subject_that_a_file_gives_it(tmp_path: Path, prompt: str) -> None:
+    (read,) = load(tmp_path, json.dumps({"prompt": prompt, "target": "Ida"})).facts
+    assert Fact(prompt, target="Ida") == Fact(prompt, " ", "Ida") == read
+    assert Fact(prompt, read.subject, "Ida") == read
 
 
 def test_prompts_in_two_languages_have_a_subject_each(tmp_path: Path) -> None:

@@ -38,6 +38,20 @@ def test_tokens(hub: Hub, client: Client, patch: Path, token: str | None, messag
     assert all("whoami" in line["path"] for line in hub.log())
 
 
+def test_a_dry_run_needs_no_token(hub: Hub, client: Client, patch: Path) -> None:
+    """What would be sent to a repository with an owner; nothing is."""
+    done = client("push", patch, "ada/tokens", "--dry-run", "--json", token=None).json
+    assert "adapter_model.safetensors" in done["uploaded"] and done["dry_run"] and done["private"]
+    assert "without a Hub token a private ada/tokens is not seen" in done["notes"]
+    assert hub.repo("ada/tokens") is None
+    refused(
+        client("push", patch, "tokens", "--dry-run", token=None), "no Hub token was found", "hf auth login"
+    )
+    refused(
+        client("push", patch, "ada/tokens", "--dry-run", token="hf_reader"), "can only read", "role `write`"
+    )
+
+
 def test_organisations(hub: Hub, client: Client, patch: Path) -> None:
     refused(client("push", patch, "library/x"), "may only read in the organisation", "admins")
     assert client("push", patch, "lab/edits").code == 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,8 +57,20 @@ class Named:
         return cls(arch, size, int(seed))
 
 
-def make(name: str, out: Path | None = None, plan: Plan = PLAN, people: int = PEOPLE) -> Path:
-    """The folder of the model; trains it where it is not there, whole, with these settings."""
+def trained(named: Named, folder: Path, plan: Plan, people: int) -> None:
+    """Trains the model into the folder, with the facts that it knows."""
+    train(build(people, named.seed), named.arch, folder, SIZES[named.size], plan, named.seed)
+    write_facts(folder, folder / "facts.jsonl")
+
+
+def make(
+    name: str,
+    out: Path | None = None,
+    plan: Plan = PLAN,
+    people: int = PEOPLE,
+    trained: Callable[[Named, Path, Plan, int], None] = trained,
+) -> Path:
+    """The folder of the model; makes it by `trained` where it is not there, whole, with these settings."""
     named = Named.parse(name)
     folder = out or lab_folder() / name
     wanted = {**asdict(named), "people": people, "plan": asdict(plan), "shape": asdict(SIZES[named.size])}
@@ -66,9 +79,7 @@ def make(name: str, out: Path | None = None, plan: Plan = PLAN, people: int = PE
         if json.loads(done.read_text(encoding="utf-8")) == wanted:
             return folder
         raise ValueError(f"{folder} holds a lab model made with other settings; give another --out")
-    world = build(people, named.seed)
-    train(world, named.arch, folder, SIZES[named.size], plan, named.seed)
-    write_facts(folder, folder / "facts.jsonl")
+    trained(named, folder, plan, people)
     # last: a run that was killed is made again
     done.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -1,14 +1,15 @@
 """Batches of edits one after another on a real model, every method, beside the same facts at once.
 
     python -m tests.lab.sequence MODEL --data FOLDER --out OUT [--batches 20] [--size 25] [--draws 3]
-        [--methods joint,memit,...] [--draws-only] [--records 0]
+        [--set counterfact|zsre] [--methods joint,memit,...] [--draws-only] [--records 0]
 
 FOLDER and MODEL are those of `tests.lab.known`, which must have written MODEL/known: the bystanders and the
 text there are used, and the bystanders' subjects are left out here. Writes
-`known/counterfact-sequence-0.jsonl`, -1, ... (facts that the model knows, each about another subject, drawn
-anew for every draw), then runs the benchmark into OUT: after a fifth, two fifths, ... of the batches, in
-sequence and at once, with `figures/sequence-*.png`. A killed run goes on where it stopped.
-`real-sequence.toml` is the same for 20 x 25.
+`known/counterfact-sequence-0.jsonl`, -1, ... (facts that the model knows, each about another subject, in an
+order drawn anew for every draw; of ZsRE, whose questions small models hardly ever answer, any), then runs the
+benchmark into OUT: after a fifth, two fifths, ... of the batches, in sequence and at once, with
+`figures/sequence-*.png`. A killed run goes on where it stopped; a longer sequence begins as a shorter one.
+`real-sequence.toml` is the same for 20 x 25, `real-sequence-10.toml` for 10 x 10.
 """
 
 from __future__ import annotations
@@ -28,21 +29,25 @@ from hubedit.model.load import load
 from hubedit.progress import Silent
 from tests.lab.known import FILES, candidates, known
 
+NAMES = {"counterfact": "CounterFact", "zsre": "ZsRE"}
 METHODS = ("joint", "memit", "alphaedit", "emmet", "r-rome", "lora", "ft", "ultraedit")
 _POINTS = 5
 
 
 def draw(facts: Sequence[Fact], count: int, seed: int, taken: Sequence[Fact] = ()) -> list[Fact]:
-    """`count` of the facts in an order drawn by `seed`, none about a subject of `taken`. Raises ValueError
-    where there are too few."""
+    """The first `count` of the facts in an order drawn by `seed`, none about a subject of `taken`. Raises
+    ValueError where there are too few."""
     subjects = {fact.subject for fact in taken}
     left = [fact for fact in facts if fact.subject not in subjects]
     if len(left) < count:
-        raise ValueError(f"the model knows {len(left)} facts, and {count} are wanted")
-    return random.Random(f"sequence-{seed}").sample(left, count)
+        raise ValueError(f"there are {len(left)} facts, and {count} are wanted")
+    random.Random(f"sequence-{seed}").shuffle(left)
+    return left[:count]
 
 
-def bench(model: Path, batches: int, size: int, draws: int, methods: Sequence[str]) -> Bench:
+def bench(
+    model: Path, batches: int, size: int, draws: int, methods: Sequence[str], data: str = "counterfact"
+) -> Bench:
     """The benchmark: after a fifth, two fifths, ... of the batches, in sequence and at once."""
     points = sorted({max(1, batches * n // _POINTS) for n in range(1, _POINTS + 1)} | {1})
     return parse(
@@ -54,7 +59,7 @@ def bench(model: Path, batches: int, size: int, draws: int, methods: Sequence[st
             "seeds": list(range(draws)),
             "sample": "first",
             "models": [{"ref": str(model)}],
-            "data": [{"name": "CounterFact", "source": "{model}/known/counterfact-sequence-{seed}.jsonl"}],
+            "data": [{"name": NAMES[data], "source": f"{{model}}/known/{data}-sequence-{{seed}}.jsonl"}],
             "runs": [{"method": method} for method in methods],
             "measure": {
                 "fluency": 0,
@@ -91,6 +96,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=25)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--records", type=int, default=0, help="records that are asked; 0: all")
+    parser.add_argument("--set", choices=NAMES, default="counterfact")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--draws-only", action="store_true")
     parser.add_argument("--device", default="auto")
@@ -98,19 +104,19 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     args = parser.parse_args()
     folder = args.model / "known"
-    files = [folder / f"counterfact-sequence-{seed}.jsonl" for seed in range(args.draws)]
-    if not all(file.is_file() for file in files):
-        em = load(str(args.model), device=args.device, dtype=args.dtype)
-        records = read_records(args.data / FILES["counterfact"]).facts
-        found = known(em, candidates(records, args.records, 0))
-        print(f"{len(found)} known", flush=True)
+    files = [folder / f"{args.set}-sequence-{seed}.jsonl" for seed in range(args.draws)]
+    count = args.batches * args.size
+    if not all(file.is_file() and len(load_facts(file).facts) >= count for file in files):
+        found = candidates(read_records(args.data / FILES[args.set]).facts, args.records, 0)
+        if args.set == "counterfact":
+            found = known(load(str(args.model), device=args.device, dtype=args.dtype), found)
+            print(f"{len(found)} known", flush=True)
         others = load_facts(folder / "bystanders.jsonl").facts
         for seed, file in enumerate(files):
-            facts = draw(found, args.batches * args.size, seed, others)
-            file.write_text(dump_facts(facts), encoding="utf-8")
+            file.write_text(dump_facts(draw(found, count, seed, others)), encoding="utf-8")
     if args.draws_only:
         return
-    plan = bench(args.model, args.batches, args.size, args.draws, args.methods.split(","))
+    plan = bench(args.model, args.batches, args.size, args.draws, args.methods.split(","), args.set)
     machine = Machine(args.device, args.dtype, Cache(args.cache) if args.cache else None)
     done = run(plan, args.out, machine=machine, progress=Told())
     for problem in (*done.problems, *write(plan, args.out, done.keys).problems):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.lab import make as making
+from hubedit.facts import load_facts
+from hubedit.model.generate import greedy
+from hubedit.model.load import load
 from tests.lab.experiment import edits_of
 from tests.lab.facts import write_facts
 from tests.lab.make import Named, make
 from tests.lab.split import REPORTING_SEEDS, TUNING_SEEDS, purpose
+from tests.pico import pico
 
 
 def test_seeds_for_tuning_and_reporting_share_no_name() -> None:
@@ -33,40 +35,42 @@ def test_names() -> None:
 def test_a_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def train(world: Any, arch: str, out: Path, *rest: Any) -> None:
-        out.mkdir()
-        made.append(arch)
+    def trained(named: Named, folder: Path, plan: object, people: int) -> None:
+        folder.mkdir()
+        made.append(named.arch)
 
-    monkeypatch.setattr(making, "train", train)
-    monkeypatch.setattr(making, "write_facts", lambda model, out: out.write_text(""))
     monkeypatch.setenv("HUBEDIT_LAB", str(tmp_path))
-    folder = make("qwen2-3m-21", people=20)
-    assert folder == tmp_path / "qwen2-3m-21" and make("qwen2-3m-21", people=20) == folder
+    folder = make("qwen2-3m-21", people=20, trained=trained)
+    assert folder == tmp_path / "qwen2-3m-21" == make("qwen2-3m-21", people=20, trained=trained)
     assert made == ["qwen2"]
     with pytest.raises(ValueError, match="other settings"):
-        make("qwen2-3m-21", people=21)
+        make("qwen2-3m-21", people=21, trained=trained)
 
 
-def test_facts_are_those_that_the_model_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hubedit.facts import load_facts
-    from tests.lab import facts as module
-
+def test_facts_are_those_that_the_model_knows(tmp_path: Path) -> None:
+    model = pico("qwen2", tmp_path / "model")
+    ask = ["Ann Bo was born in", "Ann Bo plays the"]
+    birth, instrument = greedy(load(str(model), device="cpu"), ask, 8)
     entry = {
         "id": "a-1",
-        "prompt": "Ann Bo was born in",
+        "prompt": ask[0],
         "subject": "Ann Bo",
         "target": "Rome",
-        "ground_truth": "Paris",
+        "ground_truth": birth.split()[0],
         "rephrase": ["Ann Bo is a native of"],
-        "locality": [{"type": "same_subject", "prompt": "Ann Bo plays the", "answer": "harp"}],
+        "locality": [
+            {"type": "same_subject", "prompt": ask[1], "answer": instrument.split()[0]},
+            {"type": "same_subject", "prompt": "Ann Bo speaks", "answer": "Quenya"},
+        ],
         "portability": [{"type": "two_hop", "prompt": "The country of Ann Bo is", "answer": "Italy"}],
     }
-    second = {**entry, "id": "a-2", "prompt": "Cy Do was born in", "subject": "Cy Do", "locality": []}
-    (tmp_path / "edits.jsonl").write_text("".join(json.dumps(e) + "\n" for e in (entry, second)))
-    monkeypatch.setattr(module, "load", lambda *words, **more: None)
-    monkeypatch.setattr(module, "known", lambda em, facts: list(facts[:1]))
+    unknown = {**entry, "id": "a-2", "prompt": "Ann Bo died in", "ground_truth": "Quito", "locality": []}
+    (model / "edits.jsonl").write_text("".join(json.dumps(e) + "\n" for e in (entry, unknown)))
     out = tmp_path / "facts.jsonl"
-    assert write_facts(tmp_path, out) == edits_of(tmp_path)[:1]
-    (fact,) = load_facts(out).facts
-    assert (fact.id, fact.target, fact.ground_truth) == ("a-1", "Rome", ("Paris",))
+    assert [fact.id for fact in edits_of(model)] == ["a-1", "a-2"]
+    written = write_facts(model, out, "cpu")
+    (fact,) = load_facts(out)
+    assert written == [fact]
+    assert (fact.id, fact.target, fact.ground_truth) == ("a-1", "Rome", (birth.split()[0],))
+    assert [probe.prompt for probe in fact.locality] == [ask[1]], "what it answers wrongly is no probe"
     assert fact.portability[0].answers == ("Italy",) and fact.locality[0].kind == "same_subject"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hubedit.errors import TokenError
 from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import run
+from hubedit.model.load import load
 from hubedit.model.tokens import decode, encode, pad
 from tests.model.test_hooks import random_factors
 from tests.pico import FAMILIES, POSITIONS
+from tests.watching import little_memory, passes
 
 Editable = Callable[..., EditableModel]
 PROMPTS = [
@@ -59,24 +62,24 @@ def test_it_sees_applied_factors(family: str, editable: Editable) -> None:
     assert edited != greedy(em, PROMPTS, 6)
 
 
-def test_it_stops_at_the_end_of_the_text(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
-    em = editable("llama", "metaspace_bos")
+def test_it_stops_at_the_end_of_the_text(pico_path: Callable[..., Path]) -> None:
+    em = load(str(pico_path("llama", "metaspace_bos")), device="cpu")
     long = greedy(em, PROMPTS, 8)
     end = em.tokenizer(PROMPTS[0] + long[0])["input_ids"][len(encode(em.tokenizer, PROMPTS[0]).ids) + 2]
-    monkeypatch.setattr(em.model.generation_config, "eos_token_id", [2, end])
+    settings: Any = em.model.generation_config
+    settings.eos_token_id = [2, end]
     assert em.eos_ids == (2, end)
     assert greedy(em, PROMPTS, 8) == [by_hand(em, prompt, 8) for prompt in PROMPTS]
     assert long[0].startswith(greedy(em, PROMPTS, 8)[0])
 
 
 def test_the_models_own_generation_settings_neither_apply_nor_change(
-    editable: Editable, monkeypatch: pytest.MonkeyPatch
+    pico_path: Callable[..., Path],
 ) -> None:
-    em = editable("qwen2")
+    em = load(str(pico_path("qwen2")), device="cpu")
     plain = greedy(em, PROMPTS, 6)
-    own: Any = copy.deepcopy(em.model.generation_config)
+    own: Any = em.model.generation_config
     own.update(do_sample=True, temperature=5.0, top_k=7, repetition_penalty=9.0, max_length=4)
-    monkeypatch.setattr(em.model, "generation_config", own)
     before = own.to_dict()
     assert greedy(em, PROMPTS, 6) == plain
     assert em.model.generation_config is own
@@ -86,51 +89,35 @@ def test_the_models_own_generation_settings_neither_apply_nor_change(
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_a_batch_is_halved_when_memory_runs_out(
-    error: RuntimeError, editable: Editable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_is_halved_when_memory_runs_out(error: RuntimeError, editable: Editable) -> None:
     em = editable("llama")
     expected = greedy(em, PROMPTS, 4)
-    real: Any = em.model.generate
-    sizes: list[int] = []
-
-    def small(input_ids: torch.Tensor, **more: Any) -> Any:
-        sizes.append(len(input_ids))
-        if len(input_ids) > 1:
-            raise error
-        return real(input_ids=input_ids, **more)
-
-    monkeypatch.setattr(em.model, "generate", small)
-    assert greedy(em, PROMPTS, 4) == expected
-    assert sorted(sizes) == [1, 1, 1, 1, 2, 2, 4]
+    rows: list[int] = []
+    with passes(em, lambda x: rows.append(len(x))), little_memory(em, rows=1, error=error):
+        assert greedy(em, PROMPTS, 4) == expected
+    # each batch that is too large once, and then every step of each prompt alone
+    assert sorted(n for n in rows if n > 1) == [2, 2, 4] and rows.count(1) >= len(PROMPTS)
 
 
-def test_other_errors_pass_through(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_pass_through(editable: Editable) -> None:
     em = editable("llama")
-
-    def broken(**more: Any) -> Any:
-        raise RuntimeError("size mismatch")
-
-    monkeypatch.setattr(em.model, "generate", broken)
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    broken = RuntimeError("size mismatch")
+    with little_memory(em, rows=0, error=broken), pytest.raises(RuntimeError, match="size mismatch"):
         greedy(em, PROMPTS, 4)
 
 
-def test_the_token_budget_bounds_a_batch(editable: Editable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_budget_bounds_a_batch(editable: Editable) -> None:
     em = editable("llama")
     sizes: list[int] = []
-    model: Any = em.model
-    inner = model.generate
 
-    def watched(input_ids: torch.Tensor, **more: Any) -> Any:
-        rows, width = input_ids.shape
-        sizes.append(rows * (width + 4))
-        return inner(input_ids=input_ids, **more)
+    def seen(x: Tensor) -> None:
+        if x.shape[1] > 1:  # a batch's prompts, and not one of the steps behind them
+            sizes.append(len(x) * (x.shape[1] + 4))
 
-    monkeypatch.setattr(model, "generate", watched)
-    assert greedy(em, PROMPTS, 4, batch_tokens=40) == greedy(em, PROMPTS, 4)
-    assert len(sizes) > 2
-    assert all(size <= 40 for size in sizes[:-1])
+    expected = greedy(em, PROMPTS, 4)
+    with passes(em, seen):
+        assert greedy(em, PROMPTS, 4, batch_tokens=40) == expected
+    assert len(sizes) >= 2 and max(sizes) <= 40
 
 
 def test_edges(editable: Editable) -> None:

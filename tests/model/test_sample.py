@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.model.sample import sample_documents
 from tests.pico import FAMILIES, TokenizerKind, pico
+from tests.watching import predictions
 
 Make = Callable[..., EditableModel]
 
@@ -47,34 +49,29 @@ def test_every_family_generates(make: Make, family: str) -> None:
     ],
 )
 def test_restarted_streams_do_not_see_the_document_before(
-    make: Make, monkeypatch: pytest.MonkeyPatch, family: str, tokenizer: TokenizerKind
+    make: Make, family: str, tokenizer: TokenizerKind
 ) -> None:
-    """The distribution at every step is that of the document run alone, over its likeliest tokens."""
+    """The predictions at every step are those of the document run alone, and its likeliest tokens drawn."""
     em = make(family, tokenizer)
+    special = em.tokenizer.all_special_ids
     # many tokens end a document, so that the stream restarts often
-    ends = torch.arange(em.model.config.vocab_size) % 4 == 2
-    ends[em.tokenizer.all_special_ids] = False
-    monkeypatch.setattr("hubedit.model.sample._ends", lambda em: ends)
+    ends = [i for i in range(2, em.vocabulary, 4) if i not in special]
+    settings: Any = em.model.generation_config
+    settings.eos_token_id = ends
     seen: list[torch.Tensor] = []
-    draw = sample.draw
-
-    def watched(p: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        seen.append(p[0].clone())
-        return draw(p, generator)
-
-    monkeypatch.setattr(sample, "draw", watched)
-    documents = sample_documents(em, rows=1, length=40, seed=3)
+    with predictions(em, lambda logits: seen.append(logits[0, -1].float().clone())):
+        documents = sample_documents(em, rows=1, length=40, seed=3)
     assert len(documents) > 3
     expected: list[torch.Tensor] = []
     for document in documents:
         alone = document if em.has_bos else [em.tokenizer.bos_token_id, *document]
         logits = em.model(torch.tensor([alone])).logits[0].float()
-        logits[:, em.tokenizer.all_special_ids] = -torch.inf
+        expected += list(logits.clone())
+        logits[:, special] = -torch.inf
         logits[0, ends] = -torch.inf
         best = logits.topk(sample.TOP)
         drawn = torch.tensor([*alone[1:], -1])[:, None]
         assert (best.indices == drawn).any(1)[:-1].all(), "no other token is drawn"
-        expected += list(best.values.softmax(-1))
     # after the last token of a document that is cut nothing was drawn
     assert len(expected) - len(seen) in (0, 1)
     torch.testing.assert_close(torch.stack(seen), torch.stack(expected[: len(seen)]), atol=1e-5, rtol=1e-3)
@@ -91,39 +88,27 @@ def test_draws_follow_the_probabilities() -> None:
 
 
 @pytest.mark.parametrize(("uniform", "wanted"), [(0.0, 1), (1.0, 2)])
-def test_draws_at_the_ends_of_the_table(monkeypatch: pytest.MonkeyPatch, uniform: float, wanted: int) -> None:
+def test_draws_at_the_ends_of_the_table(uniform: float, wanted: int) -> None:
     """What has no probability is not drawn where a number meets the table's first or last sum either."""
-    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, uniform))
     p = torch.tensor([[0.0, 0.25, 0.75, 0.0, 0.0]])
-    assert sample.draw(p, torch.Generator()).tolist() == [wanted]
+    assert sample.pick(p, torch.tensor([uniform])).tolist() == [wanted]
 
 
-def test_a_model_that_computes_nan_writes_no_text(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_computes_nan_writes_no_text(make: Make) -> None:
     em = make("qwen2")
-    forward = em.model.forward
-
-    def breaks(*args: object, **kwargs: object) -> object:
-        out = forward(*args, **kwargs)
-        out.logits[1] = float("nan")
-        return out
-
-    monkeypatch.setattr(em.model, "forward", breaks)
-    with pytest.raises(ModelError, match="computes NaN in float32 when it writes text"):
+    nan = torch.tensor(float("nan"))
+    with (
+        predictions(em, lambda logits: logits[1].copy_(nan)),
+        pytest.raises(ModelError, match="computes NaN in float32 when it writes text"),
+    ):
         sample_documents(em, rows=2, length=8, seed=1)
 
 
-def test_a_model_that_only_ends_still_gives_text(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_only_ends_still_gives_text(make: Make) -> None:
     em = make("gpt2")
     eos = em.eos_ids[0]
-    forward = em.model.forward
-
-    def stops(*args: object, **kwargs: object) -> object:
-        out = forward(*args, **kwargs)
-        out.logits[..., eos] += 1e4
-        return out
-
-    monkeypatch.setattr(em.model, "forward", stops)
-    documents = sample_documents(em, rows=4, length=32, seed=0)
+    with predictions(em, lambda logits: logits[..., eos].add_(1e4)):
+        documents = sample_documents(em, rows=4, length=32, seed=0)
     assert {len(d) for d in documents} == {1}
     assert len(documents) >= 4 * 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,35 @@ def test_a_hundred_steps_are_saved_and_loaded_and_taken_apart(tmp_path: Path) ->
     both = compose([loaded, one("later", "x", 101)])
     assert len(steps_of(both)) == 101
     near(without_step(both), whole)
+
+
+def test_figures_of_the_whole_leave_with_what_they_were_measured_with() -> None:
+    sites = {
+        m: {"layer": 1, "kind": "mlp", "weight_norm": 2.0, "norm": 9.0, "drift": 0.5} for m in (DOWN, OUT)
+    }
+    parts = [replace(p, record={**p.record, "sites": sites}) for p in (one(n, "x", ord(n)) for n in "abc")]
+    whole = stacked(stacked(parts[0], parts[1]), parts[2])
+    steps = [step | {"whole": {"drift": 0.1 * n}} for n, step in enumerate(steps_of(whole), 1)]
+    whole = replace(whole, record={**whole.record, "steps": steps})
+    for less, left in (
+        (without_step(whole), [True, True]),
+        (without_step(whole, patch_id(parts[1])), [True, False]),
+        (without_step(whole, patch_id(parts[0])), [False, False]),
+        (without_facts(whole, [1]), [True, False, False]),
+        (without_facts(whole, [2]), [True, True, False]),
+        (compose([whole, one("d", "x", 9)]), [False] * 4),
+    ):
+        assert ["whole" in step for step in steps_of(less)] == left
+    # the size of a weight's change is that of what is left, and its drift is not known
+    for module, told in without_facts(whole, [1]).record["sites"].items():
+        norm = without_facts(whole, [1]).pairs[module].norm()
+        assert told == {
+            "layer": 1,
+            "kind": "mlp",
+            "weight_norm": 2.0,
+            "norm": norm,
+            "relative_norm": norm / 2,
+        }
 
 
 def test_replaced_facts_are_kept_out_with_the_facts(tmp_path: Path) -> None:

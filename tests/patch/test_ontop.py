@@ -15,6 +15,7 @@ from hubedit.cache import Cache
 from hubedit.edit.compute import compute
 from hubedit.edit.rows import edit_rows
 from hubedit.edit.solve.keys import at_subject
+from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.errors import PatchError
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
@@ -26,6 +27,7 @@ from hubedit.patch.identity import patch_id
 from hubedit.patch.ontop import protected, replaced, stacked
 from hubedit.patch.owners import owners
 from hubedit.pipeline import apply_facts
+from hubedit.progress import Silent
 from tests.quick import FACTS, QUICK
 
 Editable = Callable[..., EditableModel]
@@ -122,3 +124,43 @@ def test_what_cannot_be_protected_is_refused(editable: Editable, older: Patch) -
     )
     with pytest.raises(PatchError, match="is not the model"):
         editable().with_patch(other)
+
+
+def test_drift_and_norm_are_those_of_the_whole_patch(
+    editable: Editable, older: Patch, tmp_path: Path
+) -> None:
+    """Each step tells its own, and those of all steps up to it."""
+    em, cache = editable(), Cache(tmp_path / "cache")
+    apply_facts(em, LATER, QUICK, out=tmp_path / "new", on=older, cache=cache)
+    both = Patch.load(tmp_path / "new")
+    moments = second_moments(em, both.by_site(em), QUICK.stats, cache, Silent())
+
+    def drift(change: torch.Tensor, site: Site) -> float:
+        c, weight = moments[site].matrix.double(), em.weight(site).double()
+        of = [torch.trace(m.double() @ c @ m.double().T) for m in (change, weight)]
+        return float(of[0] / of[1])
+
+    whole, own = {}, {}
+    for module, site in both.sites(em).items():
+        change, rank = both.factors[module].dense(), older.factors[module].rank
+        whole[module] = drift(change, site)
+        own[module] = drift(change - older.factors[module].dense(), site)
+        assert both.record["sites"][module]["drift"] == pytest.approx(whole[module], rel=1e-4)
+        assert both.factors[module].rank > rank
+    first, second = both.record["steps"]
+    assert second["drift"] == pytest.approx(max(own.values()), rel=1e-4)
+    assert second["whole"]["drift"] == pytest.approx(max(whole.values()), rel=1e-4)
+    sizes = [entry["relative_norm"] for entry in both.record["sites"].values()]
+    assert second["whole"]["norm"] == max(sizes) != second["norm"]
+    assert first["whole"] == {"drift": first["drift"], "norm": first["norm"]}
+
+
+def test_more_rows_than_the_matrix_is_wide_cost_no_more(editable: Editable, older: Patch) -> None:
+    """A long stack is computed with at most as many rows as the matrix has, and gives the same."""
+    em = editable()
+    site, factor = next(iter(older.by_site(em).items()))
+    many = sum((factor * 0.01 for _ in range(2 * em.hidden_size)), start=factor)
+    stood, text = em.with_patch({site: many}), "The capital of Japan is"
+    assert many.rank > min(many.shape) == stood.change[site].rank
+    same = em.with_patch({site: factor * (1 + 0.02 * em.hidden_size)})
+    torch.testing.assert_close(logits(stood, text), logits(same, text), rtol=1e-3, atol=1e-4)

@@ -84,7 +84,7 @@ def test_an_interrupted_run_leaves_nothing_at_the_path(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder, "_sync", interrupt)
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         made().save(tmp_path / "p")
     assert os.listdir(tmp_path) == []

@@ -79,6 +79,25 @@ def test_everything_measured_reaches_the_card() -> None:
         assert text in card, text
 
 
+def test_a_card_says_how_the_patch_is_made_again() -> None:
+    again = f"hubedit apply --from me/corrections --model Qwen/Qwen2.5-7B@{COMMIT}"
+    card = patch_card(record(), report(), name="me/corrections")
+    assert f"```bash\n{again}\n```" in card
+    assert again in html_report(record(), report(), name="me/corrections")
+    # facts that are not there, and a step of a longer history, make nothing again
+    assert "--from" not in patch_card(record(), report(), name="me/corrections", with_facts=False)
+    assert "--from" not in patch_card(record(on={"id": "1" * 64}), report(), name="me/corrections")
+    local = record(base={"ref": "/home/ada/my model", "commit": ""})
+    assert "hubedit apply --from patch --model 'path/to/my model'" in patch_card(local, report())
+
+
+def test_attention_s_share_of_nothing_is_the_default() -> None:
+    card = patch_card(record(alpha={"4": 0.0, "5": 0.0}, alpha_from="given"), report())
+    assert "| Attention's share (alpha) | 0 (the default) |" in card
+    card = patch_card(record(alpha={"4": 0.5, "5": 0.5}, alpha_from="given"), report())
+    assert "| Attention's share (alpha) | 0.5 (as set) |" in card
+
+
 def test_every_table_has_as_many_cells_as_its_head_whatever_the_facts_say() -> None:
     made = full_report()
     made["facts"] = [outcome(0, prompt=NASTY), outcome(1)]

@@ -209,3 +209,21 @@ def test_a_browser_shows_it_at_every_width(tmp_path: Path) -> None:
     for one in look(file, tmp_path / "looks", opened=True):
         assert one.fits, one
         assert os.path.getsize(one.picture) > 10_000
+
+
+def test_everything_can_be_read_in_both_schemes() -> None:
+    """WCAG's contrast for text, 4.5 to 1, of every colour that text has on both of the backgrounds."""
+    light, dark = re.findall(r":root \{(.*?)\}", page_of(report(), drawn=False), re.DOTALL)
+    for scheme in (light, dark):
+        colours = dict(re.findall(r"--(\w+): #(\w{6})", scheme))
+        for name in ("text", "faint", "link", "good", "fair", "poor"):
+            for ground in ("page", "panel"):
+                pair = sorted((_luminance(colours[name]), _luminance(colours[ground])))
+                assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (name, ground, scheme)
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of six hexadecimal digits (WCAG 2)."""
+    values = [int(colour[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return sum(share * v for share, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

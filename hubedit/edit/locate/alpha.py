@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hubedit.errors import ConfigError
+from hubedit.values import parse_alpha
 
 MOST_TRACED = 0.9
 """No trace gives attention all: there are facts that it cannot bring alone (docs/experiments.md)."""
@@ -25,23 +25,10 @@ def alphas(
     """
     if setting == "per-layer":
         return {layer: _share([attention[layer]], [mlp[layer]]) for layer in layers}
-    if setting == "auto":
-        one = _share([attention[layer] for layer in layers], [mlp[layer] for layer in layers])
-        return dict.fromkeys(layers, one)
-    try:
-        value = float(setting)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ConfigError(
-            f"alpha {setting!r} is not a share", "write auto, per-layer or a number from 0 to 1"
-        )
-    return dict.fromkeys(layers, value)
-
-
-def check_alpha(setting: str) -> None:
-    """Raises ConfigError for a setting that `alphas` does not take."""
-    alphas([0.0], [0.0], [0], setting)
+    given = parse_alpha(setting)
+    if given is None:
+        given = _share([attention[layer] for layer in layers], [mlp[layer] for layer in layers])
+    return dict.fromkeys(layers, given)
 
 
 def _share(attention: Sequence[float], mlp: Sequence[float]) -> float:

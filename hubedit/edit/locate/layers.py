@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from hubedit.config import EditConfig, check_types, parse_null_space
-from hubedit.edit.locate.alpha import check_alpha
+from hubedit.config import EditConfig
 from hubedit.errors import ConfigError
 from hubedit.presets import METHODS
+from hubedit.values import layer_ranges
 
 
 def untraced_layers(config: EditConfig, num_layers: int) -> tuple[int, ...]:
@@ -37,13 +36,7 @@ def default_layers(num_layers: int, config: EditConfig) -> tuple[int, ...]:
 def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
     """Layers of "4-8" or "4,6,8", sorted. Raises ConfigError on anything else or outside the model."""
     layers: set[int] = set()
-    for part in text.replace(" ", "").split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if match is None:
-            raise ConfigError(f"cannot read layers {text!r}", "write auto, 4-8 or 4,6,8")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise ConfigError(f"layers {part} run backwards", f"write {last}-{first}")
+    for first, last in layer_ranges(text):
         if last >= num_layers:
             raise ConfigError(
                 f"layer {last} is outside the model",
@@ -60,13 +53,3 @@ def check_one_layer(config: EditConfig, layers: Sequence[int]) -> None:
             f"{config.method} edits one layer, and --layers gives {len(layers)}",
             f"give one, such as --layers {layers[0]}, or leave it out",
         )
-
-
-def check_values(config: EditConfig) -> None:
-    """Raises ConfigError for settings of a wrong type, and for alpha, null space or layers that cannot be
-    read. Whether a model has such layers is not known here."""
-    check_types(config)
-    check_alpha(config.alpha)
-    parse_null_space(config.null_space)
-    if config.layers != "auto":
-        parse_layers(config.layers, num_layers=10**9)

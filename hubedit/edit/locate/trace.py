@@ -23,7 +23,7 @@ from hubedit.edit.locate.causal import (
     subject_deviation,
 )
 from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
-from hubedit.errors import ConfigError, HubEditError
+from hubedit.errors import HubEditError
 from hubedit.facts.types import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import greedy_answers, put
@@ -44,9 +44,8 @@ def trace(
 ) -> TraceResult:
     """Indirect effects of every layer's attention and MLP, averaged over facts that the model knows.
 
-    Raises ConfigError for settings out of range and HubEditError when the model knows none of the facts.
+    Raises HubEditError when the model knows none of the facts.
     """
-    _check(config)
     key = trace_key(em, facts, config)
     entry = cache.load("trace", key)
     if entry is not None:
@@ -90,19 +89,6 @@ def trace_key(em: EditableModel, facts: Sequence[Fact], config: TraceConfig) -> 
         "facts": digest(inputs),
         "config": asdict(config),
     }
-
-
-def _check(config: TraceConfig) -> None:
-    for name in ("samples", "max_facts", "window"):
-        value = getattr(config, name)
-        if value < 1:
-            raise ConfigError(f"{name} of the trace must be at least 1, not {value}")
-    if config.window % 2 == 0:
-        raise ConfigError(f"the trace's window must be odd, not {config.window}", "it is centred on a layer")
-    if config.noise < 0:
-        raise ConfigError(f"the trace's noise must not be negative, but is {config.noise}")
-    if config.tokens not in ("subject_last", "all"):
-        raise ConfigError(f"tokens of the trace must be subject_last or all, not {config.tokens!r}")
 
 
 def _known(

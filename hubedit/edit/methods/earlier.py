@@ -2,8 +2,9 @@
 done.
 
 They are taken once, right after a batch, and carried: in a run as the sum of their squares, from which facts
-can be left out, and from one patch to the next in the cache. So what a batch costs does not grow with the
-number of batches.
+can be left out, and from one patch to the next in the cache. Each counts 1, as all rows of a new fact do
+together, however many there are. So what a batch costs does not grow with the number of batches: no earlier
+prompt is tokenized or goes into the model again.
 """
 
 from __future__ import annotations
@@ -18,41 +19,48 @@ from hubedit.edit.batch import EditBatch
 from hubedit.edit.rows import edit_rows
 from hubedit.edit.solve.keys import at_subject, keys
 from hubedit.facts import Fact
+from hubedit.facts.together import Names
 from hubedit.model.sites import Site
 
 _KIND = "keys"
 
 
 class Earlier:
-    """`facts`: edited before, in order; `keys`: theirs (M, d_in), float32; `squares`: K^T K (d_in, d_in) of
-    them, float64. All on the CPU."""
+    """`facts`: edited before, in order; `names`: of their subjects; `keys`: of each fact (d_in,), float32;
+    `squares`: K^T K (d_in, d_in) of all of them, float64. All on the CPU."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
-        self.keys: dict[Site, Tensor] = {}
+        self.names: list[Names] = []
+        self.keys: dict[Site, list[Tensor]] = {}
         self.squares: dict[Site, Tensor] = {}
 
-    def add(self, facts: Sequence[Fact], new: Mapping[Site, Tensor]) -> None:
-        """More facts with their keys (n, d_in) at every site."""
+    def add(self, facts: Sequence[Fact], names: Sequence[Names], new: Mapping[Site, Tensor]) -> None:
+        """More facts with the names of their subjects and their keys (n, d_in) at every site."""
         self.facts += facts
+        self.names += names
         for site, own in new.items():
             k = own.float()
-            self.keys[site] = torch.cat([self.keys[site], k]) if site in self.keys else k
+            self.keys.setdefault(site, []).extend(k)
             self.squares[site] = self.squares[site] + _squares(k) if site in self.squares else _squares(k)
 
     def drop(self, out: Collection[int]) -> None:
         """Forgets facts, by their places."""
+        if not out:
+            return
         self.squares = self.without(out)
         left = [n for n in range(len(self.facts)) if n not in out]
         self.facts = [self.facts[n] for n in left]
-        self.keys = {site: k[left] for site, k in self.keys.items()}
+        self.names = [self.names[n] for n in left]
+        self.keys = {site: [k[n] for n in left] for site, k in self.keys.items()}
 
     def without(self, out: Collection[int]) -> dict[Site, Tensor]:
         """The squares without some of the facts."""
         some = sorted(out)
-        return {
-            s: total - _squares(self.keys[s][some]) if some else total for s, total in self.squares.items()
-        }
+        if not some:
+            return dict(self.squares)
+        gone = {site: torch.stack([k[n] for n in some]) for site, k in self.keys.items()}
+        return {site: total - _squares(gone[site]) for site, total in self.squares.items()}
 
 
 def _squares(k: Tensor) -> Tensor:
@@ -69,11 +77,12 @@ def keys_now(batch: EditBatch, facts: Sequence[Fact]) -> dict[Site, Tensor]:
     return {site: keys(state, rows, len(facts), site).float() for site in sites}
 
 
-def kept_keys(batch: EditBatch, steps: Sequence[str]) -> dict[Site, Tensor]:
-    """The keys of `earlier_facts`, from the cache where the step that edited a fact has left them, under its
-    id. Those that are not there are what they are now, and stay for the next time; without `steps` all are.
+def kept_keys(batch: EditBatch, facts: Sequence[Fact], steps: Sequence[str]) -> dict[Site, Tensor]:
+    """The keys of facts edited before, from the cache where the step that edited a fact has left them, under
+    its id. Those that are not there are what they are now, and stay for the next time; without `steps` all
+    are.
     """
-    facts, sites = batch.earlier_facts, sorted(batch.baseline.moments)
+    sites = sorted(batch.baseline.moments)
     if not steps or not facts:
         return keys_now(batch, facts)
     known: dict[tuple[Site, str], dict[str, Tensor]] = {}

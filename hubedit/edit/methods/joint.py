@@ -32,7 +32,7 @@ from hubedit.config import PREFERENCES, TargetConfig
 from hubedit.edit.batch import EditBatch
 from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
-from hubedit.edit.prompts.same_subject import by_subject, sharing, subjects
+from hubedit.edit.prompts.same_subject import by_subject, subjects
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, bare_rows
 from hubedit.edit.solve.keys import at_subject
@@ -50,10 +50,9 @@ def joint(batch: EditBatch) -> Edit:
     edit = target_rows(em, facts, config.prompts, config.targets.contexts)
     keys = key_rows(em, facts, config.prompts)
     # what was edited before about the same subject is among what its one target must give
-    shared = sharing(em, facts, batch.earlier_facts).items()
-    again = [batch.earlier_facts[n] for n, _ in shared]
+    again = [fact for fact, _ in batch.same_subject]
     older = bare_rows(target_rows(em, again, config.prompts, config.targets.contexts))
-    edit += [replace(older[n], fact=number) for n, (_, number) in enumerate(shared)]
+    edit += [replace(older[n], fact=number) for n, (_, number) in enumerate(batch.same_subject)]
     subject = list(subjects(em, facts))
     rows = by_subject([*edit, *preserved_rows(em, facts)], subject)
     sites = [

@@ -10,6 +10,7 @@ delta that the residual stream after the layer needs there; W k0 is averaged ove
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -23,9 +24,10 @@ from hubedit.edit.solve.keys import States, at_subject, bare, uniform
 from hubedit.edit.solve.post_norm import site_residual
 from hubedit.edit.solve.residual import split
 from hubedit.edit.solve.site_report import solve_device
-from hubedit.edit.targets.optimise import Targets, optimise
+from hubedit.edit.targets.optimise import Targets
 from hubedit.linalg import LowRank, Preserved, direction, rank_one
 from hubedit.model.sites import Site, SiteKind
+from hubedit.progress import Silent
 
 Key = Literal["bare", "mean"]
 
@@ -57,11 +59,12 @@ def _one_by_one(batch: EditBatch, key: Key, shares: dict[SiteKind, float]) -> Ed
     }
     factors: dict[Site, LowRank] = {}
     found: list[Targets] = []
+    quiet = replace(batch, progress=Silent())
     batch.progress.start("facts", len(batch.facts), "facts")
     for fact in batch.facts:
         now = em.with_patch(factors)
         rows, essence = published_rows(now, [fact], batch.contexts)
-        targets = optimise(now, [*rows, *essence], 1, layer, config.targets)
+        targets = replace(quiet, model=now).targets([*rows, *essence], 1, layer)
         found.append(targets)
         state = at_subject(now, rows, layer, sites)
         for site in sites:

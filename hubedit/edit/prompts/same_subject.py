@@ -13,25 +13,31 @@ from dataclasses import replace
 
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.facts import Fact
-from hubedit.facts.together import together
+from hubedit.facts.together import Names, together
 from hubedit.model.editable import EditableModel
+
+
+def names_of(em: EditableModel, facts: Sequence[Fact]) -> list[Names]:
+    """The names of each fact's subject: its text, and the tokens that lead up to its last one. They depend on
+    the tokenizer and the chat template alone."""
+    rows = edit_rows(em, facts, ())
+    return [(f.subject, r.ids[: r.last + 1]) for f, r in zip(facts, rows, strict=True)]
 
 
 def subjects(em: EditableModel, facts: Sequence[Fact]) -> tuple[int, ...]:
     """Each fact's subject, numbered 0 and up in the order of the facts: facts share one where they name the
     same subject, or where the same tokens lead up to its last one."""
-    names = [(f.subject, r.ids[: r.last + 1]) for f, r in zip(facts, edit_rows(em, facts, ()), strict=True)]
-    return together(names)
+    return together(names_of(em, facts))
 
 
-def sharing(em: EditableModel, facts: Sequence[Fact], earlier: Sequence[Fact]) -> dict[int, int]:
-    """Which of the facts edited before share a subject with a new one: index in `earlier` -> index in
-    `facts`."""
-    found = subjects(em, [*facts, *earlier])
+def sharing(new: Sequence[Names], earlier: Sequence[Names]) -> dict[int, int]:
+    """Which of the facts edited before share a subject with a new one, by their names: index in `earlier` ->
+    index in `new`."""
+    found = together([*new, *earlier])
     first: dict[int, int] = {}
-    for number in range(len(facts)):
+    for number in range(len(new)):
         first.setdefault(found[number], number)
-    numbered = enumerate(found[len(facts) :])
+    numbered = enumerate(found[len(new) :])
     return {number: first[subject] for number, subject in numbered if subject in first}
 
 

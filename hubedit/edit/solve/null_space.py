@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hubedit.config import EditConfig, parse_null_space
+from hubedit.config import EditConfig
 from hubedit.edit.solve.site_report import solve_device
 from hubedit.errors import ConfigError
 from hubedit.linalg import Moments, Threshold, null_space
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
+from hubedit.values import parse_null_space
 
 
 def threshold(config: EditConfig) -> Threshold | None:

@@ -20,13 +20,13 @@ from torch import Tensor
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
-from hubedit.edit.statistics.names import name_rows, names_digest
 from hubedit.linalg import Moments, SecondMoment, mean_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget, free_memory
 from hubedit.model.sites import Site
-from hubedit.model.tokens import pad
+from hubedit.model.tokens import pad, token_ids
+from hubedit.names import names_digest, sentences
 from hubedit.parallel import Share, gathered, summed
 from hubedit.progress import Progress, Silent
 
@@ -50,15 +50,23 @@ class StatsEntry:
 
 
 def second_moments(
-    em: EditableModel, sites: Iterable[Site], config: StatsConfig, cache: Cache, progress: Progress
+    em: EditableModel,
+    sites: Iterable[Site],
+    config: StatsConfig,
+    cache: Cache,
+    progress: Progress,
+    *,
+    tokens_at_once: int = 0,
+    save_every: float = _EVERY,
 ) -> dict[Site, Moments]:
     """E[k k^T] of every site's input over the corpus and sentences about names, from the cache where it is
     there.
 
     What is missing is computed in one pass that stops after the last layer needed (in several where the
-    GPU is short of memory); its state is saved about once a minute and continued by the next call. Padding
-    is left out, and so is the first token of every row; sums are in float64. A message says when there are
-    fewer tokens than a site has inputs.
+    GPU is short of memory), of `tokens_at_once` padded tokens in a batch (0: chosen for the device). Its
+    state is saved every `save_every` seconds, and more rarely where that takes long, and continued by the
+    next call. Padding is left out, and so is the first token of every row; sums are in float64. A
+    message says when there are fewer tokens than a site has inputs.
     Raises ConfigError for a corpus that cannot be used.
     """
     wanted = sorted(set(sites))
@@ -75,7 +83,8 @@ def second_moments(
         progress.start("statistics", total * len(parts), "tokens")
         for part in parts:
             partial = {"sites": [keys[site] for site in part]}
-            sums = summed(_sums, em, part, rows, cache.root, partial, progress=progress)
+            pace = tokens_at_once, save_every
+            sums = summed(_sums, em, part, rows, cache.root, partial, pace, progress=progress)
             for site in part:
                 found[site] = mean_of(sums.pop(str(site)), count)
                 record: dict[str, Any] = {"model": em.ref, "identity": em.identity, "site": str(site)}
@@ -105,9 +114,13 @@ def _rows(
     em: EditableModel, config: StatsConfig, tokens: int, cache: Cache, progress: Progress
 ) -> list[list[int]]:
     """Sentences about names, and the corpus for the rest of `tokens`."""
-    named = name_rows(em, round(config.names * tokens))
-    rest = tokens - sum(map(len, named))
-    return named + (token_rows(em, config, rest, cache, progress) if rest > 0 else [])
+    named, count = [], 0
+    for row in token_ids(em.tokenizer, list(sentences())) if config.names else ():
+        if count >= config.names * tokens:
+            break
+        named.append(list(row))
+        count += len(row)
+    return named + (token_rows(em, config, tokens - count, cache, progress) if count < tokens else [])
 
 
 def stats_key(em: EditableModel, site: Site, corpus: Mapping[str, Any], tokens: int) -> dict[str, Any]:
@@ -156,11 +169,12 @@ def _sums(
     rows: Sequence[Sequence[int]],
     root: Path,
     key: Mapping[str, Any],
+    pace: tuple[int, float] = (0, _EVERY),
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """One process's part of the pass: sum(x x^T) of every site over its rows."""
     progress = progress or Silent()
-    state = _Pass(em, sites, Cache(root), _own_key(key, share))
+    state = _Pass(em, sites, Cache(root), _own_key(key, share), *pace)
     progress.advance(state.tokens * share.size)
     for done in state.read(share.of(rows)):
         progress.advance(done * share.size)
@@ -181,8 +195,17 @@ def _own_key(key: Mapping[str, Any], share: Share) -> dict[str, Any]:
 class _Pass:
     """One pass over the rows, with its sums; continues where an interrupted one stopped."""
 
-    def __init__(self, em: EditableModel, sites: Sequence[Site], cache: Cache, key: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        em: EditableModel,
+        sites: Sequence[Site],
+        cache: Cache,
+        key: dict[str, Any],
+        tokens_at_once: int,
+        save_every: float,
+    ) -> None:
         self.em, self.cache, self.key = em, cache, key
+        self.tokens_at_once, self.save_every = tokens_at_once, save_every
         device = _place(em, sites)
         self.sums = {site: SecondMoment(em.d_in(site), device) for site in sites}
         self.rows = self.tokens = 0
@@ -195,7 +218,7 @@ class _Pass:
 
     def read(self, rows: Sequence[Sequence[int]]) -> Iterator[int]:
         """Adds the rows not yet seen; yields the number of tokens of every batch."""
-        budget = TokenBudget(self.em.device)
+        budget = TokenBudget(self.em.device, self.tokens_at_once)
         lengths = [len(row) for row in rows]
         while self.rows < len(rows):
             end = budget.take(lengths, self.rows)
@@ -211,7 +234,7 @@ class _Pass:
             self.rows = end
             done = sum(map(len, part))
             self.tokens += done
-            if time.monotonic() - self.saved > max(_EVERY, _SHARE * self.cost):
+            if time.monotonic() - self.saved > max(self.save_every, _SHARE * self.cost):
                 self._save()
             yield done
 

@@ -62,6 +62,7 @@ def optimise(
     site: Site | None = None,
     factors: Mapping[Site, LowRank] | None = None,
     tokens: int = 0,
+    pass_limit: int = 0,
     progress: Progress | None = None,
 ) -> Targets:
     """Targets of `count` facts from their edit and preserve rows.
@@ -72,11 +73,13 @@ def optimise(
     `factors` (at layers up to `layer`): delta starts from the model with them in effect, while what is
     preserved are the predictions of the model without.
 
-    `tokens`: padded tokens of the facts that are optimised together (0: chosen from the device); fewer
-    when memory runs out. With several processes each takes a part of the facts.
+    `tokens`: padded tokens of the facts that are optimised together, `pass_limit`: of those that go through
+    the model at once (0: chosen from the device); fewer when memory runs out. With several processes each
+    takes a part of the facts.
     """
     moved = {site: factor.to("cpu") for site, factor in (factors or {}).items()}
-    found = summed(_share, em, list(rows), count, layer, config, site, moved, tokens, progress=progress)
+    sizes = tokens, pass_limit
+    found = summed(_share, em, list(rows), count, layer, config, site, moved, sizes, progress=progress)
     return Targets(layer, **found)
 
 
@@ -95,7 +98,7 @@ def _share(
     config: TargetConfig,
     site: Site | None,
     factors: Mapping[Site, LowRank],
-    tokens: int,
+    sizes: tuple[int, int],
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """One process's part of the facts; zeros for the others."""
@@ -109,7 +112,7 @@ def _share(
         longest[r.fact] = max(longest.get(r.fact, 0), len(r.ids))
     own = set(share.of(sorted(longest, key=lambda fact: (longest[fact], fact))))
     moved = em.with_patch(factors)
-    limit = pass_tokens(em, layer)
+    tokens, limit = sizes[0] or chunk_tokens(em, layer), sizes[1] or pass_tokens(em, layer)
     finished: set[int] = set()
 
     def done(facts: Iterable[int]) -> None:
@@ -134,7 +137,7 @@ def _share(
         done(facts)
 
     mine = [r for r in rows if r.fact in own]
-    fitting(mine, chunks, work, tokens or chunk_tokens(em, layer), em.device)
+    fitting(mine, chunks, work, tokens, em.device)
     return result
 
 

@@ -13,7 +13,6 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import TraceConfig
-from hubedit.edit.locate import trace as module
 from hubedit.edit.locate.causal import clean_runs, corrupted_runs, measures, restored_logits, subject_noise
 from hubedit.edit.locate.trace import category, trace, trace_key
 from hubedit.edit.locate.trace_result import CATEGORIES, KINDS, TraceResult
@@ -23,11 +22,11 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.generate import greedy
 from hubedit.model.hooks import replaced, run
 from hubedit.model.load import load
-from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import Prompt, locate, pad
 from hubedit.progress import Silent
 from tests.pico import pico
+from tests.watching import little_memory, no_pass, predictions
 
 FACTS = [
     Fact("The capital of France is", "France", "Rome"),
@@ -124,29 +123,21 @@ def test_without_noise_there_is_no_effect(em: EditableModel, cache: Cache) -> No
         assert result.ie_logit[kind] == pytest.approx([0.0] * em.num_layers, abs=1e-5)
 
 
-def test_batching_does_not_matter(em: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batching_does_not_matter(em: EditableModel, tmp_path: Path) -> None:
     config = replace(CONFIG, samples=2, tokens="all")
     whole = trace(em, FACTS[:2], config, Cache(tmp_path / "a"), Silent())
-    monkeypatch.setattr(module, "TokenBudget", lambda device: TokenBudget(device, 1))
-    single = trace(em, FACTS[:2], config, Cache(tmp_path / "b"), Silent())
+    with little_memory(em, rows=1):  # every batch is halved until one row is left
+        single = trace(em, FACTS[:2], config, Cache(tmp_path / "b"), Silent())
     close(whole, single)
     for kind in KINDS:
         for a, b in zip(whole.heat_prob[kind], single.heat_prob[kind], strict=True):
             assert a == pytest.approx(b, abs=1e-5)
 
 
-def test_out_of_memory_halves_the_batch(
-    em: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_halves_the_batch(em: EditableModel, tmp_path: Path) -> None:
     whole = trace(em, FACTS, CONFIG, Cache(tmp_path / "a"), Silent())
-
-    def tight(em: EditableModel, prompts: Any, clean: Any, rows: Any, *more: Any) -> Any:
-        if len(rows) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return corrupted_runs(em, prompts, clean, rows, *more)
-
-    monkeypatch.setattr(module, "corrupted_runs", tight)
-    close(whole, trace(em, FACTS, CONFIG, Cache(tmp_path / "b"), Silent()))
+    with little_memory(em, rows=4):
+        close(whole, trace(em, FACTS, CONFIG, Cache(tmp_path / "b"), Silent()))
 
 
 def test_the_order_of_facts_does_not_matter(em: EditableModel, tmp_path: Path) -> None:
@@ -218,11 +209,12 @@ def test_what_the_model_says_is_traced_where_it_knows_no_ground_truth(
     assert wrong.ie_prob == without.ie_prob
 
 
-def test_no_answer_at_all_is_an_error_with_a_way_out(
-    em: EditableModel, cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "greedy_answers", lambda em, prompts, *_: ["  "] * len(prompts))
-    with pytest.raises(HubEditError, match="--layers and --alpha"):
+def test_no_answer_at_all_is_an_error_with_a_way_out(em: EditableModel, cache: Cache) -> None:
+    end = em.eos_ids[0]
+    with (
+        predictions(em, lambda logits: logits[..., end].add_(1e4)),
+        pytest.raises(HubEditError, match="--layers and --alpha"),
+    ):
         trace(em, FACTS, CONFIG, cache, Silent())
 
 
@@ -230,9 +222,9 @@ def test_no_answer_at_all_is_an_error_with_a_way_out(
     "change",
     [{"samples": 0}, {"window": 2}, {"window": 0}, {"noise": -1.0}, {"max_facts": 0}, {"tokens": "x"}],
 )
-def test_settings_out_of_range(em: EditableModel, cache: Cache, change: dict[str, Any]) -> None:
+def test_settings_out_of_range(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        trace(em, FACTS, replace(CONFIG, **change), cache, Silent())
+        TraceConfig(**change)
 
 
 def test_json_round_trip(em: EditableModel, cache: Cache) -> None:
@@ -242,10 +234,10 @@ def test_json_round_trip(em: EditableModel, cache: Cache) -> None:
         TraceResult.from_json({"layers": [0]})
 
 
-def test_a_trace_is_cached(em: EditableModel, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_is_cached(em: EditableModel, cache: Cache) -> None:
     result = trace(em, FACTS, CONFIG, cache, Silent())
-    monkeypatch.setattr(module, "_effects", None)
-    assert trace(em, [replace(f, target="other") for f in FACTS], CONFIG, cache, Silent()) == result
+    with no_pass(em):
+        assert trace(em, [replace(f, target="other") for f in FACTS], CONFIG, cache, Silent()) == result
 
 
 def test_the_key_changes_with_every_input(em: EditableModel) -> None:

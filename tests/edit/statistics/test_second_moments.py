@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,17 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.statistics import second_moments as stats
 from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
 from hubedit.edit.statistics.second_moments import cached_entries, clear_entries, second_moments, stats_key
+from hubedit.linalg import Moments
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.load import load
-from hubedit.model.memory import TokenBudget
 from hubedit.model.sites import Site
 from hubedit.model.tokens import pad
 from hubedit.progress import Silent
 from tests.pico import SENTENCES, pico
+from tests.watching import little_memory, no_pass, passes
 
 SITES = [Site(0, "attention"), Site(0, "mlp"), Site(2, "mlp")]
 TOKENS = 300
@@ -63,30 +64,19 @@ def test_moments_equal_the_dense_computation(em: EditableModel, config: StatsCon
         torch.testing.assert_close(moments.matrix.double(), direct(em, rows, site), atol=1e-6, rtol=1e-5)
 
 
-def test_batching_does_not_matter(
-    em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batching_does_not_matter(em: EditableModel, config: StatsConfig, tmp_path: Path) -> None:
     one = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
-    monkeypatch.setattr(stats, "TokenBudget", lambda device: TokenBudget(device, 1))
-    other = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent())
+    other = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent(), tokens_at_once=1)
     for site in SITES:
         torch.testing.assert_close(one[site].matrix, other[site].matrix, atol=1e-6, rtol=1e-5)
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
-    em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    em: EditableModel, config: StatsConfig, tmp_path: Path
 ) -> None:
     expected = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
-    sizes: list[int] = []
-
-    def tight(em: EditableModel, batch: Any, **more: Any) -> Any:
-        sizes.append(batch.ids.numel())
-        if batch.ids.numel() > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(em, batch, **more)
-
-    monkeypatch.setattr(stats, "run", tight)
-    found = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent())
+    with little_memory(em, tokens=100) as sizes:
+        found = second_moments(em, SITES, config, Cache(tmp_path / "b"), Silent())
     assert max(sizes) > 100
     for site in SITES:
         assert found[site].count == expected[site].count < TOKENS
@@ -94,56 +84,49 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 
 
 def test_one_pass_that_stops_after_the_last_layer(
-    em: EditableModel, config: StatsConfig, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    em: EditableModel, config: StatsConfig, cache: Cache
 ) -> None:
-    calls: list[tuple[list[Site], bool]] = []
+    layers: list[int] = []
 
-    def watched(em: EditableModel, batch: Any, *, inputs: list[Site], stop: bool) -> Any:
-        calls.append((inputs, stop))
-        return run(em, batch, inputs=inputs, stop=stop)
+    def at(layer: int) -> Callable[[Tensor], None]:
+        return lambda _: layers.append(layer)
 
-    monkeypatch.setattr(stats, "run", watched)
-    second_moments(em, SITES[:2], config, cache, Silent())
-    assert calls == [(SITES[:2], True)]
-    second_moments(em, SITES, config, cache, Silent())
-    assert calls[1:] == [(SITES[2:], True)]
-    second_moments(em, SITES, config, cache, Silent())
-    assert len(calls) == 2
+    with ExitStack() as stack:
+        for layer in range(em.num_layers):
+            stack.enter_context(passes(em, at(layer), layer))
+        second_moments(em, SITES[:2], config, cache, Silent())
+        assert layers == [0], "both of layer 0 at once"
+        second_moments(em, SITES, config, cache, Silent())
+        assert layers == [0, 0, 1, 2], "what is there is not computed again"
+    with no_pass(em):
+        second_moments(em, SITES, config, cache, Silent())
 
 
 class StoppedError(Exception):
     """Stands for Ctrl-C."""
 
 
-def test_an_interrupted_pass_continues(
-    em: EditableModel, config: StatsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stats, "TokenBudget", lambda device: TokenBudget(device, 64))
-    expected = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent())
-    monkeypatch.setattr(stats, "_EVERY", -1.0)
-    monkeypatch.setattr(stats, "_SHARE", 0.0)
+def test_an_interrupted_pass_continues(em: EditableModel, config: StatsConfig, tmp_path: Path) -> None:
+    expected = second_moments(em, SITES, config, Cache(tmp_path / "a"), Silent(), tokens_at_once=64)
     cache = Cache(tmp_path / "b")
-    seen: list[int] = []
+    rows: list[int] = []
 
-    def breaking(em: EditableModel, batch: Any, **more: Any) -> Any:
-        if len(seen) == 3:
+    def breaking(x: Tensor) -> None:
+        if len(rows) == 3:
             raise StoppedError
-        seen.append(int(batch.lengths.sum()))
-        return run(em, batch, **more)
+        rows.append(len(x))
 
-    monkeypatch.setattr(stats, "run", breaking)
-    with pytest.raises(StoppedError):
-        second_moments(em, SITES, config, cache, Silent())
+    def moments(cache: Cache) -> dict[Site, Moments]:
+        return second_moments(em, SITES, config, cache, Silent(), tokens_at_once=64, save_every=0.0)
+
+    with passes(em, breaking), pytest.raises(StoppedError):
+        moments(cache)
+    assert len(list(cache.entries("stats-partial"))) == 1
     after: list[int] = []
-
-    def counting(em: EditableModel, batch: Any, **more: Any) -> Any:
-        after.append(int(batch.lengths.sum()))
-        return run(em, batch, **more)
-
-    monkeypatch.setattr(stats, "run", counting)
-    found = second_moments(em, SITES, config, cache, Silent())
-    assert sum(seen) + sum(after) == TOKENS
-    assert after
+    with passes(em, lambda x: after.append(len(x))):
+        found = moments(cache)
+    total = len(token_rows(em, config, TOKENS, cache, Silent()))
+    assert after and sum(after) < total
     for site in SITES:
         assert found[site].count == expected[site].count < TOKENS
         assert torch.equal(found[site].matrix, expected[site].matrix)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from hubedit.config import TargetConfig
 from hubedit.edit.rows import Row, edit_rows, row
 from hubedit.edit.targets import optimise as module
 from hubedit.edit.targets.optimise import Targets, optimise
-from hubedit.edit.targets.passes import Pass, groups, passes_of
+from hubedit.edit.targets.passes import groups, passes_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import replaced, run
 from hubedit.model.sites import Site
@@ -24,6 +23,7 @@ from hubedit.model.tokens import pad
 from tests.edit.editing import FACTS
 from tests.model.test_hooks import random_factors
 from tests.pico import FAMILIES
+from tests.watching import passes
 
 Editable = Callable[..., EditableModel]
 CONTEXTS = ["It was a day. "]
@@ -127,36 +127,26 @@ def test_the_order_of_facts_does_not_matter(editable: Editable) -> None:
     torch.testing.assert_close(a.delta[order], b.delta, atol=1e-3, rtol=1e-3)
 
 
-def test_facts_that_are_done_leave_and_do_not_change_the_others(
-    editable: Editable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_facts_that_are_done_leave_and_do_not_change_the_others(editable: Editable) -> None:
     em = editable()
     rows = rows_of(em)
-    sizes: list[int] = []
-    inner, gather = module._objective, passes_of
-    gathered: list[int] = []
 
-    def counted(em: EditableModel, own: Sequence[Any], *rest: Any) -> Any:
-        gathered.append(len(own))
-        return gather(em, own, *rest)
+    def work(config: TargetConfig) -> tuple[Targets, int, int]:
+        """The targets, and the rows that went through the layers below and above delta, in small passes."""
+        below, above = [0], [0]
+        with (
+            passes(em, lambda x: below.append(len(x))),
+            passes(em, lambda x: above.append(len(x)), LAYER + 1),
+        ):
+            found = optimise(em, rows, len(FACTS), LAYER, config, pass_limit=24)
+        return found, sum(below), sum(above)
 
-    monkeypatch.setattr(module, "passes_of", counted)
-    # several passes
-    monkeypatch.setattr(module, "pass_tokens", lambda em, layer: 24)
-
-    def watched(passes: Sequence[Pass], *rest: Any, **more: Any) -> Any:
-        sizes.append(sum(len(part.rows) for part in passes))
-        return inner(passes, *rest, **more)
-
-    monkeypatch.setattr(module, "_objective", watched)
-    final = optimise(em, rows, len(FACTS), LAYER, replace(CONFIG, steps=40)).loss
-    config = replace(CONFIG, steps=40, loss=float(final.sort().values[1]) + 0.05)
-    sizes.clear()
-    gathered.clear()
-    found = optimise(em, rows, len(FACTS), LAYER, config)
-    assert gathered[0] == len(rows) and 1 < len(gathered) <= 3 and gathered[-1] < len(rows), "gathered anew"
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] < sizes[0], "some left early"
+    config = replace(CONFIG, steps=40, loss=0.0)
+    everyone, gathered, through = work(config)
+    config = replace(config, loss=float(everyone.loss.sort().values[1]) + 0.05)
+    found, again, fewer = work(config)
+    assert gathered < again < 2 * gathered, "the rows that are left were gathered anew"
+    assert fewer < through, "some left early"
     for n in range(len(FACTS)):
         alone = optimise(em, rows_of(em, [n]), 1, LAYER, config)
         torch.testing.assert_close(found.delta[n], alone.delta[0], atol=2e-3, rtol=2e-3)

@@ -8,11 +8,11 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.statistics.names import kinds, name_rows, sentences
 from hubedit.edit.statistics.second_moments import second_moments, source_key
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.model.sites import Site
+from hubedit.names import kinds, sentences
 from hubedit.progress import Silent
 from tests.pico import pico
 
@@ -33,13 +33,6 @@ def test_every_kind_is_there_from_the_first_sentences_on() -> None:
     for own, names in kinds():
         known = {text.format(name) for text in own for name in names}
         assert len(known & set(first)) >= 10, own
-
-
-def test_rows_end_with_the_tokens_that_were_wanted(em: EditableModel) -> None:
-    rows = name_rows(em, 500)
-    assert sum(map(len, rows[:-1])) < 500 <= sum(map(len, rows))
-    assert name_rows(em, 0) == []
-    assert len(name_rows(em, 10**9)) == len(list(sentences()))
 
 
 def test_the_share_of_names_decides_what_the_statistics_read(em: EditableModel, tmp_path: Path) -> None:

@@ -11,15 +11,12 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
-from hubedit.model.editable import EditableModel
-from hubedit.model.tokens import token_ids
-
 _FILE = "names.txt"
 
 
 @cache
 def _text() -> str:
-    return (files("hubedit.edit.statistics") / _FILE).read_text(encoding="utf-8")
+    return (files("hubedit") / _FILE).read_text(encoding="utf-8")
 
 
 def names_digest() -> str:
@@ -49,15 +46,3 @@ def sentences() -> Iterator[str]:
             for own, names in kinds():
                 if at < len(names) and number < len(own):
                     yield own[(at + number) % len(own)].format(names[at])
-
-
-def name_rows(em: EditableModel, tokens: int) -> list[list[int]]:
-    """Sentences as rows of token ids, of about `tokens` tokens in all, or all of them."""
-    rows: list[list[int]] = []
-    count = 0
-    for row in token_ids(em.tokenizer, list(sentences())):
-        if count >= tokens:
-            break
-        rows.append(list(row))
-        count += len(row)
-    return rows
