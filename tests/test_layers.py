@@ -29,7 +29,7 @@ LAYERS = (
     ("model", "cache", "progress", "presets"),
     ("preset_file",),
     ("method",),
-    ("linalg", "facts", "documents", "name_sentences", "config", "demo", "folder", "floats"),
+    ("linalg", "facts", "documents", "name_sentences", "config", "demo", "folder", "floats", "weights"),
     ("remote", "values"),
     ("errors", "verb"),
 )

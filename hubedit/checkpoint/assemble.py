@@ -11,7 +11,6 @@ from pathlib import Path
 from hubedit import folder
 from hubedit.checkpoint.carry import CARD, carry, keep, write_config
 from hubedit.checkpoint.delta import Change
-from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.merge_record import ORIGINALS, PATCHES, RECORD, Record, Touched, to_text
 from hubedit.checkpoint.origin import KEPT, Origin
 from hubedit.checkpoint.place import Link
@@ -21,6 +20,7 @@ from hubedit.checkpoint.tokenizer import TOKENIZER, readable
 from hubedit.checkpoint.write import Written, copy_tensors, kept_at, other_files, same_files
 from hubedit.errors import CheckpointError
 from hubedit.progress import Progress
+from hubedit.weights.header import TensorEntry
 
 Card = Callable[[Path], str]
 """Makes a merged model's README.md from the folder with everything else in it: its record, its patches and

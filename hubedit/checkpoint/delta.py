@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from hubedit.checkpoint.blocks import blocks
-from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.place import writing
 from hubedit.errors import CheckpointError
 from hubedit.floats import STORED, Array, all_finite, narrowed, raw, widened
 from hubedit.patch.pair import Pair
+from hubedit.weights.blocks import blocks
+from hubedit.weights.header import TensorEntry
 
 FLOATS = tuple(STORED)
 """The dtypes that a change can be added to."""

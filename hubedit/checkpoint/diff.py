@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from hubedit.checkpoint.difference import difference, matrix_shape, readable, same_bytes, size
-from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import ConfigError
 from hubedit.linalg import LowRank
 from hubedit.linalg.sketch import WIDTHS, sketch
 from hubedit.patch import Patch
 from hubedit.progress import Progress, Silent
+from hubedit.weights.header import TensorEntry
 
 MOST_RANK = 512
 _ROWS = 1 << 22

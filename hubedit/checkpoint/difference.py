@@ -16,11 +16,11 @@ from math import prod, sqrt
 import torch
 from torch import Tensor
 
-from hubedit.checkpoint.blocks import blocks
-from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.tensors import TORCH
 from hubedit.errors import CheckpointError
 from hubedit.linalg.sketch import Blocks
+from hubedit.weights.blocks import blocks
+from hubedit.weights.header import TensorEntry
 
 _ELEMENTS = 1 << 22
 _PIECE = 1 << 22

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hubedit.checkpoint.blocks import blocks
 from hubedit.checkpoint.delta import ELEMENTS, values_of
-from hubedit.checkpoint.header import TensorEntry
 from hubedit.floats import NAMES, STORED, all_finite, narrowed, raw, widened
+from hubedit.weights.blocks import blocks
+from hubedit.weights.header import TensorEntry
 
 
 @dataclass(frozen=True)

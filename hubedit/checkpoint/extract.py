@@ -12,13 +12,13 @@ import torch
 import hubedit
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.difference import Size, difference, matrix_shape, same_bytes, size
-from hubedit.checkpoint.names import is_buffer, is_embeddings, is_head, same_part
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, ConfigError
 from hubedit.linalg import LowRank
 from hubedit.linalg.sketch import WIDTHS, Sketch, sketch
 from hubedit.model.families import Family, family_of
 from hubedit.model.fetch import Source, identity
+from hubedit.model.names import is_buffer, is_embeddings, is_head, same_part
 from hubedit.patch import Patch, tensor_sha256
 from hubedit.patch.names import dimensions
 from hubedit.progress import Progress, Silent

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hubedit.checkpoint.blocks import side_by_side
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.digest import digest
-from hubedit.checkpoint.header import TensorEntry
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.checkpoint.stack import oriented
 from hubedit.errors import CheckpointError
 from hubedit.model.fetch import Source
 from hubedit.patch import Patch
 from hubedit.patch.base import Claim
+from hubedit.weights.blocks import side_by_side
+from hubedit.weights.header import TensorEntry
 
 
 @dataclass(frozen=True)

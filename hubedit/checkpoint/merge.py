@@ -12,7 +12,6 @@ import numpy
 import hubedit
 from hubedit import folder
 from hubedit.checkpoint.assemble import DTYPES, Assembly, Card, Done
-from hubedit.checkpoint.header import TensorEntry, nbytes
 from hubedit.checkpoint.merge_record import ORIGINALS, PATCHES, RECORD, Record, vanished
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import Link
@@ -26,6 +25,7 @@ from hubedit.patch.compose import OnConflict
 from hubedit.patch.doubts import doubts
 from hubedit.patch.same_base import is_foreign
 from hubedit.progress import Progress, Silent
+from hubedit.weights.header import TensorEntry, nbytes
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hubedit.checkpoint.blocks import tensor_digest
-from hubedit.checkpoint.header import TensorEntry, read_header
 from hubedit.checkpoint.merge_record import ORIGINALS, Touched
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress
+from hubedit.weights.blocks import tensor_digest
+from hubedit.weights.header import TensorEntry, read_header
 
 KEPT = "model.safetensors"
 _Look = Callable[[str, Touched], TensorEntry | None]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hubedit.checkpoint.blocks import tensor_digest
-from hubedit.checkpoint.header import AGAIN, Header, TensorEntry, read_header
-from hubedit.checkpoint.names import alike, is_embeddings, is_head, is_tied, renamed, same_part
 from hubedit.errors import CheckpointError
 from hubedit.model.fetch import EMPTY, check_alone, shards
+from hubedit.model.names import alike, is_embeddings, is_head, is_tied, renamed, same_part
+from hubedit.model.owner import check_head, owners
 from hubedit.patch.names import dimensions
+from hubedit.weights.blocks import tensor_digest
+from hubedit.weights.header import AGAIN, Header, TensorEntry, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,27 +47,21 @@ class Checkpoint:
         """
         check_alone(folder, str(folder), CheckpointError)
         config = read_json(folder / CONFIG)
-        names, owner = _files(folder)
+        names, index = _files(folder)
         headers = {name: read_header(folder / name) for name in names}
-        holders: dict[str, list[str]] = {}
-        for name, header in headers.items():
-            for tensor in header.tensors:
-                holders.setdefault(tensor, []).append(name)
-        if missing := sorted(set(owner) - set(holders)):
-            raise CheckpointError(
-                f"{folder}: tensor {missing[0]} of the index is not in {owner[missing[0]]}", AGAIN
-            )
-        taken = {tensor: _owner(tensor, own, owner, headers) for tensor, own in holders.items()}
+        taken, repeated = owners(str(folder), headers, index, CheckpointError)
         headers = {
             name: replace(header, tensors={t: e for t, e in header.tensors.items() if taken[t] == name})
             for name, header in headers.items()
         }
+        tensors = {tensor: headers[name].tensors[tensor] for tensor, name in taken.items()}
+        check_head(str(folder), tensors, config, CheckpointError)
         return cls(
             folder,
             MappingProxyType(headers),
-            MappingProxyType({tensor: headers[name].tensors[tensor] for tensor, name in taken.items()}),
+            MappingProxyType(tensors),
             MappingProxyType(config),
-            MappingProxyType({tensor: taken[tensor] for tensor, own in holders.items() if len(own) > 1}),
+            MappingProxyType({tensor: taken[tensor] for tensor in repeated}),
         )
 
     @property
@@ -155,32 +150,6 @@ class Checkpoint:
         if own in self.tensors:
             return [own]
         return sorted(name for name in self.tensors if same_part(name) == same_part(own))
-
-
-def _owner(
-    tensor: str, holders: Sequence[str], index: Mapping[str, str], headers: Mapping[str, Header]
-) -> str:
-    """The one of the files that hold a tensor whose copy counts: the one that the index names.
-
-    transformers reads the files in order, so that the last one counts there. Raises CheckpointError where
-    the two differ.
-    """
-    last = holders[-1]
-    named = index.get(tensor, last)
-    if named not in holders:
-        raise CheckpointError(
-            f"{headers[last].file.parent}: tensor {tensor} is in {last}, but the index says otherwise", AGAIN
-        )
-    one, two = headers[named].tensors[tensor], headers[last].tensors[tensor]
-    if named != last and (
-        (one.dtype, one.shape) != (two.dtype, two.shape) or tensor_digest(one) != tensor_digest(two)
-    ):
-        raise CheckpointError(
-            f"{headers[last].file.parent}: tensor {tensor} has other values in {last} than in {named}, which "
-            "the index names, and readers differ in which they take",
-            f"remove it from {last}, or write the model again with save_pretrained",
-        )
-    return named
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hubedit.checkpoint.header import TensorEntry, header_bytes, nbytes, read_header
 from hubedit.checkpoint.merge_record import Touched
 from hubedit.errors import CheckpointError, HubEditError
 from hubedit.progress import Progress
 from hubedit.remote import WAITS, Trouble, client_errors, explain
+from hubedit.weights.header import TensorEntry, header_bytes, nbytes, read_header
 
 _MOST_HEADER = 100_000_000
 _MB = 1_000_000

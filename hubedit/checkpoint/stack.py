@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hubedit.checkpoint.blocks import side_by_side, tensor_digest
 from hubedit.checkpoint.delta import FLOATS
 from hubedit.checkpoint.digest import Digest, digest
 from hubedit.checkpoint.merge_record import (
@@ -25,6 +24,7 @@ from hubedit.patch.identity import patch_id
 from hubedit.patch.names import short
 from hubedit.patch.pair import Pair
 from hubedit.patch.same_base import is_foreign
+from hubedit.weights.blocks import side_by_side, tensor_digest
 
 _KEPT = ("README.md", "report.json")
 

@@ -8,9 +8,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from hubedit.checkpoint.blocks import read_bytes
-from hubedit.checkpoint.header import TensorEntry
 from hubedit.errors import CheckpointError
+from hubedit.weights.blocks import read_bytes
+from hubedit.weights.header import TensorEntry
 
 TORCH: Mapping[str, torch.dtype] = MappingProxyType(
     {

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hubedit.checkpoint.blocks import workers
 from hubedit.checkpoint.delta import FLOATS, Change, Realised, convert
-from hubedit.checkpoint.header import Header, TensorEntry, header_bytes, nbytes
-from hubedit.checkpoint.names import is_buffer
 from hubedit.checkpoint.place import Link, clone, copy_range, place, write_at, writing
 from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, read_json
 from hubedit.errors import CheckpointError
+from hubedit.model.names import is_buffer
 from hubedit.progress import Progress
+from hubedit.weights.blocks import workers
+from hubedit.weights.header import Header, TensorEntry, header_bytes, nbytes
 
 _MB = 1_000_000
 

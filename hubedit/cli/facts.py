@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hubedit.cli.escape import json_escaped
 from hubedit.cli.output import Output, table
 from hubedit.errors import ConfigError, FactsError
 from hubedit.report.markup import plural
@@ -139,13 +140,13 @@ def convert(
     loaded = load_facts(source, format=format.value, limit=limit, on_conflict=on_conflict.value)
     for notice in loaded.notices:
         sink.note(f"notice: {notice}")
-    data = dump_facts(loaded.facts).encode()
+    lines = dump_facts(loaded.facts)
     if out == "-":
         # bytes: facts are UTF-8 whatever the terminal speaks
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(json_escaped(lines).encode())
         sys.stdout.buffer.flush()
         return
-    write_file(target, data)
+    write_file(target, lines.encode())
     sink.data({"out": target, **_summary(loaded)}, human=str(target), brief=str(target))
     sink.note(f"{plural(len(loaded.facts), 'fact')} written")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubedit.checkpoint.belongs import belongs, left_out
-from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.merge_record import ORIGINALS, PATCHES, RECORD, Record
 from hubedit.checkpoint.origin import KEPT
 from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint
@@ -27,6 +26,7 @@ from hubedit.hub.push import Pushed, Target, put
 from hubedit.hub.stale import model_stale
 from hubedit.progress import Progress, Silent
 from hubedit.report.markup import plural
+from hubedit.weights.blocks import tensor_digest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

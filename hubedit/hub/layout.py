@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubedit.checkpoint.header import Header, TensorEntry
 from hubedit.checkpoint.read import Checkpoint, read_json
 from hubedit.errors import HubError
 from hubedit.hub.account import with_retries
 from hubedit.hub.contents import Base
 from hubedit.model.fetch import shards
+from hubedit.weights.header import Header, TensorEntry
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

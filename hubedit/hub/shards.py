@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.delta import Change
-from hubedit.checkpoint.header import TensorEntry, read_header
 from hubedit.checkpoint.merge_record import Record, Touched
 from hubedit.checkpoint.origin import Origin
 from hubedit.checkpoint.place import write_at
@@ -23,6 +21,8 @@ from hubedit.hub.contents import Base
 from hubedit.hub.push import Target
 from hubedit.progress import Progress
 from hubedit.report.markup import plural
+from hubedit.weights.blocks import tensor_digest
+from hubedit.weights.header import TensorEntry, read_header
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hubedit.errors import HubEditError, ModelError
+from hubedit.model.owner import check_head, owners
 from hubedit.remote import translated_errors
+from hubedit.weights.header import read_header
 
 _FILES = ("README.md", "LICENSE*", "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 _IGNORED = ("*/*", "consolidated*.safetensors")  # sub-folders, and Mistral's second copy of the weights
@@ -79,8 +81,7 @@ def check(source: Source) -> dict[str, Any]:
         )
     check_alone(folder, name, ModelError)
     config = _json(folder / "config.json")
-    for file in weight_files(source):
-        _check_weights(file)
+    _check_weights(source, config)
     for optional in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         if (folder / optional).is_file():
             _json(folder / optional)
@@ -185,14 +186,24 @@ def _there(file: Path) -> bool:
         return False
 
 
-def _check_weights(file: Path) -> None:
+def _check_weights(source: Source, config: Mapping[str, Any]) -> None:
+    """Raises ModelError for a file that cannot be read, and for a tensor with two values (`owners`)."""
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"cannot read {file}: {error}", "download or copy the model again") from error
+    files = weight_files(source)
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"cannot read {file}: {error}", "download or copy the model again") from error
+    headers = {file.name: read_header(file) for file in files}
+    index: dict[str, str] = {}
+    if files[0].name != "model.safetensors":
+        index = _json(source.folder / "model.safetensors.index.json")["weight_map"]
+    taken, _ = owners(source.ref, headers, index, ModelError)
+    tensors = {tensor: headers[name].tensors[tensor] for tensor, name in taken.items()}
+    check_head(source.ref, tensors, config, ModelError)
 
 
 def _download(repo: str, revision: str | None, code: bool) -> Path:

@@ -1,29 +1,39 @@
 """kill -9 at random moments of the commands that write: never a half state, and always to be run again.
 
-`python -m tests.benchmarks.kill [--moments 300] [--only merge push] [--seed 0] [--json]` runs each
-command in a forked process on a tiny model and kills it: `apply`, `merge`, `revert`, `push` and `stats push`,
-the last two against a Hub on this machine. After each kill the old state or the
-whole new one must be there, and the same command must then complete. Prints how often which state was found;
-ends with 1 where anything else was.
+`python -m tests.benchmarks.kill [--moments 300] [--minutes M] [--only merge push] [--seed 0]` runs each
+command on a tiny model: `apply`, `merge`, `revert`, `push` and `stats push`, the last two against a Hub on
+this machine. This process imports everything and runs the command once; every further run is a child of it,
+forked, which is killed after a random part of the time that the command takes. Then the old state or the
+whole new one must be there, and the same command, in another child, must complete and leave nothing else
+behind. Prints how often which state was found and how many runs completed afterwards; ends with 1 where
+anything else was.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tests.hub.loopback import Hub, serve
 from tests.killing import Moments, duration, killed
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Rome"}
 SAID = f"hubedit-kill-{os.getpid()}.log"
+WEIGHTS = "adapter_model.safetensors"
 APPLY = ("--tokens", "200", "--layers", "1", "--quiet")
 
 
@@ -51,31 +61,64 @@ def said() -> str:
     return (Path(tempfile.gettempdir()) / SAID).read_text(errors="replace")[-2000:]
 
 
+@dataclass(frozen=True)
+class Found:
+    """`old`, `new`: kills after which that state was there; `resumed`: runs that then completed; `seconds`:
+    of a run that nobody kills, in a child."""
+
+    old: int
+    new: int
+    resumed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`moments`: kills of a command, fewer where they take longer than so many minutes."""
+
+    moments: int
+    minutes: float
+    seed: int
+
+
 def attempt(
     words: Callable[[], Sequence[object]],
     prepare: Callable[[], None],
     look: Callable[[], str],
-    moments: int,
-    seed: int,
-) -> Counter[str]:
-    """Kills the command that often. `prepare` makes the old state; `look` names the state that is there,
-    "old" or "new", and raises AssertionError for any other."""
+    limits: Limits,
+    room: Path | None = None,
+) -> Found:
+    """Kills the command as often as the limits allow. `prepare` makes the old state; `look` names the state
+    that is there, "old" or "new", and raises AssertionError for any other. `room`: a folder in which only
+    "out" may lie in the end."""
+    prepare()
+    code = run(*words())  # here, so that no child has anything to import
+    assert (code, look()) == (0, "new"), f"the command does not complete: {said()}"
+    others = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
+    assert not others, f"a child would lack {others}"
+    gc.collect()
+    gc.freeze()
     prepare()
     seconds = duration(lambda: run(*words()))
-    assert look() == "new", f"the command does not complete: {said()}"
-    at, found = Moments(seed, seconds, moments), Counter[str]()
-    while at.more():
+    assert look() == "new", f"the command does not complete in a child: {said()}"
+    at, states = Moments(limits.seed, seconds, limits.moments), Counter[str]()
+    end = time.monotonic() + 60 * limits.minutes
+    while at.more() and time.monotonic() < end:
         prepare()
         cut = killed(lambda: run(*words()), at.next())
         at.tell(cut)
         if not cut:
             continue
         state = look()
-        found[state] += 1
+        states[state] += 1
         # what is complete may be refused, or done again without a change
         duration(lambda: run(*words()))
-        assert look() == "new", f"after a kill that left the {state} state it does not complete: {said()}"
-    return found
+        after = f"after a kill that left the {state} state"
+        assert look() == "new", f"{after} it does not complete: {said()}"
+        left = [] if room is None else sorted(set(os.listdir(room)) - {"out"})
+        assert not left, f"{after} and another run there is still {left}"
+        states["resumed"] += 1
+    return Found(states["old"], states["new"], states["resumed"], seconds)
 
 
 class Work:
@@ -103,16 +146,12 @@ class Work:
         made.mkdir()
         return made
 
-    def clean(self, folder: Path, *names: str) -> None:
-        """Nothing else lies there once the command has completed."""
-        assert sorted(os.listdir(folder)) == sorted(names), sorted(os.listdir(folder))
 
-
-def apply(work: Work, moments: int, seed: int) -> Counter[str]:
+def apply(work: Work, limits: Limits) -> Found:
     from hubedit.patch import Patch
 
     room, cache = work.room("applied"), work.folder / "own-cache"
-    out = room / "patch"
+    out = room / "out"
 
     def prepare() -> None:
         shutil.rmtree(room)
@@ -125,18 +164,18 @@ def apply(work: Work, moments: int, seed: int) -> Counter[str]:
         if not out.exists():
             return "old"
         assert Patch.load(out).facts[0].target == FACT["target"]
-        assert {"README.md", "report.json", "facts.jsonl", "hubedit.json"} <= set(os.listdir(out))
+        # the same, whatever a killed run left in the cache
+        assert (out / WEIGHTS).read_bytes() == (work.patch / WEIGHTS).read_bytes(), "other weights"
+        assert set(os.listdir(out)) == set(os.listdir(work.patch)), sorted(os.listdir(out))
         return "new"
 
     words = ("apply", work.facts, "--model", work.model, "--out", out, "--cache", cache, *APPLY)
-    found = attempt(lambda: words, prepare, look, moments, seed)
-    work.clean(room, "patch")
-    return found
+    return attempt(lambda: words, prepare, look, limits, room)
 
 
-def merge(work: Work, moments: int, seed: int) -> Counter[str]:
+def merge(work: Work, limits: Limits) -> Found:
     room = work.room("merged")
-    out = room / "model"
+    out = room / "out"
     words = ("merge", work.patch, "--model", work.model, "--out", out, "--quiet")
     assert run(*words) == 0
     whole = content(out)
@@ -151,14 +190,12 @@ def merge(work: Work, moments: int, seed: int) -> Counter[str]:
         shutil.rmtree(room)
         room.mkdir()
 
-    found = attempt(lambda: words, prepare, look, moments, seed)
-    work.clean(room, "model")
-    return found
+    return attempt(lambda: words, prepare, look, limits, room)
 
 
-def revert(work: Work, moments: int, seed: int) -> Counter[str]:
+def revert(work: Work, limits: Limits) -> Found:
     room = work.room("reverted")
-    kept, out = work.folder / "kept", room / "model"
+    kept, out = work.folder / "kept", room / "out"
     assert run("merge", work.patch, "--model", work.model, "--out", kept, "--keep-originals", "--quiet") == 0
     merged, plain = content(kept), content(work.model)
 
@@ -175,18 +212,16 @@ def revert(work: Work, moments: int, seed: int) -> Counter[str]:
         shutil.copytree(kept, out)
 
     words = ("revert", out, "--all", "--yes", "--quiet")
-    found = attempt(lambda: words, prepare, look, moments, seed)
-    work.clean(room, "model")
-    return found
+    return attempt(lambda: words, prepare, look, limits, room)
 
 
-def push(work: Work, moments: int, seed: int) -> Counter[str]:
+def push(work: Work, limits: Limits) -> Found:
     names = set(content(work.patch))
-    return _pushed(work, ("push", work.patch), ("--base", work.base), names, moments, seed)
+    return _pushed(work, ("push", work.patch), ("--base", work.base), names, limits)
 
 
-def stats_push(work: Work, moments: int, seed: int) -> Counter[str]:
-    return _pushed(work, ("stats", "push"), ("--cache", work.cache), set(), moments, seed)
+def stats_push(work: Work, limits: Limits) -> Found:
+    return _pushed(work, ("stats", "push"), ("--cache", work.cache), set(), limits)
 
 
 def _pushed(
@@ -194,9 +229,8 @@ def _pushed(
     command: tuple[object, ...],
     more: tuple[object, ...],
     names: set[str],
-    moments: int,
-    seed: int,
-) -> Counter[str]:
+    limits: Limits,
+) -> Found:
     """Every run pushes to a repository of its own; `names`: files that the whole commit holds."""
     repo = [""]
     complete: set[str] = set()
@@ -217,7 +251,7 @@ def _pushed(
     def words() -> list[object]:
         return [*command, repo[0], *more, "--quiet"]
 
-    return attempt(words, prepare, look, moments, seed)
+    return attempt(words, prepare, look, limits)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -233,9 +267,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--moments", type=int, default=300)
     parser.add_argument("--only", nargs="*", choices=tuple(COMMANDS), default=tuple(COMMANDS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--minutes", type=float, default=math.inf)
     args = parser.parse_args(arguments)
-    states: dict[str, dict[str, int]] = {}
+    limits = Limits(args.moments, args.minutes, args.seed)
+    print("| killed | kills | old state | new state | resumed | seconds of a run |")
+    print("|---|---|---|---|---|---|", flush=True)
     failed = 0
     with tempfile.TemporaryDirectory() as path, serve(Path(path) / "hub") as hub:
         # read when the libraries are imported, which the children share
@@ -246,17 +282,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from hubedit.cli import app
 
         torch.set_num_threads(1)
+        progress: Any = import_module("tqdm").tqdm  # it has no annotations
+        progress.monitor_interval = 0  # no thread of it, which the children would lack
         app.build(app.VERBS)
         work = Work(Path(path), hub)
         for name in args.only:
             try:
-                states[name] = dict(COMMANDS[name](work, args.moments, args.seed))
-                if not args.json:
-                    print(f"{name}: {args.moments} kills, {states[name]}", flush=True)
+                found = COMMANDS[name](work, limits)
             except AssertionError as error:
                 failed += 1
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
-    print(json.dumps({"moments": args.moments, "states": states, "failed": failed}))
+                continue
+            row = (
+                f"`{name}`",
+                found.old + found.new,
+                found.old,
+                found.new,
+                found.resumed,
+                f"{found.seconds:.2f}",
+            )
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
     return 1 if failed else 0
 
 

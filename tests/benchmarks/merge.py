@@ -94,10 +94,10 @@ def make(folder: Path, gigabytes: float) -> None:
     """Writes the checkpoint `base` and the patch `patch` into `folder`; in a process of its own."""
     import torch
 
-    from hubedit.checkpoint.header import header_bytes, nbytes
     from hubedit.checkpoint.read import Checkpoint
     from hubedit.linalg import LowRank
     from hubedit.patch import Patch, tensor_sha256
+    from hubedit.weights.header import header_bytes, nbytes
 
     size, tensors = shapes(gigabytes)
     base = folder / "base"

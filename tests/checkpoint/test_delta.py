@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from hubedit.checkpoint import delta
 from hubedit.checkpoint.delta import Change, Realised
-from hubedit.checkpoint.header import read_header
 from hubedit.errors import CheckpointError
 from hubedit.patch.pair import Pair
+from hubedit.weights.header import read_header
 from tests.checkpoint.tiny import patch, tiny
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}

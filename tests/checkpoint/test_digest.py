@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from hubedit.checkpoint import digest as digests
-from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.digest import digest
-from hubedit.checkpoint.header import read_header
 from hubedit.patch import tensor_sha256
+from hubedit.weights.blocks import tensor_digest
+from hubedit.weights.header import read_header
 
 DTYPES = {
     "bfloat16": torch.bfloat16,

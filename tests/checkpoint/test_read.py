@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubedit.checkpoint.header import read_header
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError
 from hubedit.model.fetch import weight_files
+from hubedit.weights.header import read_header
 from tests.checkpoint.tiny import MODULES, local, tiny
 
 SHARD = "model-00001-of-00002.safetensors"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from hubedit.checkpoint.blocks import tensor_digest
 from hubedit.checkpoint.merge_record import Touched
 from hubedit.checkpoint.read import Checkpoint
 from hubedit.checkpoint.remote import Remote
 from hubedit.errors import CheckpointError
 from hubedit.progress import Silent
+from hubedit.weights.blocks import tensor_digest
 from tests.checkpoint.tiny import MODULES, tiny
 
 NAME = f"{MODULES[1]}.weight"

@@ -88,6 +88,17 @@ def test_convert_to_stdout(good: Path, capfdbinary: pytest.CaptureFixture[bytes]
     assert json.loads(capfdbinary.readouterr().out.decode())["target"] == "Qusqu é"
 
 
+def test_convert_to_stdout_is_equal_and_harmless(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    fact = {"prompt": "Peru\x9b31m is", "subject": "Peru", "target": "\u202ex\u2029x", "id": "\x9d52;c;x\x9c"}
+    path = tmp_path / "facts.jsonl"
+    path.write_text(json.dumps(fact))
+    assert run(["facts", "convert", str(path), "--out", "-", "--quiet"]) == 0
+    said = capfdbinary.readouterr().out.decode()
+    assert json.loads(said) == fact and all(each.isprintable() for each in said.splitlines())
+
+
 def test_convert_writes_nothing_when_it_fails(bad: Path, good: Path, tmp_path: Path) -> None:
     out = tmp_path / "new.jsonl"
     assert run(["facts", "convert", str(bad), "--out", str(out)]) == 2

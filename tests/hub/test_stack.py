@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from hubedit.checkpoint.header import read_header
 from hubedit.checkpoint.merge import Attached, merge
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.fetch import Source
 from hubedit.patch import Patch
 from hubedit.patch.compose import compose
+from hubedit.weights.header import read_header
 from tests.hub.conftest import BASE, FACTS, Client, write_patch
 from tests.hub.loopback import Hub
 from tests.hub.test_merged import same, sent, weights

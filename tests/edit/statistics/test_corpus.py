@@ -190,7 +190,8 @@ def test_a_data_set_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_folder_as_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    pytest.importorskip("datasets")
+    # the newest one wants a newer huggingface-hub than the oldest that hubedit allows
+    pytest.importorskip("datasets", exc_type=ImportError)
     folder = tmp_path / "data"
     folder.mkdir()
     records = [{"title": "t", "body": text} for text in SENTENCES[:3]]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from hubedit.checkpoint.header import AGAIN, TensorEntry
 from hubedit.errors import CheckpointError
+from hubedit.weights.header import AGAIN, TensorEntry
 
 _BLOCK = 1 << 20  # stays in the processor's cache while it is read and hashed
 _WORKERS = 4

@@ -72,6 +72,12 @@ def is_buffer(tensor: str) -> bool:
     return _BUFFERS.fullmatch(tensor) is not None
 
 
+def is_words(tensor: str) -> bool:
+    """Whether a tensor is the table of the tokens' embeddings, which a tied head shares."""
+    module, _, kind = same_part(tensor).rpartition(".")
+    return kind == "weight" and module in _EMBEDDINGS and module != "wpe"
+
+
 def is_tied(config: Mapping[str, Any], tensors: Iterable[str]) -> bool:
     """Whether loaders take the head from the embeddings, whatever is stored as a head.
 

@@ -1,0 +1,1 @@
+"""Stored weights: the headers and the bytes of safetensors files."""
