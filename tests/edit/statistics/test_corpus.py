@@ -12,7 +12,6 @@ import pytest
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.documents import DataSet, documents
-from hubedit.edit.statistics import corpus as corpus_module
 from hubedit.edit.statistics.corpus import (
     TOKENS_PER_INPUT,
     corpus_key,
@@ -71,11 +70,9 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
 
 
-def test_generated_text_is_the_same_each_time_and_kept(
-    make: Make, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(corpus_module, "_LENGTH", 32)
+def test_generated_text_is_the_same_each_time_and_kept(make: Make, cache: Cache, tmp_path: Path) -> None:
     em, config = make(), StatsConfig(tokens=3000)
+    em.text_config.max_position_embeddings = 32  # shorter texts
     first = token_rows(em, config, 3000, cache, Silent())
     assert sum(map(len, first)) == 3000
     assert token_rows(em, config, 3000, Cache(tmp_path / "other"), Silent()) == first
@@ -89,11 +86,9 @@ def test_generated_text_is_the_same_each_time_and_kept(
         assert holdout_rows(em, config, 5, cache, Silent()) == held
 
 
-def test_text_that_is_written_is_told_and_text_from_the_cache_is_not(
-    make: Make, cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(corpus_module, "_LENGTH", 32)
+def test_text_that_is_written_is_told_and_text_from_the_cache_is_not(make: Make, cache: Cache) -> None:
     em, config, stages = make(), StatsConfig(), Stages()
+    em.text_config.max_position_embeddings = 32
     token_rows(em, config, 500, cache, stages)
     holdout_rows(em, config, 5, cache, stages)
     assert stages.told == [("generating text", 500, 500), ("generating text to compare on", 1024, 1024)]
@@ -119,7 +114,7 @@ def test_text_files(tmp_path: Path) -> None:
     assert list(documents(str(records))) == ["één", "two"]
 
 
-def test_rows_of_a_file(make: Make, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_file(make: Make, cache: Cache, tmp_path: Path) -> None:
     em = make("mistral", "metaspace_bos")
     file = tmp_path / "text.txt"
     file.write_text("\n".join(SENTENCES))
@@ -127,7 +122,7 @@ def test_rows_of_a_file(make: Make, cache: Cache, tmp_path: Path, monkeypatch: p
     rows = token_rows(em, config, 60, cache, Silent())
     assert rows[0] == em.tokenizer(SENTENCES[0])["input_ids"]
     assert sum(map(len, rows)) == 60
-    monkeypatch.setattr(corpus_module, "_ROW", 5)
+    em.text_config.max_position_embeddings = 5
     cut = token_rows(em, config, 60, cache, Silent())
     assert max(map(len, cut)) == 5
     assert {row[0] for row in cut} == {em.tokenizer.bos_token_id}
