@@ -252,7 +252,8 @@ def preset(name: str, method: str = "", prefer: str = "balanced") -> EditConfig:
 
 
 def method_defaults(method: str) -> EditConfig:
-    """The published settings of a method, with layers (and alpha) from the trace of the model.
+    """The published settings of a method; layers follow from the model's depth, those of ROME's family and
+    alpha from its trace.
 
     Raises ConfigError that lists the names.
     """

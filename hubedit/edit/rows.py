@@ -20,7 +20,7 @@ class Row:
     """`ids`: prompt and all but the last of `labels`; `last`: the subject's last token.
 
     The prediction counts at the `len(labels)` last positions. `preserve` rows keep the model's own
-    distribution there (labels are its own greedy answer), the others must give the labels.
+    distribution there (of `labels` only the number counts), the others must give the labels.
     """
 
     fact: int

@@ -42,9 +42,10 @@ _LONGEST = 32  # tokens of an answer that are generated at most
 def trace(
     em: EditableModel, facts: Sequence[Fact], config: TraceConfig, cache: Cache, progress: Progress
 ) -> TraceResult:
-    """Indirect effects of every layer's attention and MLP, averaged over facts that the model knows.
+    """Indirect effects of every layer's attention and MLP, averaged over the facts that it answers
+    rightly; where it answers none so, over whatever it says, with a message.
 
-    Raises HubEditError when the model knows none of the facts.
+    Raises HubEditError when it answers none of the facts at all.
     """
     key = trace_key(em, facts, config)
     entry = cache.load("trace", key)
@@ -94,7 +95,8 @@ def trace_key(em: EditableModel, facts: Sequence[Fact], config: TraceConfig) -> 
 def _known(
     em: EditableModel, facts: Sequence[Fact], limit: int, progress: Progress
 ) -> tuple[list[Prompt], int, int]:
-    """Prompts the model answers rightly, in order; how many facts were asked until there were `limit`.
+    """Prompts to trace, those the model answers rightly, in order; how many are so; how many facts were asked
+    until there were `limit`.
 
     Right is a greedy answer that starts with a ground truth; where a fact has none, any answer is
     what the model knows.

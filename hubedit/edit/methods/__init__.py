@@ -1,1 +1,1 @@
-"""Published methods of editing, one file a family; and sequences of batches for every method."""
+"""The methods, one file a family: `joint` is hubedit's own, the others are published; and what they share."""

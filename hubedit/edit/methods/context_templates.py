@@ -19,7 +19,7 @@ def generated_contexts(em: EditableModel, count: int, seed: int) -> list[str]:
     """`count` beginnings that the model itself writes, each ending in ". ", of 10 tokens and, where there
     are more than one for each opening word, half of them of 5 (ROME and MEMIT, `get_context_templates`).
 
-    Distinct from what they do: sampled at temperature 1 with a seed, not among the 5 likeliest tokens.
+    Distinct from what they do: sampled among the 64 likeliest tokens with a seed, not the 5 likeliest.
     """
     if count < 1:
         return []

@@ -48,7 +48,7 @@ def joint(batch: EditBatch) -> Edit:
     """Steps and solve of every site, one after another, round by round."""
     em, facts, baseline, config = batch.model, batch.facts, batch.baseline, batch.config
     edit = target_rows(em, facts, config.prompts, config.targets.contexts)
-    keys = key_rows(em, facts, config.prompts)
+    solved = key_rows(em, facts, config.prompts)
     # what was edited before about the same subject is among what its one target must give
     again = [fact for fact, _ in batch.same_subject]
     older = bare_rows(target_rows(em, again, config.prompts, config.targets.contexts))
@@ -58,7 +58,7 @@ def joint(batch: EditBatch) -> Edit:
     sites = [
         (Site(n, kind), share) for n in baseline.layers for kind, share in split(baseline.alpha[n]).items()
     ]
-    count, owner = 1 + max(subject), [r.fact for r in keys]
+    count, owner = 1 + max(subject), [r.fact for r in solved]
     delta = {site: torch.zeros(count, em.hidden_size) for site, _ in sites}
     loss, nll, norm = torch.zeros(count), torch.zeros(count), torch.ones(count)
     factors: dict[Site, LowRank] = {}
@@ -81,10 +81,10 @@ def joint(batch: EditBatch) -> Edit:
             missing = [fact for fact in missing if float(loss[fact]) > config.targets.loss]
             batch.clock.lap("targets")
             if bool(found.delta.any()) or not factors:
-                k = at_subject(em.with_patch(factors), keys, site.layer, [site]).inputs[site]
+                keys = at_subject(em.with_patch(factors), solved, site.layer, [site]).inputs[site]
                 wanted = delta[site][subject]
-                factors[site] = _solve(batch, site, k, keys, wanted)
-                met = share_met(wanted[owner], factors[site].apply(k.float()))
+                factors[site] = _solve(batch, site, keys, solved, wanted)
+                met = share_met(wanted[owner], factors[site].apply(keys.float()))
                 reports[site] = report(em, site, factors[site], baseline, config.lam, met)
                 batch.clock.lap("solve")
             batch.progress.advance()

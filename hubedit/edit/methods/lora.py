@@ -1,4 +1,4 @@
-"""LoRA fine-tuning (Hu et al. 2022, arXiv 2106.09685) of the sites that the joint method edits.
+"""LoRA fine-tuning (Hu et al. 2022, arXiv 2106.09685) of the sites that IntAttn-Edit edits.
 
 The baseline that everybody knows: Adam on the factors so that the facts' prompts give their targets, as
 EasyEdit does it (rank 8, scale alpha / rank = 4, learning rate 5e-3, at most 70 steps), without dropout.

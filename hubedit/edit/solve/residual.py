@@ -13,8 +13,8 @@ def residual(z: Tensor, hidden: Tensor, layers_left: int) -> Tensor:
 
 
 def split(alpha: float) -> dict[SiteKind, float]:
-    """The share of the residual that each kind of site gets: alpha to o_proj, 1 - alpha to down_proj. A site
-    without a share is left out."""
+    """The share of the residual (joint: of a step's length) that each kind of site gets: alpha to o_proj, 1 -
+    alpha to down_proj. A site without a share is left out."""
     shares: dict[SiteKind, float] = {"attention": alpha, "mlp": 1 - alpha}
     return {kind: share for kind, share in shares.items() if share > 0}
 

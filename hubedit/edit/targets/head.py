@@ -53,7 +53,7 @@ WHOLE = Head(torch.empty(0, dtype=torch.long), torch.empty(0))
 
 def likeliest(em: EditableModel, final: Tensor, label: Tensor, entries: int) -> Head:
     """The `entries` likeliest at each of the positions (s, d), and the labels (s,); the whole vocabulary
-    where that is hardly larger."""
+    where that has at most four times as many."""
     if not 0 < 4 * entries * len(final) < em.vocabulary:
         return WHOLE
     best = [label]

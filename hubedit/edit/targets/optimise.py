@@ -1,14 +1,13 @@
-"""The residual every fact needs at layer L: gradient descent on `delta`, all facts at once.
+"""What every fact needs in addition, `delta`: gradient descent on it, all facts at once.
 
-    z_i = h_i[L] + delta_i
-    delta_i = argmin  mean_c -log P(target | c + prompt; h[L] += delta) / len(target)
-                    + kl * KL(original || edited  on "{subject} is a")
-                    + decay * |delta| / |h|
+    delta_i = argmin  mean_c -log P(target | c + prompt; x += delta) / len(target)  +  kl * KL  +  decay
 
-(MEMIT, Meng et al. 2023, eq. 16.) With a site, delta is added to what it writes and not to h[L], and lengths
-are relative to that. The published recipe, with KL(edited || original), is that of
-`hubedit.edit.targets.optimizers.Adam`; steps of a given length along the gradient are ours, and reach the
-same loss with a shorter delta: Adam moves every coordinate by the same amount (docs/experiments.md). Only the
+published methods (`hubedit.edit.targets.optimizers.Adam`; MEMIT, Meng et al. 2023, eq. 16, and its code):
+    x = h[L], KL(edited || original) on "{subject} is a", decay * |delta| / |h|^2
+the joint edit (`Steepest`): x = what a site writes, W k, KL(original || edited), decay * |delta| / |W k|
+
+The likelihood and the KL are in `hubedit.edit.targets.passes`. Steps of a given length along the gradient
+reach the same loss with a shorter delta: Adam moves every coordinate by the same amount. Only the
 layers from there on are run, on the tokens from the subject's last one on, in batches of rows of about the
 same length; nothing of the model needs a gradient.
 """
