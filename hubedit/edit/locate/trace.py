@@ -95,8 +95,8 @@ def trace_key(em: EditableModel, facts: Sequence[Fact], config: TraceConfig) -> 
 def _known(
     em: EditableModel, facts: Sequence[Fact], limit: int, progress: Progress
 ) -> tuple[list[Prompt], int, int]:
-    """Prompts to trace, those the model answers rightly, in order; how many are so; how many facts were asked
-    until there were `limit`.
+    """Prompts to trace, those the model answers rightly, in order; how many facts were asked until there were
+    `limit`; how many of them are so.
 
     Right is a greedy answer that starts with a ground truth; where a fact has none, any answer is
     what the model knows.
