@@ -60,7 +60,7 @@ def test_apply_writes_a_patch_and_shows_it(
         assert text in said.out
     assert "95 % interval" not in said.out
     unfolded = "".join(said.out.split())
-    assert f"{out}/report.htmlinabrowser,orhubeditinspect{out}" in unfolded
+    assert f"{out}/report.htmlinabrowser" in unfolded and "hubeditinspect" not in unfolded
     assert (out / "report.html").is_file() and "(1 fact" not in said.err
     patch = Patch.load(out)
     assert len(patch.facts) == 2
@@ -103,6 +103,16 @@ def test_a_smaller_rank_says_what_is_lost(
         "lost at rank" not in capsys.readouterr().out
         and "truncation" not in Patch.load(tmp_path / "auto").record
     )
+
+
+def test_a_short_report_counts_what_follows_from_few_facts() -> None:
+    content: dict[str, Any] = {"metrics": {"success": 1.0}, "counts": {"success": 2}}
+    made: Any = SimpleNamespace(
+        patch=SimpleNamespace(record={"seconds": 3.0}, size=12_300), path=Path("patch"), content=content
+    )
+    assert "follows" not in dict(shown.few_rows(made))
+    content["metrics"]["portability"], content["counts"]["portability"] = 0.75, 4
+    assert dict(shown.few_rows(made))["follows"] == "3 of 4"
 
 
 def test_the_default_place_is_named_after_the_facts(
