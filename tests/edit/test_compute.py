@@ -20,6 +20,7 @@ from hubedit.edit.result import check_collapse
 from hubedit.edit.solve.site_report import SiteReport
 from hubedit.errors import CollapseError, ConfigError
 from hubedit.evaluate.forced import forced
+from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.progress import Silent
@@ -185,3 +186,45 @@ def test_a_collapse_beyond_what_a_float_holds_is_explained() -> None:
 def test_a_drift_that_is_no_number_is_a_collapse() -> None:
     with pytest.raises(CollapseError):
         check_collapse(report(drift=math.nan), 2.0, 2.0)
+
+
+def quick(config: EditConfig) -> EditConfig:
+    """One step at one MLP."""
+    return replace(config, layers="1", alpha="0", targets=TargetConfig(steps=1, rounds=1, contexts=1))
+
+
+def scaled(em: EditableModel, share: float) -> dict[Site, LowRank]:
+    """A patch that adds so much of its own weight to the first edited MLP: its drift is `share` squared."""
+    site = Site(1, "mlp")
+    weight = em.weight(site).float()
+    return {site: LowRank(share * torch.eye(len(weight)), weight.clone())}
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_an_older_patch_that_drifts_too_far_by_itself_stops_no_edit(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em, progress = editable(), Heard()
+    edit = compute(em, FACTS[:1], quick(config), on=scaled(em, 1.2), cache=Cache(tmp_path), progress=progress)
+    assert edit.whole[Site(1, "mlp")].drift > 1
+    assert [m for m in progress.messages if "drifts" in m] == [
+        f"the older patch already drifts 1.44 at site {Site(1, 'mlp')}"
+    ]
+
+
+def test_two_parts_that_drift_too_far_together_are_named_both(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    em, progress = editable(), Heard()
+    with pytest.raises(CollapseError, match="together with the older patch") as caught:
+        compute(
+            em, FACTS[:1], quick(config), on=scaled(em, 0.99999), cache=Cache(tmp_path), progress=progress
+        )
+    assert str(Site(1, "mlp")) in caught.value.message and not any("drifts" in m for m in progress.messages)
