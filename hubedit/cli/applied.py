@@ -162,7 +162,7 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
 
 
 def _lost(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the truncation to a smaller rank has lost at most, over the edited weights; nothing without one."""
+    """What the truncation to a smaller rank has lost at most, over the edited weights."""
     if "truncation" not in record:
         return []
     lost = [100 * (1 - min(record["truncation"][of].values(), default=1.0)) for of in ("energy", "text")]
