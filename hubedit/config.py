@@ -78,8 +78,9 @@ class StatsConfig(_Checked):
     seed: int = 0
     """Of the text that the model writes."""
     names: float = 0.67
-    """Share of the tokens that are sentences about names of many kinds (`hubedit.name_sentences`), 0
-    to 1. Other names' facts then change less (docs/experiments.md); the published methods have none."""
+    """Largest share of the tokens that are sentences about names of many kinds (`hubedit.name_sentences`), 0
+    to 1; their list has some 70,000 tokens. Other names' facts then change less (docs/experiments.md); the
+    published methods have none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +104,7 @@ class TargetConfig(_Checked):
     """Times that the joint edit goes through all sites at most, while facts are missing; 0: 4, or as many as
     make `visits`."""
     visits: int = 16
-    """Of sites, which a model with few of them needs too (docs/experiments.md)."""
+    """Updates of sites that the rounds come to at least: with few sites there are more rounds."""
     decay: float = 1e-3
     """Weight of |delta| in the objective."""
     kl: float = 0.0625

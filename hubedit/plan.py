@@ -16,7 +16,7 @@ from hubedit.cost import Estimate, estimate
 from hubedit.cost.stages import edited
 from hubedit.cost.stand_in import stand_in
 from hubedit.edit.locate.layers import untraced_layers
-from hubedit.edit.statistics.corpus import needed_tokens
+from hubedit.edit.statistics.size import needed_tokens
 from hubedit.errors import ConfigError
 from hubedit.facts import Fact
 from hubedit.facts.tokens import load_tokenizer

@@ -275,6 +275,8 @@ def check_settings(config: EditConfig) -> None:
         value, own = getattr(config, field.name), getattr(method.defaults, field.name)
         if field.name not in method.settings and value not in (own, getattr(usual, field.name)):
             raise ConfigError(f"{config.method} has no setting {field.name!r}", hint)
+    if method.published and config.stats.names:
+        raise ConfigError(f"{config.method} reads text alone: names of stats must be 0", hint)
     for name in method.needed:
         if not getattr(config, name):
             raise ConfigError(f"{config.method} needs a value of {name.replace('_', ' ')}", hint)

@@ -4,15 +4,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
 from hubedit.cache import Cache
-from hubedit.config import StatsConfig
+from hubedit.config import EditConfig, StatsConfig
 from hubedit.edit.statistics.second_moments import second_moments, source_key
+from hubedit.edit.statistics.size import corpus_tokens, name_rows
+from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
 from hubedit.model.sites import Site
 from hubedit.name_sentences import kinds, sentences
+from hubedit.presets import METHODS, check_settings
 from hubedit.progress import Silent
 from tests.pico import pico
 
@@ -36,14 +38,37 @@ def test_every_kind_is_there_from_the_first_sentences_on() -> None:
 
 
 def test_the_share_of_names_decides_what_the_statistics_read(em: EditableModel, tmp_path: Path) -> None:
-    site, cache = Site(0, "mlp"), Cache(tmp_path / "cache")
+    def rows(names: float) -> tuple[int, int]:
+        """Tokens of sentences, and of the corpus."""
+        config = StatsConfig(tokens=400, names=names)
+        return sum(map(len, name_rows(em, config))), corpus_tokens(em, config)
 
-    def moment(names: float) -> tuple[torch.Tensor, int]:
-        found = second_moments(em, [site], StatsConfig(tokens=400, names=names), cache, Silent())[site]
-        return found.matrix, found.count
+    assert rows(0) == (0, 400)
+    named, written = rows(0.5)
+    assert 200 <= named < 230 and written == 400 - named
+    assert rows(1)[1] == 0
 
-    none, half, only = moment(0), moment(0.5), moment(1)
-    assert not torch.equal(none[0], half[0]) and not torch.equal(half[0], only[0])
+
+def test_a_list_that_ends_leaves_the_rest_to_the_corpus(em: EditableModel) -> None:
+    every = sum(len(row) for row in em.tokenizer(list(sentences()))["input_ids"])
+    config = StatsConfig(tokens=10 * every, names=0.9)
+    assert sum(map(len, name_rows(em, config))) == every
+    assert corpus_tokens(em, config) == 9 * every
+
+
+def test_nothing_is_written_where_the_statistics_are_of_names_alone(
+    em: EditableModel, tmp_path: Path
+) -> None:
+    site = Site(0, "mlp")
+    for names, rounds in ((1, 0), (0.5, 1)):
+        cache, config = Cache(tmp_path / str(names)), StatsConfig(tokens=400, names=names)
+        found = second_moments(em, [site], config, cache, Silent())[site]
+        assert found.count == sum(len(row) - 1 for row in name_rows(em, config)) or names < 1
+        assert len(list(cache.entries("corpus"))) == rounds
     assert source_key(StatsConfig(names=1), em) != source_key(StatsConfig(names=0.5), em)
-    # nothing is written by a model whose statistics are of names alone
-    assert moment(1)[1] == only[1]
+
+
+def test_a_published_method_reads_text_alone() -> None:
+    with pytest.raises(ConfigError, match="memit reads text alone"):
+        check_settings(EditConfig(method="memit"))
+    assert all(METHODS[name].defaults.stats.names == 0 for name in METHODS if METHODS[name].published)

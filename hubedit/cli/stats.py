@@ -85,7 +85,7 @@ def compute(
         for s, m in found.items()
     ]
     columns = ("site", "width", "tokens", "mean square")
-    value = {"model": em.ref, "corpus": corpus, "cache": store.root, "sites": rows}
+    value = {"model": em.ref, "corpus": corpus, "names": names, "cache": store.root, "sites": rows}
     cells = [[r["site"], r["width"], r["tokens"], f"{r['mean square']:.4g}"] for r in rows]
     out.data(value, human=lambda: table(columns, cells, right=columns[1:]), brief=str(store.root))
 
@@ -101,13 +101,14 @@ def list_(cache: CacheOption = None, json: JsonOption = False, quiet: QuietOptio
     entries = sorted(
         cached_entries(store), key=lambda e: (e.model, e.corpus, int(e.site.partition(".")[0]), e.site)
     )
-    columns = ("model", "commit", "corpus", "site", "width", "tokens", "MB")
+    columns = ("model", "commit", "corpus", "names", "site", "width", "tokens", "MB")
     cells = [
-        (e.model, e.identity[:8], e.corpus, e.site, e.width, e.tokens, f"{e.size / 1e6:.1f}") for e in entries
+        (e.model, e.identity[:8], e.corpus, e.names, e.site, e.width, e.tokens, f"{e.size / 1e6:.1f}")
+        for e in entries
     ]
     out.data(
         {"cache": store.root, "entries": entries},
-        human=lambda: table(columns, cells, right=columns[4:]),
+        human=lambda: table(columns, cells, right=columns[5:]),
         brief=str(len(entries)),
     )
     out.note(f"{len(entries)} entries, {sum(e.size for e in entries) / 1e6:.1f} MB in {store.root}")

@@ -20,12 +20,12 @@ from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.statistics.corpus import (
     SELF,
     TEXT_ROWS,
-    needed_tokens,
     round_key,
     round_streams,
     text_length,
 )
 from hubedit.edit.statistics.second_moments import source_key, stats_key
+from hubedit.edit.statistics.size import corpus_tokens, needed_tokens
 from hubedit.edit.targets.passes import groups, most_padding, pass_tokens
 from hubedit.evaluate.reading import questions
 from hubedit.facts import Fact
@@ -171,7 +171,7 @@ def _statistics(edit: Edited, cache: Cache) -> dict[str, Work]:
     """Text that is not in the cache, and its second moments."""
     em, config = edit.em, edit.config.stats
     tokens, key = needed_tokens(em, config), source_key(config, em)
-    written = round((1 - config.names) * tokens)
+    written = corpus_tokens(em, config)
     missing = [s for s in edit.sites if not cache.path("stats", stats_key(em, s, key, tokens)).exists()]
     text, sums = Work(), Work()
     if config.corpus == SELF:

@@ -13,8 +13,8 @@ from typing import Any
 from hubedit.config import EditConfig, to_dict
 from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.result import Edit
-from hubedit.edit.statistics.corpus import needed_tokens
 from hubedit.edit.statistics.second_moments import source_key
+from hubedit.edit.statistics.size import corpus_tokens, needed_tokens
 from hubedit.environment import base_name, device_name, peak_memory, portable, versions
 from hubedit.model.editable import EditableModel
 from hubedit.presets import METHODS
@@ -73,7 +73,7 @@ def statistics_record(em: EditableModel, config: EditConfig) -> dict[str, Any]:
     return {
         "corpus": portable(config.stats.corpus),
         "tokens": tokens,
-        "names": config.stats.names,
+        "names": round(1 - corpus_tokens(em, config.stats) / tokens, 2),
         "source": source_key(config.stats, em),
     }
 

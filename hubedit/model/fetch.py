@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubedit.errors import HubEditError, ModelError
+from hubedit.errors import CheckpointError, HubEditError, ModelError
 from hubedit.model.owner import check_head, owners
 from hubedit.remote import translated_errors
 from hubedit.weights.header import read_header
@@ -187,7 +187,11 @@ def _there(file: Path) -> bool:
 
 
 def _check_weights(source: Source, config: Mapping[str, Any]) -> None:
-    """Raises ModelError for a file that cannot be read, and for a tensor with two values (`owners`)."""
+    """Raises ModelError for a file that cannot be read, and for a tensor with two values (`owners`).
+
+    What safetensors opens loads, also where `read_header`, which is stricter, does not take the file: then
+    nothing is said about copies.
+    """
     from safetensors import SafetensorError, safe_open
 
     files = weight_files(source)
@@ -197,13 +201,19 @@ def _check_weights(source: Source, config: Mapping[str, Any]) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"cannot read {file}: {error}", "download or copy the model again") from error
-    headers = {file.name: read_header(file) for file in files}
+    try:
+        headers = {file.name: read_header(file) for file in files}
+    except CheckpointError:
+        return
     index: dict[str, str] = {}
     if files[0].name != "model.safetensors":
         index = _json(source.folder / "model.safetensors.index.json")["weight_map"]
-    taken, _ = owners(source.ref, headers, index, ModelError)
-    tensors = {tensor: headers[name].tensors[tensor] for tensor, name in taken.items()}
-    check_head(source.ref, tensors, config, ModelError)
+    try:
+        taken, _ = owners(source.ref, headers, index, ModelError)
+        tensors = {tensor: headers[name].tensors[tensor] for tensor, name in taken.items()}
+        check_head(source.ref, tensors, config)
+    except CheckpointError as error:
+        raise ModelError(error.message, error.hint) from error
 
 
 def _download(repo: str, revision: str | None, code: bool) -> Path:

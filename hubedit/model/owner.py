@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hubedit.errors import HubEditError
+import numpy as np
+
+from hubedit.errors import HubEditError, ModelError
+from hubedit.floats import STORED, Array, widened
 from hubedit.model.names import is_head, is_words
-from hubedit.weights.blocks import tensor_digest
-from hubedit.weights.header import AGAIN, Header, TensorEntry
+from hubedit.weights.blocks import blocks
+from hubedit.weights.header import Header, TensorEntry
+
+_ELEMENTS = 1 << 18
 
 
 def owners(
@@ -17,22 +22,19 @@ def owners(
     """Every tensor -> the file whose copy counts, and the tensors that more than one file holds.
 
     `folder`: as messages name it; `headers`: by file name, sorted; `index`: tensor -> the file that
-    `model.safetensors.index.json` names, empty without one. Raises `error` where the index is wrong, and
-    where readers would take different values: transformers reads all files in order, so that the last copy
-    counts there, and others take the file that the index names.
+    `model.safetensors.index.json` names, empty without one. transformers reads all files in order, so that
+    the last copy counts there, and others take the file that the index names: raises `error` where the two
+    copies have other values, and CheckpointError where one cannot be read. An index that names a file
+    without the tensor leads no reader to another value.
     """
     holders: dict[str, list[str]] = {}
     for name, header in headers.items():
         for tensor in header.tensors:
             holders.setdefault(tensor, []).append(name)
-    if missing := sorted(set(index) - set(holders)):
-        raise error(f"{folder}: tensor {missing[0]} of the index is not in {index[missing[0]]}", AGAIN)
     found: dict[str, str] = {}
     for tensor, own in holders.items():
         last = own[-1]
-        named = index.get(tensor, last)
-        if named not in own:
-            raise error(f"{folder}: tensor {tensor} is in {last}, but the index says otherwise", AGAIN)
+        named = index[tensor] if index.get(tensor) in own else last
         if named != last and not _same(headers[named].tensors[tensor], headers[last].tensors[tensor]):
             raise error(
                 f"{folder}: tensor {tensor} has other values in {last} than in {named}, which the index "
@@ -43,11 +45,12 @@ def owners(
     return found, [tensor for tensor, own in holders.items() if len(own) > 1]
 
 
-def check_head(
-    folder: str, tensors: Mapping[str, TensorEntry], config: Mapping[str, Any], error: type[HubEditError]
-) -> None:
-    """Raises `error` where the configuration ties the head to the embeddings, and a head with other values is
-    stored: transformers 5 takes that head, while its older versions, vLLM and mlx take the embeddings."""
+def check_head(model: str, tensors: Mapping[str, TensorEntry], config: Mapping[str, Any]) -> None:
+    """Raises ModelError where the configuration ties the head to the embeddings, and a head with other values
+    is stored: transformers 5 takes that head, while its older versions, vLLM and mlx take the embeddings.
+
+    `model`: as messages name it. Raises CheckpointError where one of the two cannot be read.
+    """
     text = config.get("text_config")
     said = [
         part["tie_word_embeddings"]
@@ -59,14 +62,29 @@ def check_head(
     if not said or not all(said) or len(heads) != 1 or len(words) != 1:
         return
     if not _same(tensors[heads[0]], tensors[words[0]]):
-        raise error(
-            f"{folder}: {heads[0]} has other values than {words[0]}, to which the configuration ties it, and "
+        raise ModelError(
+            f"{model}: {heads[0]} has other values than {words[0]}, to which the configuration ties it, and "
             "readers differ in which they take",
-            "set tie_word_embeddings to false in config.json, or remove the head",
+            "set tie_word_embeddings to false in config.json, or remove the head; a model from the Hub in a "
+            "copy of your own: hf download REPO --local-dir DIR",
         )
 
 
 def _same(one: TensorEntry, two: TensorEntry) -> bool:
-    """Whether two copies hold the same bytes. Raises CheckpointError where one cannot be read."""
-    alike = (one.dtype, one.shape) == (two.dtype, two.shape)
-    return alike and tensor_digest(one) == tensor_digest(two)
+    """Whether two copies hold the same values, also in two types. Raises CheckpointError."""
+    alike, floats = one.dtype == two.dtype, {one.dtype, two.dtype} <= set(STORED)
+    if one.shape != two.shape or not (alike or floats):
+        return False
+    return all(
+        (alike and a == b) or (floats and np.array_equal(_values(a, one), _values(b, two)))
+        for a, b in zip(_pieces(one), _pieces(two), strict=True)
+    )
+
+
+def _pieces(entry: TensorEntry) -> Iterator[memoryview]:
+    """A tensor's bytes in pieces, of equally many elements for every type of `STORED`."""
+    return blocks(entry, _ELEMENTS * (STORED[entry.dtype].itemsize if entry.dtype in STORED else 1))
+
+
+def _values(piece: memoryview, entry: TensorEntry) -> Array:
+    return widened(np.frombuffer(piece, STORED[entry.dtype]), entry.dtype)

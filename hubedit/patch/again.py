@@ -32,6 +32,9 @@ def settings_of(patch: Patch, corpus: str = "") -> EditConfig:
         raise PatchError("the patch stands on an older one, whose edit it does not hold", _APART)
     if not isinstance(config, Mapping):
         raise PatchError("the patch was not made by one hubedit apply, so it cannot be made again", _APART)
+    stats = config.get("stats")
+    if isinstance(stats, Mapping):  # before there were sentences about names there were none
+        config = {**config, "stats": {"names": 0.0, **stats}}
     try:
         found = from_dict(EditConfig, config)
     except (ConfigError, TypeError, AttributeError) as error:

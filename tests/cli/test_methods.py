@@ -199,7 +199,7 @@ def test_a_paper_s_preset_runs_the_paper_s_method() -> None:
 
 
 def test_settings_that_a_method_does_not_read_are_refused() -> None:
-    check_settings(EditConfig(method="rome", layers="3"))
+    check_settings(replace(method_defaults("rome"), layers="3"))
     with pytest.raises(ConfigError, match="rome has no setting 'alpha'"):
         check_settings(EditConfig(method="rome", alpha="0.7"))
     with pytest.raises(ConfigError, match="unknown method 'magic'") as caught:

@@ -19,5 +19,5 @@ def test_r_rome_does_not_collapse_where_rome_does() -> None:
     none, mended = sequence(em, facts, "r-rome", "auto", [0, 100])
     # `check_collapse` refuses an edit that makes text twice as unlikely, a token
     assert rome.nll - none.nll > 0.7 > mended.nll - none.nll
-    assert rome.metrics["neighbourhood"] < 0.2 < 0.3 < mended.metrics["neighbourhood"]
-    assert rome.metrics["success"] < 0.05 < 0.1 < mended.metrics["success"]
+    assert rome.metrics["neighbourhood"] < 0.25 < 0.3 < mended.metrics["neighbourhood"]
+    assert rome.metrics["success"] < 0.1 < mended.metrics["success"]

@@ -13,6 +13,7 @@ import torch
 from hubedit.cache import Cache, Entry, digest
 from hubedit.config import StatsConfig
 from hubedit.documents import documents, fingerprint
+from hubedit.edit.statistics.size import corpus_tokens
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.memory import TokenBudget
@@ -21,8 +22,6 @@ from hubedit.parallel import Share, gathered, world
 from hubedit.progress import Progress
 
 SELF = "self"
-TOKENS_PER_INPUT = 12
-"""Tokens that are read for each input of the widest site; arXiv 2506.04226 finds about 10 enough."""
 _ROW = 256  # tokens a row of real text
 _LENGTH = 128  # tokens a stream of generated text
 _PIECE = 100_000  # characters tokenized at once
@@ -44,16 +43,6 @@ among what is preserved. On a real model neighbours' answers then change a quart
 (docs/experiments.md)."""
 
 Part = Literal["statistics", "holdout"]
-
-
-def needed_tokens(em: EditableModel, config: StatsConfig) -> int:
-    """`config.tokens`, or `TOKENS_PER_INPUT` x the widest site's input when it is 0."""
-    if config.tokens < 0:
-        hint = f"0 means {TOKENS_PER_INPUT} x the widest site"
-        raise ConfigError(f"tokens must be at least 1, not {config.tokens}", hint)
-    if config.tokens:
-        return config.tokens
-    return TOKENS_PER_INPUT * max(em.d_in(site) for site in em.sites())
 
 
 def corpus_key(config: StatsConfig, em: EditableModel) -> dict[str, Any]:
@@ -114,7 +103,7 @@ def holdout_rows(
             stage.advance(len(row))
         stage.finish(f"{len(held)} texts")
         return held
-    needed, count = needed_tokens(em, config), 0
+    needed, count = corpus_tokens(em, config), 0
     tail: deque[list[int]] = deque(maxlen=rows)
     behind = 0
     for row in _read(em, config.corpus):

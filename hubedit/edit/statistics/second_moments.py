@@ -19,14 +19,15 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
+from hubedit.edit.statistics.corpus import corpus_key, token_rows
+from hubedit.edit.statistics.size import corpus_tokens, name_rows, needed_tokens
 from hubedit.linalg import Moments, SecondMoment, mean_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.memory import TokenBudget, free_memory
 from hubedit.model.sites import Site
-from hubedit.model.tokens import pad, token_ids
-from hubedit.name_sentences import names_digest, sentences
+from hubedit.model.tokens import pad
+from hubedit.name_sentences import names_digest
 from hubedit.parallel import Share, gathered, summed
 from hubedit.progress import Progress, Silent
 
@@ -44,6 +45,7 @@ class StatsEntry:
     identity: str
     site: str
     corpus: str
+    names: float
     tokens: int
     width: int
     size: int
@@ -76,7 +78,7 @@ def second_moments(
     found = {site: entry for site in wanted if (entry := _cached(cache, keys[site])) is not None}
     missing = [site for site in wanted if site not in found]
     if missing:
-        rows = [row for row in _rows(em, config, tokens, cache, progress) if len(row) > 1]
+        rows = [row for row in _rows(em, config, cache, progress) if len(row) > 1]
         rows.sort(key=len, reverse=True)
         total, count = sum(map(len, rows)), sum(len(row) - 1 for row in rows)
         parts = _parts(em, missing)
@@ -89,7 +91,7 @@ def second_moments(
                 found[site] = mean_of(sums.pop(str(site)), count)
                 record: dict[str, Any] = {"model": em.ref, "identity": em.identity, "site": str(site)}
                 tensors = {"matrix": found[site].matrix, "count": torch.tensor(count)}
-                record |= {"corpus": config.corpus, "tokens": total}
+                record |= {"corpus": config.corpus, "names": config.names, "tokens": total}
                 cache.save("stats", keys[site], tensors, record)
             gathered(_forget, em, cache.root, partial)
         progress.finish(f"{len(missing)} sites, {total} tokens")
@@ -110,17 +112,10 @@ def source_key(config: StatsConfig, em: EditableModel) -> dict[str, Any]:
     return {**corpus_key(config, em), **named}
 
 
-def _rows(
-    em: EditableModel, config: StatsConfig, tokens: int, cache: Cache, progress: Progress
-) -> list[list[int]]:
-    """Sentences about names, and the corpus for the rest of `tokens`."""
-    named, count = [], 0
-    for row in token_ids(em.tokenizer, list(sentences())) if config.names else ():
-        if count >= config.names * tokens:
-            break
-        named.append(list(row))
-        count += len(row)
-    return named + (token_rows(em, config, tokens - count, cache, progress) if count < tokens else [])
+def _rows(em: EditableModel, config: StatsConfig, cache: Cache, progress: Progress) -> list[list[int]]:
+    """Sentences about names, and the corpus for the rest of the tokens."""
+    rest = corpus_tokens(em, config)
+    return name_rows(em, config) + (token_rows(em, config, rest, cache, progress) if rest else [])
 
 
 def stats_key(em: EditableModel, site: Site, corpus: Mapping[str, Any], tokens: int) -> dict[str, Any]:
@@ -144,6 +139,7 @@ def cached_entries(cache: Cache) -> list[StatsEntry]:
                 record = json.loads((file.metadata() or {})["hubedit"])
                 width = file.get_slice("matrix").get_shape()[0]
                 named = {k: record[k] for k in ("model", "identity", "site", "corpus", "tokens")}
+                named["names"] = record.get("names", 0.0)
                 entries.append(StatsEntry(path=path, width=width, size=path.stat().st_size, **named))
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError):
             continue

@@ -12,13 +12,8 @@ import pytest
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
 from hubedit.documents import DataSet, documents
-from hubedit.edit.statistics.corpus import (
-    TOKENS_PER_INPUT,
-    corpus_key,
-    holdout_rows,
-    needed_tokens,
-    token_rows,
-)
+from hubedit.edit.statistics.corpus import corpus_key, holdout_rows, token_rows
+from hubedit.edit.statistics.size import TOKENS_PER_INPUT, corpus_tokens, needed_tokens
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.load import load
@@ -138,12 +133,15 @@ def test_a_short_corpus_gives_what_it_has(make: Make, cache: Cache, tmp_path: Pa
     assert holdout_rows(em, StatsConfig(str(file)), 3, cache, notices) == rows
 
 
-def test_held_out_rows_stand_behind_the_others(make: Make, cache: Cache, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [0, 0.5])
+def test_held_out_rows_stand_behind_the_others(
+    make: Make, cache: Cache, tmp_path: Path, names: float
+) -> None:
     em = make()
     file = tmp_path / "text.txt"
     file.write_text("\n".join(SENTENCES))
-    config = StatsConfig(str(file), tokens=100)
-    used = token_rows(em, config, 100, cache, Silent())
+    config = StatsConfig(str(file), tokens=100, names=names)
+    used = token_rows(em, config, corpus_tokens(em, config), cache, Silent())
     held = holdout_rows(em, config, 4, cache, Silent())
     assert held[0] == em.tokenizer(SENTENCES[len(used)])["input_ids"]
     assert len(held) == 4

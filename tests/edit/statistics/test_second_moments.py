@@ -14,8 +14,9 @@ from torch import Tensor
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.statistics.corpus import corpus_key, needed_tokens, token_rows
+from hubedit.edit.statistics.corpus import corpus_key, token_rows
 from hubedit.edit.statistics.second_moments import cached_entries, clear_entries, second_moments, stats_key
+from hubedit.edit.statistics.size import needed_tokens
 from hubedit.linalg import Moments
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
