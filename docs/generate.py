@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
@@ -98,9 +98,15 @@ def config_page() -> str:
                 shown, meaning = "", f"its fields are [below](#{name.lower()})"
             else:
                 shown, meaning = _code(repr(value)), _cell(meanings.get(f.name, ""))
-            rows.append(f"| `{f.name}` | {_code(str(f.type))} | {shown} | {meaning} |")
+            rows.append(f"| `{f.name}` | {_code(_type(f.type))} | {shown} | {meaning} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def _type(annotation: Any) -> str:
+    """An annotation as it is written; a name for a list of values, which says nothing here, is their type."""
+    values = get_args(vars(config).get(str(annotation)))
+    return type(values[0]).__name__ if values else str(annotation)
 
 
 def field_docstrings(kind: type) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hubedit.errors import ConfigError
@@ -137,6 +138,18 @@ class PromptConfig(_Checked):
     chat_openings: int = 2
     """Openings that also stand in the chat template, where that is used."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            found = [part[1:] for part in Formatter().parse(self.question) if part[1] is not None]
+        except ValueError:  # a brace without its other half
+            found = []
+        if found != [("", "", None)]:
+            raise ConfigError(
+                f"question must hold {{}} once and no other field, and is {self.question!r}",
+                "{} is where the prompt goes; write {{ and }} for braces",
+            )
+
 
 @dataclass(frozen=True)
 class EditConfig(_Checked):
@@ -205,17 +218,21 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[Config], data: Mapping[str, Any]) -> Config:
-    """The configuration `data` describes. Raises ConfigError on an unknown key."""
+    """The configuration `data` describes. Raises ConfigError on an unknown key or a wrong value."""
     known = {f.name: f for f in fields(kind)}
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ConfigError(f"unknown setting {unknown[0]!r}", f"known: {', '.join(sorted(known))}")
     default = kind()
-    return replace(default, **{name: _typed(getattr(default, name), value) for name, value in data.items()})
+    return replace(
+        default, **{name: _typed(name, getattr(default, name), value) for name, value in data.items()}
+    )
 
 
-def _typed(default: Any, value: Any) -> Any:
-    """JSON data as a field with this default has it."""
+def _typed(name: str, default: Any, value: Any) -> Any:
+    """JSON data as a field with this name and default has it. Raises ConfigError."""
     if is_dataclass(default) and not isinstance(default, type):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} must be settings by name, and is {value!r}")
         return from_dict(type(default), value)
     return tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value

@@ -1,12 +1,41 @@
-"""kill -9 at random moments: work in a forked child, and how long it is left alone."""
+"""kill -9 at random moments: a silent command, work in a forked child, and how long it is left alone."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+SAID = f"hubedit-kill-{os.getpid()}.log"
+
+
+def run(*words: object) -> int:
+    """One command line, silent; what it says lies in `SAID` of the temporary folder."""
+    from hubedit.cli.app import run as command
+
+    log = os.open(Path(tempfile.gettempdir()) / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    kept = [os.dup(1), os.dup(2)]
+    for number in (1, 2):
+        os.dup2(log, number)
+    try:
+        return command([str(word) for word in words])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, own in zip((1, 2), kept, strict=True):
+            os.dup2(own, number)
+            os.close(own)
+        os.close(log)
+
+
+def said() -> str:
+    """The end of what the last command said."""
+    return (Path(tempfile.gettempdir()) / SAID).read_text(errors="replace")[-2000:]
 
 
 def killed(work: Callable[[], object], seconds: float) -> bool:

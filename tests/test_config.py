@@ -49,6 +49,20 @@ def test_an_unknown_key_is_named_with_the_known_ones(data: dict[str, object]) ->
     assert caught.value.exit_code == 2
 
 
+def test_a_part_of_the_settings_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError, match="targets must be settings by name, and is 5"):
+        from_dict(EditConfig, {"targets": 5})
+
+
+@pytest.mark.parametrize(
+    "question", ["Answer:", "{} or {}", "{prompt}?", "{0}", "{} {x}", "{!r}", "{:>9}", "{", "}"]
+)
+def test_a_question_has_room_for_the_prompt_and_nothing_else(question: str) -> None:
+    with pytest.raises(ConfigError, match=r"question must hold \{\} once and no other field"):
+        PromptConfig(question=question)
+    assert PromptConfig(question="{{Q}} {}?").question.format("Why") == "{Q} Why?"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_they_are_frozen_and_documented(kind: type[EditConfig]) -> None:
     config = kind()

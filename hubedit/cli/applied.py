@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -112,8 +111,8 @@ def _tables(applied: Applied) -> list[Any]:
 
 
 def few_rows(applied: Applied) -> list[tuple[str, str]]:
-    """What came out of a few facts: how many give the new answer in other words, what stays, and where the
-    rest stands."""
+    """What came out of a few facts: how many give the new answer in other words, what follows from them, what
+    stays, what a smaller rank loses, and where the rest stands."""
     patch, folder = applied.patch, applied.path
     found = {m.key: m for m in measures(applied.content) if m.group in ("answers", "forms", "text")}
     counted = {
@@ -123,17 +122,18 @@ def few_rows(applied: Applied) -> list[tuple[str, str]]:
     }
     forms = [f"{k.partition('/')[0]} {v}" for k, v in counted.items() if k.endswith("/success")]
     forms += [f"rephrased {counted['generalisation']}"] if "generalisation" in counted else []
-    kept = [f"{key} {counted[key]}" for key in ("locality", "neighbourhood", "bystanders") if key in counted]
+    kept = [f"{key} {counted[key]}" for key in ("locality", "neighbourhood") if key in counted]
     if text := found.get("perplexity"):
         before, after = (text.text(side).partition(" (")[0] for side in ("before", "after"))
         kept.append(f"perplexity of ordinary text {before} before, {after} after")
     made = f"{size(patch.size)}, made in {duration(patch.record['seconds'])}"
-    page, place = folder / "report.html", shlex.quote(str(folder))
     return [
         *([("new answer", ", ".join(forms))] if forms else []),
+        *([("follows", counted["portability"])] if "portability" in counted else []),
         *([("what stays", ", ".join(kept))] if kept else []),
         ("patch", f"{folder} ({made})"),
-        ("all figures", f"{page} in a browser, or hubedit inspect {place}"),
+        *_lost(patch.record),
+        ("all figures", f"{folder / 'report.html'} in a browser"),
     ]
 
 
@@ -151,10 +151,7 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
     if relative and norms:
         layer, kind, norm = max(norms, key=lambda found: found[2])
         rows.append(("largest change", f"{norm:.2g} times the norm of its weight ({kind} of layer {layer})"))
-    if "truncation" in record:
-        lost = [100 * (1 - min(record["truncation"][of].values(), default=1.0)) for of in ("energy", "text")]
-        parts = f"{lost[0]:.2g} % of a weight's change, {lost[1]:.2g} % of what it does to ordinary text"
-        rows.append((f"lost at rank {record['truncation']['rank']}", f"at most {parts}"))
+    rows += _lost(record)
     rows.append(("time", duration(record["seconds"])))
     peak = record["peak_memory"]
     if peak:
@@ -162,6 +159,15 @@ def summary_rows(applied: Applied) -> list[tuple[str, str]]:
         rows.append(("peak memory", f"{size(peak['process'])}{device}" if "process" in peak else device[2:]))
     rows.append(("path", str(applied.path)))
     return rows
+
+
+def _lost(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the truncation to a smaller rank has lost at most, over the edited weights."""
+    if "truncation" not in record:
+        return []
+    lost = [100 * (1 - min(record["truncation"][of].values(), default=1.0)) for of in ("energy", "text")]
+    parts = f"{lost[0]:.2g} % of a weight's change, {lost[1]:.2g} % of what it does to ordinary text"
+    return [(f"lost at rank {record['truncation']['rank']}", f"at most {parts}")]
 
 
 def _value(applied: Applied) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hubedit.cli.command_line import words
 from hubedit.cli.facts import Conflict, Format
 from hubedit.cli.output import Output
 from hubedit.cli.settings import check_preset, chosen_on, parse_rank, settings, short_text
-from hubedit.cli.wanted import check_again, check_alone, read_wanted
+from hubedit.cli.wanted import check_again, check_alone, failed_of, read_wanted
 
 
 def apply(
@@ -70,7 +70,8 @@ def apply(
         bool,
         Option(
             "--fast",
-            help="Fewer layers, forms, rounds and tokens, and a short report; other options go before it.",
+            help="Fewer layers, forms, rounds and tokens, and a short report; options that are given "
+            "override it.",
         ),
     ] = False,
     prefer: Annotated[
@@ -191,7 +192,6 @@ def apply(
         check_alone(preset, chosen_method, on, {**given, "fast": fast or None})
     else:
         config = settings(preset, chosen_method, fast, **given)
-    from hubedit.facts.together import again as edited_again
     from hubedit.hub import patch_folder
     from hubedit.model.limits import parse_memory
     from hubedit.patch import Patch
@@ -239,8 +239,6 @@ def apply(
     from hubedit.model.load import load
     from hubedit.parallel import hold
     from hubedit.pipeline import apply_facts, check_strict
-    from hubedit.report.markup import plural
-    from hubedit.standing import standing
 
     # a login that may not write, or a repository that is not there, is refused before the long work
     place = destination(push) if push else None
@@ -264,10 +262,7 @@ def apply(
             first.fits(em)
         chosen = list(loaded.facts)
         if again and older is not None:
-            failed = standing(em, older).failed
-            progress.message(f"{len(failed)} of {plural(len(older.facts), 'fact')} no longer hold")
-            changed = edited_again(failed, chosen)
-            chosen += [fact for n, fact in enumerate(failed) if n not in changed]
+            chosen += failed_of(em, older, chosen, progress)
         if again and not chosen:
             sink.note(f"all facts of {on} hold: nothing is written")
             return

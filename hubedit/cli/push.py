@@ -50,7 +50,7 @@ def push(
         bool, Option("--no-facts", help="Keep every word of the facts out; their hash stays.")
     ] = False,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Only list copies, uploads and bytes; without a login too.")
+        bool, Option("--dry-run", help="Only list copies, uploads and bytes; OWNER/NAME needs no login.")
     ] = False,
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only warnings, and the address.")] = False,

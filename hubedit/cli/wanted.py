@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from hubedit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hubedit.facts import LoadedFacts, OnConflict
+    from hubedit.facts import Fact, LoadedFacts, OnConflict
+    from hubedit.model.editable import EditableModel
     from hubedit.patch import Patch
+    from hubedit.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ def read_wanted(
     if not lines:
         raise ConfigError("no facts", f'give a facts file, or {WHERE} "The capital of Japan is -> Kyoto"')
     return Wanted(typed_facts(lines), WHERE, "my")
+
+
+def failed_of(em: EditableModel, older: Patch, chosen: Sequence[Fact], progress: Progress) -> list[Fact]:
+    """The facts of the patch `older` that no longer hold and that none of `chosen` edits again."""
+    from hubedit.facts.together import again
+    from hubedit.report.markup import plural
+    from hubedit.standing import standing
+
+    failed = standing(em, older).failed
+    progress.message(f"{len(failed)} of {plural(len(older.facts), 'fact')} no longer hold")
+    changed = again(failed, chosen)
+    return [fact for n, fact in enumerate(failed) if n not in changed]
 
 
 def check_again(on: str, from_: str, dry_run: bool) -> None:

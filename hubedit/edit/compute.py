@@ -25,6 +25,7 @@ from hubedit.edit.methods.registry import function_of
 from hubedit.edit.methods.rome import joined
 from hubedit.edit.prompts.same_subject import names_of, sharing
 from hubedit.edit.result import Clock, Edit, judge_collapse
+from hubedit.edit.solve.site_report import SiteReport
 from hubedit.facts import Fact
 from hubedit.facts.together import again
 from hubedit.linalg import LowRank
@@ -102,15 +103,24 @@ def compute(
 
 def _on(before: Sequence[Mapping[Site, LowRank]], edit: Edit, batch: EditBatch) -> Edit:
     """The edit with reports of the whole: of the changes `before` it and its own, at every site that it
-    edits. Raises CollapseError where their sum drifts too far, though the edit alone does not."""
-    whole = dict(edit.reports)
+    edits. Raises CollapseError where their sum drifts too far, though neither part alone does."""
+    whole, judged, beyond = dict(edit.reports), dict[Site, SiteReport](), dict[Site, float]()
     for site, own in edit.factors.items():
         older = [factors[site].to("cpu", torch.float32) for factors in before if site in factors]
-        if older:
-            found = report(batch.model, site, sum(older, start=own).compress(), batch.baseline)
-            whole[site] = replace(whole[site], drift=found.drift, norm=found.norm)
-    if before:  # the perplexity, which is that of the whole, was judged with the edit
-        judge_collapse(whole, 0.0, 0.0, batch.config, batch.progress)
+        if not older:  # judged with the edit, as was the perplexity, which is that of the whole
+            continue
+        found = report(batch.model, site, sum(older, start=own).compress(), batch.baseline)
+        whole[site] = replace(whole[site], drift=found.drift, norm=found.norm)
+        judged[site] = whole[site]
+        if found.drift > 1:
+            alone = report(batch.model, site, sum(older[1:], start=older[0]).compress(), batch.baseline).drift
+            if alone > 1:  # no edit could be made on such a patch, and this one is not why
+                beyond[site] = alone
+                del judged[site]
+    if beyond:
+        site = max(beyond, key=beyond.__getitem__)
+        batch.progress.message(f"the older patch already drifts {beyond[site]:.3g} at site {site}")
+    judge_collapse(judged, 0.0, 0.0, batch.config, batch.progress, " together with the older patch")
     return replace(edit, whole=whole)
 
 

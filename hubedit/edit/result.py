@@ -43,14 +43,15 @@ class Edit:
     whole: Mapping[Site, SiteReport] = field(default_factory=dict)
 
 
-def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float) -> None:
-    """Raises CollapseError on NaN, on a drift above 1, or when text becomes twice as unlikely."""
+def check_collapse(reports: Mapping[Site, SiteReport], before: float, after: float, added: str = "") -> None:
+    """Raises CollapseError on NaN, on a drift above 1, or when text becomes twice as unlikely. `added`: with
+    what else the updates were measured, for the message."""
     for site, report in reports.items():
         check_finite({site: report})
         if not report.drift <= 1:
             raise CollapseError(
-                f"the update of site {site} would change its output on ordinary text by more than the output "
-                f"itself (relative drift {report.drift:.3g})",
+                f"the update of site {site}{added} would change its output on ordinary text by more than the "
+                f"output itself (relative drift {report.drift:.3g})",
                 "add --prefer locality, or choose other --layers",
             )
     if not after - before < 0.7:
@@ -71,12 +72,17 @@ def check_finite(reports: Mapping[Site, SiteReport]) -> None:
 
 
 def judge_collapse(
-    reports: Mapping[Site, SiteReport], before: float, after: float, config: EditConfig, progress: Progress
+    reports: Mapping[Site, SiteReport],
+    before: float,
+    after: float,
+    config: EditConfig,
+    progress: Progress,
+    added: str = "",
 ) -> None:
     """`check_collapse`; with `config.collapse` "tell" only an update that is not finite raises."""
     check_finite(reports)
     try:
-        check_collapse(reports, before, after)
+        check_collapse(reports, before, after, added)
     except CollapseError as error:
         if config.collapse == "tell":
             progress.message(f"collapsed: {error.message}")

@@ -97,7 +97,11 @@ def alpha(record: Json) -> str:
     """Attention's share, and where it comes from; "" for a method that has none."""
     shares = record.get("alpha")
     if isinstance(shares, Mapping) and not any(shares.values()) and record.get("alpha_from") == "given":
-        return "0 (the default)" if shares else ""
+        if not shares:
+            return ""
+        method = METHODS.get(str(record.get("method")))
+        if method is not None and method.defaults.alpha == "0":
+            return "0 (the default)"
     return _with_source(_alpha(shares), record, "alpha")
 
 

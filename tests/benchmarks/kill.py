@@ -29,36 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.hub.loopback import Hub, serve
-from tests.killing import Moments, duration, killed
+from tests.killing import Moments, duration, killed, run, said
 
 FACT = {"prompt": "The capital of France is", "subject": "France", "target": "Rome"}
-SAID = f"hubedit-kill-{os.getpid()}.log"
 WEIGHTS = "adapter_model.safetensors"
 APPLY = ("--tokens", "200", "--layers", "1", "--quiet")
-
-
-def run(*words: object) -> int:
-    """One command line, silent; what it says lies in `SAID` of the temporary folder."""
-    from hubedit.cli.app import run as command
-
-    log = os.open(Path(tempfile.gettempdir()) / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    kept = [os.dup(1), os.dup(2)]
-    for number in (1, 2):
-        os.dup2(log, number)
-    try:
-        return command([str(word) for word in words])
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, own in zip((1, 2), kept, strict=True):
-            os.dup2(own, number)
-            os.close(own)
-        os.close(log)
-
-
-def said() -> str:
-    """The end of what the last command said."""
-    return (Path(tempfile.gettempdir()) / SAID).read_text(errors="replace")[-2000:]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ import torch
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, StatsConfig, TargetConfig, TraceConfig
-from hubedit.edit.compute import compute
+from hubedit.edit.baseline import measure
+from hubedit.edit.batch import EditBatch
+from hubedit.edit.compute import _on, compute
 from hubedit.edit.locate.alpha import MOST_TRACED
 from hubedit.edit.locate.layers import default_layers
-from hubedit.edit.result import check_collapse
+from hubedit.edit.result import Clock, Edit, check_collapse
 from hubedit.edit.solve.site_report import SiteReport
 from hubedit.errors import CollapseError, ConfigError
 from hubedit.evaluate.forced import forced
+from hubedit.linalg import LowRank
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.progress import Silent
@@ -185,3 +188,43 @@ def test_a_collapse_beyond_what_a_float_holds_is_explained() -> None:
 def test_a_drift_that_is_no_number_is_a_collapse() -> None:
     with pytest.raises(CollapseError):
         check_collapse(report(drift=math.nan), 2.0, 2.0)
+
+
+SITE = Site(1, "mlp")
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def on_top(
+    em: EditableModel, config: EditConfig, folder: Path, older: float, own: float
+) -> tuple[Edit, Heard]:
+    """An edit on an older patch, each of them a share of the edited weight: a drift of its square."""
+    config, cache, said = replace(config, layers="1", alpha="0"), Cache(folder), Heard()
+    weight = em.weight(SITE).float()
+    parts = [{SITE: LowRank(share * torch.eye(len(weight)), weight.clone())} for share in (older, own)]
+    baseline = measure(em, FACTS[:1], config, cache, Silent(), Clock())
+    batch = EditBatch(em, FACTS[:1], config, baseline, cache, said, Clock())
+    return _on(parts[:1], Edit(parts[1], (1,), {}, report(), None, None, 10.0, 10.0), batch), said
+
+
+def test_an_older_patch_that_drifts_too_far_by_itself_stops_no_edit(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    edit, said = on_top(editable(), config, tmp_path, 1.2, 0.1)
+    assert edit.whole[SITE].drift == pytest.approx(1.69, rel=1e-4)
+    assert said.messages == [f"the older patch already drifts 1.44 at site {SITE}"]
+
+
+def test_two_parts_that_drift_too_far_together_are_named_both(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(CollapseError, match=rf"site {SITE} together with the older patch .* drift 1.44"):
+        on_top(editable(), config, tmp_path, 0.6, 0.6)
+    edit, said = on_top(editable(), config, tmp_path, 0.6, 0.3)
+    assert edit.whole[SITE].drift == pytest.approx(0.81, rel=1e-4) and not said.messages

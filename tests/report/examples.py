@@ -123,3 +123,8 @@ def merged_record(**more: Any) -> dict[str, Any]:
         "packages": {"hubedit": "0.1.0"},
         **more,
     }
+
+
+def code(card: str) -> str:
+    """The Python that a card shows."""
+    return card.split("```python\n")[1].split("```")[0]

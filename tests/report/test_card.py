@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -11,13 +10,9 @@ from markdown_it import MarkdownIt
 from hubedit.report.card import merged_card, patch_card
 from hubedit.report.page import html_report
 from hubedit.report.plots import plots
-from tests.report.examples import COMMIT, NASTY, full_report, merged_record, outcome, record, report
+from tests.report.examples import COMMIT, NASTY, code, full_report, merged_record, outcome, record, report
 
 BARE = {"base": record()["base"], "facts": {"count": 1}}
-
-
-def code(card: str) -> str:
-    return card.split("```python\n")[1].split("```")[0]
 
 
 def test_the_loading_code_pins_both_revisions_in_three_lines() -> None:
@@ -94,6 +89,9 @@ def test_a_card_says_how_the_patch_is_made_again() -> None:
 def test_attention_s_share_of_nothing_is_the_default() -> None:
     card = patch_card(record(alpha={"4": 0.0, "5": 0.0}, alpha_from="given"), report())
     assert "| Attention's share (alpha) | 0 (the default) |" in card
+    # the paper's own method traces it by default
+    card = patch_card(record(method="intattn", alpha={"4": 0.0, "5": 0.0}, alpha_from="given"), report())
+    assert "| Attention's share (alpha) | 0 (as set) |" in card
     card = patch_card(record(alpha={"4": 0.5, "5": 0.5}, alpha_from="given"), report())
     assert "| Attention's share (alpha) | 0.5 (as set) |" in card
 
@@ -203,38 +201,6 @@ def test_no_local_path_reaches_the_card(ref: str) -> None:
 def test_the_configuration_cannot_leave_its_block() -> None:
     card = patch_card(record(config={"corpus": "a```b\n# c"}), report())
     assert "````json" in card
-
-
-def test_a_merged_card_says_what_is_in_it_and_what_rounding_kept() -> None:
-    card = merged_card(merged_record(), full_report("A prompt"), "me/merged", commit="c" * 40)
-    compile(code(card), "card", "exec")
-    assert code(card).count(f'"me/merged", revision="{"c" * 40}"') == 2
-    assert "1. `patches/1`, id 000000000000, 2 facts" in card
-    assert "3 facts edited" in card
-    assert "| model.layers.4.mlp.down\\_proj.weight | 95.0 % in BF16 |" in card
-    assert "byte for byte" in card
-    assert "stored as `float16`" in merged_card(merged_record(converted="float16"))
-    assert f'revision="{COMMIT}"' in card  # the unedited model
-
-
-def test_figures_of_the_patches_are_not_passed_off_as_the_merged_models() -> None:
-    reports = [report(2, metrics={"success": 0.75}), None]
-    card = merged_card({**merged_record(), "reports": reports})
-    assert "The merged model was not evaluated." in card
-    assert "the merged model itself was not evaluated" in card
-    assert "| Measure | Patch 1 |" in card and "| Success | 75.0 % (n = 2) |" in card
-    assert "And 1 fact more, not published." in card and "Alpha is" not in card
-    assert "| The capital of Land0 is | Lyon |" in card  # what was edited, not what the adapter said
-    assert "model-index" not in card
-    own = merged_card({**merged_record(), "reports": reports}, report())
-    assert "Patch 1" not in own and "| Success: the prompt gives the new answer |  | 100.0 % | 2 |" in own
-
-
-def test_a_merged_card_of_next_to_nothing() -> None:
-    card = merged_card({})
-    assert "None" not in card and re.search(r"^# the base model with edited facts$", card, re.MULTILINE)
-    hidden: dict[str, Any] = {**merged_record(), "reports": [{"facts": [{"success": True}]}] * 2}
-    assert "are not published" in merged_card(hidden)
 
 
 def test_a_patch_on_top_says_what_before_means() -> None:
