@@ -202,8 +202,9 @@ def _first(patterns: Mapping[re.Pattern[str], tuple[str, Any]], module: str, def
 
 
 def _rank(where: Path, key: str, value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise PatchError(f"{where}: {key} gives r {value!r}, not a positive integer", _DAMAGED)
+    # JSON as Python reads it can hold integers beyond every float
+    if type(value) is not int or not 1 <= value < 1 << 31:
+        raise PatchError(f"{where}: {key} gives r {value!r:.40}, not a positive integer of 31 bits", _DAMAGED)
     return value
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -237,6 +237,7 @@ KEYS = [*sorted(field.name for field in fields(LoraConfig)), "use_magic"]
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=3))
+@example({"r": 10**400})
 def test_a_configuration_of_anything_is_read_or_refused(
     plain_adapter: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
