@@ -5,8 +5,9 @@ r"""Draws a command as a terminal picture (SVG), from a real run in a pseudo-ter
 
 `smollm2-135m-instruct`: what `python -m tests.lab.pretrained smollm2-135m-instruct` makes. The command sees a
 terminal of `--columns` columns; what it leaves on the screen is drawn, without the path of the current
-folder. `--lines` keeps the first and last lines of a long output, `--start` leaves out what stands before a
-line that begins so. `--text` also writes the whole screen as text. Fails when the command does.
+folder and with ~ for the home folder. `--lines` keeps the first and last lines of a long output, `--start`
+leaves out what stands before a line that begins so. `--text` also writes the whole screen as text. Fails when
+the command does.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="a file for the whole screen as text")
     parser.add_argument("command", nargs="+", help="the command, after --")
     given = parser.parse_args()
-    said = record(given.command, given.columns).replace(f"{Path.cwd()}/", "")
+    said = record(given.command, given.columns).replace(f"{Path.cwd()}/", "").replace(f"{Path.home()}/", "~/")
     whole = screen(said)
     plain = [Text.from_ansi(line).plain.rstrip() for line in whole]
     if given.text:
