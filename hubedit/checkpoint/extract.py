@@ -18,7 +18,7 @@ from hubedit.linalg import LowRank
 from hubedit.linalg.sketch import WIDTHS, Sketch, sketch
 from hubedit.model.families import Family, family_of
 from hubedit.model.fetch import Source, identity
-from hubedit.model.names import is_buffer, is_embeddings, is_head, same_part
+from hubedit.model.tensor_names import is_buffer, is_embeddings, is_head, same_part
 from hubedit.patch import Patch, tensor_sha256
 from hubedit.patch.names import dimensions
 from hubedit.progress import Progress, Silent

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hubedit.errors import CheckpointError
 from hubedit.model.fetch import EMPTY, check_alone, shards
-from hubedit.model.names import alike, is_embeddings, is_head, is_tied, renamed, same_part
 from hubedit.model.owner import owners
+from hubedit.model.tensor_names import alike, is_embeddings, is_head, is_tied, renamed, same_part
 from hubedit.patch.names import dimensions
 from hubedit.weights.blocks import tensor_digest
 from hubedit.weights.header import AGAIN, Header, TensorEntry, read_header

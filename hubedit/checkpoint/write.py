@@ -14,7 +14,7 @@ from hubedit.checkpoint.delta import FLOATS, Change, Realised, convert
 from hubedit.checkpoint.place import Link, clone, copy_range, place, write_at, writing
 from hubedit.checkpoint.read import INDEX, SINGLE, Checkpoint, read_json
 from hubedit.errors import CheckpointError
-from hubedit.model.names import is_buffer
+from hubedit.model.tensor_names import is_buffer
 from hubedit.progress import Progress
 from hubedit.weights.blocks import workers
 from hubedit.weights.header import Header, TensorEntry, header_bytes, nbytes

@@ -14,7 +14,7 @@ from hubedit.evaluate.knowedit import Values
 from hubedit.evaluate.reading import stated
 from hubedit.facts import Fact
 from hubedit.facts.answers import gives, mentions
-from hubedit.facts.names import small_begin
+from hubedit.facts.find_subject import small_begin
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import COMPLETION, as_message, greedy_answers, is_question, worded
 from hubedit.model.join import joined, templated

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hubedit.facts.answers import normalise
 from hubedit.facts.fact import Record
-from hubedit.facts.names import name_in
+from hubedit.facts.find_subject import name_in
 from hubedit.facts.text import braces_are_text, composed, fill, loose, spelling, whole_word
 from hubedit.facts.types import Draft, Fact, Probe
 

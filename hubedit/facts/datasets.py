@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hubedit.facts.fact import Record
-from hubedit.facts.names import name_in
+from hubedit.facts.find_subject import name_in
 from hubedit.facts.types import Draft, Probe
 
 _VERB = re.compile(r"\b(?:is|are|was|were)(?= )")

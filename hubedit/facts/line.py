@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hubedit.errors import FactsError
+from hubedit.facts.find_subject import name_in
 from hubedit.facts.load import LoadedFacts, from_records
-from hubedit.facts.names import name_in
 from hubedit.facts.source import Raw
 from hubedit.facts.types import Fact
 

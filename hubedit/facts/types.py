@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from hubedit.errors import FactsError
-from hubedit.facts.names import name_in
+from hubedit.facts.find_subject import name_in
 
 
 @dataclass(frozen=True)

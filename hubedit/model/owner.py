@@ -9,7 +9,7 @@ import numpy as np
 
 from hubedit.errors import HubEditError, ModelError
 from hubedit.floats import STORED, Array, widened
-from hubedit.model.names import is_head, is_words
+from hubedit.model.tensor_names import is_head, is_words
 from hubedit.weights.blocks import blocks
 from hubedit.weights.header import Header, TensorEntry
 

@@ -17,7 +17,7 @@ from hubedit.checkpoint.read import Checkpoint
 from hubedit.errors import CheckpointError
 from hubedit.linalg import LowRank
 from hubedit.model.families import FAMILIES
-from hubedit.model.names import is_buffer, same_part
+from hubedit.model.tensor_names import is_buffer, same_part
 from hubedit.patch import Patch
 from tests.checkpoint.tiny import MODULES, content, local, patch, tiny
 

@@ -3,8 +3,8 @@
     python -m tests.lab.subjects MODEL [--known FOLDER] [--facts 20]
 
 MODEL is a checkpoint and FOLDER (default: MODEL/known) what `tests.lab.known` wrote for it: the same records
-are edited with their own subjects, with the names that `hubedit.facts.names` finds in their prompts, and at
-the prompts' last tokens. Columns are those of `hubedit eval`, in per cent.
+are edited with their own subjects, with the names that `hubedit.facts.find_subject` finds in their prompts,
+and at the prompts' last tokens. Columns are those of `hubedit eval`, in per cent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hubedit.edit.compute import compute
 from hubedit.evaluate import compare, read
 from hubedit.evaluate.bystanders import holds
 from hubedit.facts import Fact, load_facts
-from hubedit.facts.names import name_in
+from hubedit.facts.find_subject import name_in
 from hubedit.model.load import load
 
 SUBJECTS: dict[str, Callable[[Fact], str]] = {

@@ -9,7 +9,7 @@ import pytest
 
 from hubedit.errors import FactsError
 from hubedit.facts import Fact, dump_facts
-from hubedit.facts.names import name_in, small_begin
+from hubedit.facts.find_subject import name_in, small_begin
 from tests.facts.test_formats import load
 
 
