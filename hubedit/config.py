@@ -20,8 +20,6 @@ PREFERENCES = {"success": 1.5, "balanced": 1.0, "locality": 0.7}
 strongest setting on real models (docs/experiments.md); these two factors themselves were not measured."""
 
 
-_ROUNDS = 4  # at least, where none are given
-
 AUTO_RANK = -1
 """As `EditConfig.rank`: the smallest that keeps nearly all (`hubedit.patch.ranks`)."""
 
@@ -100,11 +98,8 @@ class TargetConfig(_Checked):
     """Length of the first step, relative ("steepest"), or the learning rate ("adam")."""
     clamp: float = 0.2
     """Bound on |delta|, relative; the joint edit takes a site's share of it, anew in each round."""
-    rounds: int = 0
-    """Times that the joint edit goes through all sites at most, while facts are missing; 0: 4, or as many as
-    make `visits`."""
-    visits: int = 16
-    """Updates of sites that the rounds come to at least: with few sites there are more rounds."""
+    rounds: int = 4
+    """Times that the joint edit goes through all sites at most, while facts are missing."""
     decay: float = 1e-3
     """Weight of |delta| in the objective."""
     kl: float = 0.0625
@@ -119,10 +114,6 @@ class TargetConfig(_Checked):
     optimizer: Literal["steepest", "adam"] = "steepest"
     """"steepest", steps of a given length along the gradient, or "adam", the recipe of MEMIT's authors:
     `steps` is one more than its moves, and KL is that of the edited from the original."""
-
-    def rounds_at(self, sites: int) -> int:
-        """Rounds at most, of an edit of this many sites."""
-        return self.rounds or max(_ROUNDS, -(-self.visits // max(1, sites)))
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def _targets(edit: Edited) -> Work:
         return edit.scale * total
     rows = [*target_rows(em, some, config.prompts, config.targets.contexts), *preserved_rows(em, some)]
     keys = key_rows(em, some, config.prompts)
-    for share in shares(config.targets.rounds_at(len(edit.sites))):
+    for share in shares(config.targets.rounds):
         for site in edit.sites:
             own = _descent(em, rows, site.layer - 1, site.layer, moves)
             total += share * own + _keys(em, keys, site.layer, 1)
@@ -260,7 +260,7 @@ def _solve(edit: Edited) -> Work:
     """A factor of the moment, the keys' own moment, and what the report says of the update."""
     em, count = edit.em, len(edit.facts) / edit.batches
     published = METHODS[edit.config.method].published
-    rounds = 1 if published else edit.config.targets.rounds_at(len(edit.sites))
+    rounds = 1 if published else edit.config.targets.rounds
     each = 6 if not published else 1
     total = 0.0
     for site in edit.sites:

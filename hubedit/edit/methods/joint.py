@@ -1,7 +1,7 @@
 """The joint edit, hubedit's default: small changes at every site of several early layers, each found at the
 site's own output and written by one least-squares solve; again from the first layer while facts are missing.
 
-for at most `rounds_at` rounds, each site in order (lower layers first, a layer's attention before its MLP),
+for at most `rounds` times, for each site in order (lower layers first, a layer's attention before its MLP),
 with what all sites have so far in effect, for every fact i that is not there yet:
     step_i  = argmin  mean_c -log P(target_i | form c of prompt_i; W k += step_i) / len(target_i)
                       + kl KL(original || edited  on "{subject} is a") + decay |step_i| / |W k_i|,
@@ -64,7 +64,7 @@ def joint(batch: EditBatch) -> Edit:
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
     quiet = replace(batch, progress=Silent())
-    for number in range(1, config.targets.rounds_at(len(sites)) + 1):
+    for number in range(1, config.targets.rounds + 1):
         batch.progress.start(f"edit, round {number}", len(sites), "sites")
         # a fact that a later change has undone counts again
         missing = list(range(count))
