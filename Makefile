@@ -44,8 +44,10 @@ demo: $(VENV)/.installed
 demo-offline: $(VENV)/.installed
 	$(BIN)/hubedit demo --force
 
+# each test has one thread, so that many tests run at a time
+WORKERS ?= 2
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # the oldest and the newest of the libraries that pyproject.toml allows, each in an environment of its own, which
 # borrows everything else from the one above

@@ -99,7 +99,11 @@ class TargetConfig(_Checked):
     clamp: float = 0.2
     """Bound on |delta|, relative; the joint edit takes a site's share of it, anew in each round."""
     rounds: int = 4
-    """Times that the joint edit goes through all sites at most, while facts are missing."""
+    """Times that the joint edit goes through all sites at most, while facts are missing; as many again for
+    every `long` tokens that a fact's target has more."""
+    long: int = 8
+    """Tokens of a target for which `rounds` are enough: one of 9 to 16 takes twice as many, of 17 to 24 three
+    times (docs/experiments.md)."""
     decay: float = 1e-3
     """Weight of |delta| in the objective."""
     kl: float = 0.0625
@@ -114,6 +118,15 @@ class TargetConfig(_Checked):
     optimizer: Literal["steepest", "adam"] = "steepest"
     """"steepest", steps of a given length along the gradient, or "adam", the recipe of MEMIT's authors:
     `steps` is one more than its moves, and KL is that of the edited from the original."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.long < 1:
+            raise ConfigError(f"long must be at least 1 token, not {self.long}")
+
+    def rounds_of(self, tokens: int) -> int:
+        """Rounds for a target of so many tokens."""
+        return self.rounds * max(1, -(-tokens // self.long))
 
 
 @dataclass(frozen=True)

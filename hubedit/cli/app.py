@@ -7,6 +7,7 @@ docstring line is the help text.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -24,6 +25,9 @@ from hubedit.errors import ConfigError, HubEditError
 
 # the base of what typer raises for a command line that it cannot read; it has no public name
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
+# options of mallopt, from malloc.h: from which size on memory is mapped anew, and given back
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 VERBS = (
     "apply",
@@ -146,6 +150,7 @@ def main() -> None:
     if {"-q", "--quiet"} & set(sys.argv):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the Hub's client is loaded
     guard_libraries()
+    _keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a character gets "?", not a traceback
         if hasattr(stream, "reconfigure"):
@@ -153,6 +158,20 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.exit(_run_together(sys.argv[1:]))
     sys.exit(run(sys.argv[1:]))
+
+
+def _keep_freed_memory() -> None:
+    """Memory that is freed stays with this process, where its C library can be told so (glibc). By default
+    every large tensor is made of fresh pages, which over a large vocabulary takes longer than the softmax
+    itself (docs/performance.md)."""
+    if sys.platform != "linux":
+        return
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+        set_option(option, 2**31 - 1)
 
 
 def _run_together(arguments: Sequence[str]) -> int:

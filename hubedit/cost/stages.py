@@ -15,6 +15,7 @@ from hubedit.cost.work import Work
 from hubedit.edit.locate.layers import untraced_layers
 from hubedit.edit.locate.trace import trace_key
 from hubedit.edit.methods.context_templates import published_rows
+from hubedit.edit.methods.joint import rounds_of
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.statistics.corpus import (
@@ -94,8 +95,9 @@ def stages(edit: Edited, cache: Cache, *, brief: bool = False) -> dict[str, Work
     if method.trained or method.by_token:
         found["fine-tuning"] = _trained(edit)
     else:
-        found["targets"] = _targets(edit)
-        found["solve"] = _solve(edit)
+        rounds = _rounds(edit)
+        found["targets"] = _targets(edit, rounds)
+        found["solve"] = _solve(edit, max(rounds))
     text = _text(em)
     found["check"] = text
     # both models on other text, and every parameter's bits before and after
@@ -196,7 +198,16 @@ def _text(em: EditableModel) -> Work:
     return Work(tokens=tokens * em.num_layers, calls=1) + _heads(em, tokens)
 
 
-def _targets(edit: Edited) -> Work:
+def _rounds(edit: Edited) -> list[int]:
+    """How often each of the counted facts goes through the sites at most."""
+    em, config, some = edit.em, edit.config, edit.some
+    if METHODS[config.method].published:
+        return [1] * len(some)
+    rows = target_rows(em, some, config.prompts, config.targets.contexts)
+    return rounds_of(rows, len(some), config.targets)
+
+
+def _targets(edit: Edited, rounds: Sequence[int]) -> Work:
     """The descent; the joint edit's of every site, round by round, with the keys of every fact."""
     em, config, some = edit.em, edit.config, edit.some
     moves, total = config.targets.steps, Work()
@@ -209,9 +220,10 @@ def _targets(edit: Edited) -> Work:
         return edit.scale * total
     rows = [*target_rows(em, some, config.prompts, config.targets.contexts), *preserved_rows(em, some)]
     keys = key_rows(em, some, config.prompts)
-    for share in shares(config.targets.rounds):
+    for number, share in enumerate(shares(max(rounds)), 1):
+        still = [r for r in rows if number <= rounds[r.fact]]
         for site in edit.sites:
-            own = _descent(em, rows, site.layer - 1, site.layer, moves)
+            own = _descent(em, still, site.layer - 1, site.layer, moves)
             total += share * own + _keys(em, keys, site.layer, 1)
     return edit.scale * total
 
@@ -256,11 +268,10 @@ def _keys(em: EditableModel, rows: Iterable[Row], layer: int, times: int) -> Wor
     return Work(tokens=times * length * (layer + 1), calls=times * max(1.0, length / 2048))
 
 
-def _solve(edit: Edited) -> Work:
+def _solve(edit: Edited, rounds: int) -> Work:
     """A factor of the moment, the keys' own moment, and what the report says of the update."""
     em, count = edit.em, len(edit.facts) / edit.batches
     published = METHODS[edit.config.method].published
-    rounds = 1 if published else edit.config.targets.rounds
     each = 6 if not published else 1
     total = 0.0
     for site in edit.sites:

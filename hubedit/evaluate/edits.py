@@ -10,7 +10,7 @@ interval (`hubedit.evaluate.bootstrap`), and so have their harmonic mean and the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp
 from typing import Any
@@ -79,8 +79,8 @@ class EditReport:
 
     @property
     def harmonic_mean(self) -> float | None:
-        """Of the metrics that were measured; None when fewer than two were."""
-        values = list(self.metrics.values())
+        """Of the metrics that were measured (`weighty`); None when fewer than two were."""
+        values = [self.metrics[name] for name in weighty(self.counts) if name in self.metrics]
         if len(values) < 2:
             return None
         return len(values) / sum(1 / v for v in values) if min(values) > 0 else 0.0
@@ -152,9 +152,17 @@ def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int
     counted = {name: found[name] for name in counts}
     between = intervals(counted, shares=counted, seed=seed)
     between |= intervals({"probability": [[o.probability_after] for o in outcomes]}, seed=seed)
-    if len(counted) > 1 and (pair := harmonic_interval(counted, seed=seed)):
+    together = {name: counted[name] for name in weighty(counts)}
+    if len(together) > 1 and (pair := harmonic_interval(together, seed=seed)):
         between["harmonic_mean"] = pair
     return EditReport(outcomes, metrics, counts, between, cases)
+
+
+def weighty(counts: Mapping[str, int]) -> list[str]:
+    """The metrics that count in the harmonic mean: those with at least a tenth as many prompts as the one
+    with the most. Two stray prompts must not decide what a hundred facts come to."""
+    most = max(counts.values(), default=0)
+    return [name for name, count in counts.items() if 10 * count >= most]
 
 
 def marks(facts: Sequence[Fact], before: Reading, after: Reading) -> Marks:

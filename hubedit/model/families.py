@@ -132,6 +132,8 @@ FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
 _LINEAR = ("linear_attention", "lightning_attention")
 _MULTIMODAL = ("gemma3n", "llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llama4", "mllama")
 _TEXT_PART = "save its language model as a checkpoint of its own, or take a text-only model"
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_MOST_LAYERS = 10_000  # a damaged count would be built layer by layer until the memory is full
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -152,6 +154,9 @@ def family_of(config: Any) -> Family:
             "quantised weights cannot be edited",
             "edit the model's unquantised checkpoint, then quantise the result",
         )
+    depths = [count for field in _LAYER_COUNTS for count in _values(config, field)]
+    if any(isinstance(count, (int, float)) and count > _MOST_LAYERS for count in depths):
+        raise ModelError("config.json names more layers than any model has", "download the model again")
     experts = [count for field in _EXPERT_COUNTS for count in _values(config, field)]
     if any(isinstance(count, int) and count > 1 for count in experts):
         raise ModelError(f"{name} is a mixture of experts, which is not supported", _dense())

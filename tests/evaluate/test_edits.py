@@ -10,7 +10,7 @@ from math import exp, log
 import pytest
 
 from hubedit.evaluate import EditReport, Reading, answered, compare, read
-from hubedit.evaluate.edits import exact
+from hubedit.evaluate.edits import exact, weighty
 from hubedit.evaluate.forced import Forced, Pair, forced
 from hubedit.evaluate.reading import MOST_ANSWER_TOKENS, questions
 from hubedit.facts import Fact, Probe
@@ -218,7 +218,7 @@ def test_the_harmonic_mean_has_an_interval() -> None:
     said = {fact.prompt: " Rome" if n % 3 else " Paris" for n, fact in enumerate(facts)}
     old = Reading({**BEFORE, **said}, scored(OLD, *facts))
     report = compare(facts, old, Reading({**AFTER, **said}, scored(NEW, *facts)))
-    kept = EditReport((), {k: v for k, v in report.metrics.items() if k != "neighbourhood"}, {})
+    kept = EditReport((), {k: v for k, v in report.metrics.items() if k != "neighbourhood"}, report.counts)
     # a share of 0 pulls the mean down to 0, and its upper end holds it up
     assert report.harmonic_mean == 0 and report.intervals["harmonic_mean"][0] == 0
     assert 0 < report.intervals["harmonic_mean"][1] < (kept.harmonic_mean or 0)
@@ -273,3 +273,14 @@ def test_the_whole_continuation_stands_beside_the_first_word() -> None:
     assert exact([FACT], old, old)["neighbourhood"] == [[1.0]]
     assert compared().metrics["locality"] == 1.0, "the first words are the same"
     assert "locality" not in exact([FACT], old), "nothing to compare with"
+
+
+def test_a_few_stray_prompts_do_not_decide_the_harmonic_mean() -> None:
+    """A record here and there has a probe of another kind; where all have few, all of them count."""
+    assert weighty({"success": 100, "locality": 2, "neighbourhood": 98}) == ["success", "neighbourhood"]
+    assert weighty({"success": 20, "locality": 2}) == ["success", "locality"]
+    assert weighty({}) == []
+    metrics = {"success": 1.0, "locality": 0.0, "neighbourhood": 0.5}
+    stray = EditReport((), metrics, {"success": 100, "locality": 2, "neighbourhood": 98})
+    assert stray.harmonic_mean == pytest.approx(2 / 3)
+    assert replace(stray, counts={"success": 10, "locality": 2, "neighbourhood": 9}).harmonic_mean == 0

@@ -1,8 +1,8 @@
 """The joint edit, hubedit's default: small changes at every site of several early layers, each found at the
 site's own output and written by one least-squares solve; again from the first layer while facts are missing.
 
-for at most `rounds` times, for each site in order (lower layers first, a layer's attention before its MLP),
-with what all sites have so far in effect, for every fact i that is not there yet:
+for at most `rounds` times (more for a long target), for each site in order (lower layers first, a layer's
+attention before its MLP), with what all sites have so far in effect, for every fact i that is not there yet:
     step_i  = argmin  mean_c -log P(target_i | form c of prompt_i; W k += step_i) / len(target_i)
                       + kl KL(original || edited  on "{subject} is a") + decay |step_i| / |W k_i|,
               |step_i| <= clamp * share * |W k_i|
@@ -64,10 +64,11 @@ def joint(batch: EditBatch) -> Edit:
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
     quiet = replace(batch, progress=Silent())
-    for number in range(1, config.targets.rounds + 1):
+    rounds = rounds_of(rows, count, config.targets)
+    for number in range(1, max(rounds) + 1):
         batch.progress.start(f"edit, round {number}", len(sites), "sites")
         # a fact that a later change has undone counts again
-        missing = list(range(count))
+        missing = [fact for fact in range(count) if number <= rounds[fact]]
         for site, share in sites:
             if not missing:
                 break
@@ -94,6 +95,15 @@ def joint(batch: EditBatch) -> Edit:
     last, _ = sites[-1]
     targets = Targets(last.layer, delta[last], norm, loss, nll)
     return finished(batch, factors, reports, targets, baseline.alpha)
+
+
+def rounds_of(rows: Sequence[Row], count: int, config: TargetConfig) -> list[int]:
+    """How many rounds each of `count` facts may take, by the longest target of its rows."""
+    longest = [0] * count
+    for r in rows:
+        if not r.preserve:
+            longest[r.fact] = max(longest[r.fact], len(r.labels))
+    return [config.rounds_of(tokens) for tokens in longest]
 
 
 def step_of(config: TargetConfig, share: float) -> TargetConfig:

@@ -13,6 +13,7 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, PromptConfig, StatsConfig, TargetConfig
 from hubedit.edit.compute import compute
+from hubedit.edit.methods.joint import rounds_of
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.result import Edit
 from hubedit.edit.solve.residual import split
@@ -186,6 +187,27 @@ def test_rounds_add_to_what_is_missing(editable: Editable, config: EditConfig, t
     assert (size["three"] > 1.5 * size["one"]).all() and (size["three"] < 3.01 * size["one"]).all()
     assert (three.targets.loss < one.targets.loss).all()
     assert list(easy.factors) == [Site(0, "mlp")] and easy.factors[Site(0, "mlp")].norm() == 0
+
+
+def test_a_long_target_takes_more_rounds(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
+    """One fact of a batch goes round as often as its tokens ask for, the other one as before."""
+    em = editable("qwen2")
+    short, other = FACTS[:2]
+    long = replace(other, target=f"{other.target} and {short.target} and {other.target}")
+    rows = target_rows(em, [short, long], config.prompts, 2)
+    tokens = [max(len(r.labels) for r in rows if r.fact == fact) for fact in (0, 1)]
+    assert tokens[1] > tokens[0]
+    targets = replace(config.targets, clamp=0.1, step=0.1, steps=2, rounds=1, loss=0.0, long=tokens[0])
+    assert rounds_of(rows, 2, targets) == [1, -(-tokens[1] // tokens[0])]
+
+    def size(settings: TargetConfig) -> torch.Tensor:
+        own = replace(config, alpha="0", layers="0", targets=settings)
+        edit = compute(em, [short, long], own, cache=Cache(tmp_path))
+        return edit.factors[Site(0, "mlp")].B.norm(dim=0)
+
+    before, after = size(replace(targets, long=1000)), size(targets)
+    torch.testing.assert_close(after[0], before[0])
+    assert after[1] > 1.5 * before[1]
 
 
 def test_probes_do_not_reach_the_edit(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
