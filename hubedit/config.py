@@ -177,6 +177,9 @@ class EditConfig(_Checked):
     lam: float = 30.0
     """Weight of the preserved second moment against the facts' keys, of which a fact's rows have 1 together
     (MEMIT: mom2_update_weight, 15000)."""
+    template: float = 1.0
+    """Weight of the chat template's own tokens beside the text, in what the joint edit preserves of a model
+    that is edited in its template (docs/experiments.md)."""
     prefer: str = "balanced"
     """"success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`)."""
     rank: int = 0

@@ -175,7 +175,8 @@ def _machine(made: Plan, free: int | None) -> Iterator[Finding]:
     if free is None:
         yield Finding("machine", "ok", f"{need} ({where})")
     elif made.memory > free:
-        todo = "use --dtype bfloat16, --max-memory (several GPUs or disk), or a larger machine"
+        narrow = "" if made.dtype.endswith("16") else "--dtype bfloat16, "
+        todo = f"use {narrow}--max-memory (several GPUs or disk), or a larger machine"
         yield Finding("machine", "problem", f"{need}, and {free / 1e9:.1f} GB are free ({where})", todo)
     else:
         yield Finding("machine", "ok", f"{need}; {free / 1e9:.1f} GB are free ({where})")

@@ -201,6 +201,8 @@ def apply_facts(
         "text": {"corpus": portable(config.stats.corpus), "rows": len(moved.tokens), "used": used},
     }
     content["notes"] = [*content.get("notes", ()), *notes]
+    if notes:
+        made["notes"] = list(notes)
     content = {name: value for name, value in content.items() if value not in ({}, [], None)}
     if kept:
         shares = [compare(some, r, r).metrics["success"] for r in (some_before, some_after)]

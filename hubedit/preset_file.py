@@ -48,7 +48,7 @@ class PresetFile:
     def chosen_on(self, prompts: Collection[str]) -> str:
         """What the reader of an edit's figures should know where its facts chose the settings; else ""."""
         count = sum(prompt_digest(prompt) in self.seen for prompt in prompts)
-        if not count:
+        if not count or not (self.settings or self.prefer):  # no setting is its own where none was better
             return ""
         return (
             f"the settings were chosen by trial edits of {count} of these {len(prompts)} facts, "

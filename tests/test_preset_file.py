@@ -57,6 +57,9 @@ def test_an_edit_of_the_facts_that_chose_the_preset_is_known(tmp_path: Path) -> 
     assert not chosen_on(ref, [Fact("Peru was in", "Peru", "Asia")])
     assert not chosen_on(None, []) and not chosen_on("qwen2.5-7b", [Fact("Who won?", "Who", "Peru")])
     assert not load_preset(written(tmp_path)).chosen_on(["Peru is in"])
+    # a preset that is the default was chosen by nothing
+    plain = written(tmp_path, f'format = 1\nmethod = "joint"\n[settings]\n[tuned]\nseen = {digests}\n')
+    assert not load_preset(plain).chosen_on(["Peru is in"])
 
 
 def test_a_preference_takes_its_own_point(tmp_path: Path) -> None:

@@ -93,13 +93,18 @@ def base_config(run: Run, model: ModelEntry) -> EditConfig:
     with layers from the trace where it has none; hubedit's own defaults of its own method. A model that is
     damaged is measured, not refused.
 
-    Raises ConfigError where a run asks for published settings of a method that has none.
+    Raises ConfigError where a run asks for published settings that the method or the model does not have.
     """
     published = METHODS[run.method].published
     if run.published and not published:
         raise ConfigError(
             f"{run.method} is hubedit's own method and has no published settings",
             'leave out published, or take the paper\'s method = "intattn"',
+        )
+    if run.published and not model.preset:
+        raise ConfigError(
+            f"{run.method} has no published settings for {model.name}, which has no preset",
+            "name the model's preset, or leave out published: then its general settings are taken",
         )
     found = preset(model.preset, run.method) if model.preset and published else method_defaults(run.method)
     return replace(found, collapse="tell")

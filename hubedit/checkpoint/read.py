@@ -79,7 +79,8 @@ class Checkpoint:
             return ()
         tensor, file = min(self.repeated.items())
         count = f"{len(self.repeated)} tensors are" if len(self.repeated) > 1 else "a tensor is"
-        return (f"{count} in two shards of {self.folder}: {tensor} is taken from {file}",)
+        which = "the first, " if len(self.repeated) > 1 else ""
+        return (f"{count} in two shards of {self.folder}: {which}{tensor} is taken from {file}",)
 
     def named_as(self, other: Checkpoint) -> Checkpoint:
         """The same tensors under the names that the other checkpoint has for them, to compare the two."""

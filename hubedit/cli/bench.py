@@ -156,9 +156,11 @@ def _shown(made: Table) -> Any:
 
 
 def _summary(done: Done | None, files: Sequence[Path], out: Path) -> str:
+    from hubedit.report.markup import plural
+
     lines = [""]
     if done is not None:
-        parts = [f"{done.computed} cells computed"]
+        parts = [f"{plural(done.computed, 'cell')} computed"]
         parts += [f"{done.failed} of them failed"] if done.failed else []
         parts += [f"{done.kept} were there"] if done.kept else []
         parts += [f"{done.elsewhere} are being computed by another process"] if done.elsewhere else []

@@ -72,7 +72,9 @@ def facts_of(
     own = list(edit.facts) if edit is not None else []
     if edit is not None and not own:
         raise ConfigError("the patch was saved without its facts", "give them with --facts")
-    return own[:limit] if limit else own, (), []
+    told = edit.record.get("notes") if edit is not None else None
+    said = [note for note in told if isinstance(note, str)] if isinstance(told, list) else []
+    return own[:limit] if limit else own, (), said
 
 
 def parts_of(edit: Patch | None, em: EditableModel) -> Parts | None:

@@ -71,7 +71,7 @@ def _counterfact(record: Record) -> Draft:
     inner = _rewrite(record)
     if inner is None:
         record.problems.append(
-            '"requested_rewrite" is no object; write one with prompt, subject, target_new, target_true'
+            '"requested_rewrite" holds no rewrite; write one with prompt, subject, target_new, target_true'
         )
         return Draft()
     template = inner.prompt("prompt", 'a prompt with {}: "The capital of {} is"')

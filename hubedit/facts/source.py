@@ -161,7 +161,7 @@ def _mend(line: str, error: ValueError) -> str:
     what, column = "invalid JSON", 1
     if isinstance(error, json.JSONDecodeError):
         column = error.colno
-        what = f"invalid JSON at column {column}: {error.msg[:1].lower()}{error.msg[1:]}"
+        what = f"invalid JSON at column {column}: {error.msg[:1].lower()}{error.msg[1:].removesuffix(' at')}"
     if line.endswith(",") and column == len(line):
         return f"{what}; remove the comma at the end of the line"
     if line.startswith("{'"):

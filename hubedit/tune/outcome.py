@@ -71,7 +71,9 @@ def content(em: EditableModel, tuned: Tuned) -> dict[str, Any]:
             "hubedit": hubedit.__version__,
             "default": _numbers(tuned.default),
             # prompts of the trials, to tell an edit of the same facts apart
-            "seen": [prompt_digest(fact.prompt) for fact in tuned.cases.trial],
+            "seen": [
+                prompt_digest(text) for fact in tuned.cases.trial for text in (fact.prompt, *fact.rephrase)
+            ],
         },
         "front": [_row(tried) for tried in tuned.front],
     }

@@ -94,7 +94,7 @@ def tune(
         )
     if max(t.score.mean() for t in front) <= 0:
         why = next((t.score.collapsed for t in trials if t.score.collapsed), "no fact could be edited")
-        raise HubEditError(f"none of {len(trials)} trials came to anything: {why}", "run it again for more")
+        raise HubEditError(f"no trial came to anything ({len(trials)} made): {why}", "run it again for more")
     check = _check(em, cases.check, chosen, base, scorer, cache, progress)
     return Tuned(cases, base, trials, front, chosen, default, check)
 

@@ -69,7 +69,7 @@ def test_settings_of_all_runs_then_of_one() -> None:
 
 
 def test_published_settings() -> None:
-    runs = [{"method": "joint"}, {"method": "intattn", "published": True}, {"method": "rome"}]
+    runs = [{"method": "joint"}, {"method": "intattn"}, {"method": "rome"}]
     models = [{"name": "q", "ref": "org/q", "preset": "qwen2.5-7b"}, {"name": "mine", "ref": "org/mine"}]
     found = [c.config for c in cells(parse(plan(runs=runs, models=models, seeds=[0])))]
     assert [c.collapse for c in found] == ["tell"] * 6  # what is damaged is measured
@@ -78,6 +78,17 @@ def test_published_settings() -> None:
     # a model without a preset: the methods' general published settings, with layers from the trace
     assert plain[3:] == [EditConfig(), method_defaults("intattn"), method_defaults("rome")]
     assert (plain[4].method, plain[4].targets.optimizer, plain[4].layers) == ("intattn", "adam", "auto")
+
+
+@pytest.mark.parametrize("method", ["intattn", "memit", "rome"])
+def test_settings_of_another_model_are_not_run_as_published(method: str) -> None:
+    runs = [{"method": method, "published": True}]
+    known = {"name": "q", "ref": "org/q", "preset": "qwen2.5-7b"}
+    (cell,) = cells(parse(plan(runs=runs, models=[known], seeds=[0])))
+    assert override(cell.config, {"collapse": "stop"}) == preset("qwen2.5-7b", cell.method)
+    with pytest.raises(ConfigError, match=f"{method} has no published settings for mine") as caught:
+        cells(parse(plan(runs=runs, models=[known, {"name": "mine", "ref": "org/mine"}])))
+    assert "preset" in caught.value.hint
 
 
 @pytest.mark.parametrize("entry", [{"preset": "qwen2.5-7b"}, {}])

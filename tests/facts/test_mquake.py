@@ -94,7 +94,7 @@ def test_problems_name_the_rewrite(tmp_path: Path) -> None:
     for nothing in ([], ["text"], "text"):
         with pytest.raises(FactsError) as caught:
             load(tmp_path, json.dumps([case(3) | {"requested_rewrite": nothing}]))
-        assert '"requested_rewrite" is no object; write one' in caught.value.problems[0]
+        assert '"requested_rewrite" holds no rewrite; write one' in caught.value.problems[0]
 
 
 def test_a_list_without_questions_is_read_too(tmp_path: Path) -> None:

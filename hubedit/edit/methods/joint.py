@@ -10,8 +10,8 @@ attention before its MLP), with what all sites have so far in effect, for every 
     dW      = delta^T Kbar (sum_r w_r k_r k_r^T + lam C)^-1       (hubedit.linalg.least_squares)
 
 k_r are the site's inputs at the subject's last token, one row for each form of a fact's prompt, C is the
-second moment of its inputs on ordinary text. The share of a layer's attention is alpha and that of its MLP 1
-- alpha; a site without a share is left out.
+second moment of its inputs on ordinary text, and where the chat template is used also at its tokens. The
+share of a layer's attention is alpha and that of its MLP 1 - alpha; a site without a share is left out.
 
 It differs from MEMIT (Meng et al. 2023) and IntAttn-Edit (arXiv 2510.27400) in where the target stands: at
 the site's own output and not in the residual stream after the last edited layer. So a norm behind the site
@@ -35,6 +35,7 @@ from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.prompts.same_subject import by_subject, subjects
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row, bare_rows
+from hubedit.edit.solve.chat_template import template_keys
 from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.solve.residual import share_met, split
 from hubedit.edit.solve.site_report import SiteReport, solve_device
@@ -82,9 +83,11 @@ def joint(batch: EditBatch) -> Edit:
             missing = [fact for fact in missing if float(loss[fact]) > config.targets.loss]
             batch.clock.lap("targets")
             if bool(found.delta.any()) or not factors:
-                keys = at_subject(em.with_patch(factors), solved, site.layer, [site]).inputs[site]
+                now = em.with_patch(factors)
+                keys = at_subject(now, solved, site.layer, [site]).inputs[site]
+                kept = template_keys(now, site) if em.chat is not None and config.template else None
                 wanted = delta[site][subject]
-                factors[site] = _solve(batch, site, keys, solved, wanted)
+                factors[site] = _solve(batch, site, keys, solved, wanted, kept)
                 met = share_met(wanted[owner], factors[site].apply(keys.float()))
                 reports[site] = report(em, site, factors[site], baseline, config.lam, met)
                 batch.clock.lap("solve")
@@ -111,14 +114,25 @@ def step_of(config: TargetConfig, share: float) -> TargetConfig:
     return replace(config, clamp=share * config.clamp, step=share * config.step)
 
 
-def _solve(batch: EditBatch, site: Site, keys: Tensor, rows: Sequence[Row], delta: Tensor) -> LowRank:
-    """The update that writes `delta` (N, d) at the facts' `keys` (n, d_in). float32, CPU."""
+def _solve(
+    batch: EditBatch,
+    site: Site,
+    keys: Tensor,
+    rows: Sequence[Row],
+    delta: Tensor,
+    template: Tensor | None = None,
+) -> LowRank:
+    """The update that writes `delta` (N, d) at the facts' `keys` (n, d_in) and little at those of a chat
+    `template` (m, d_in). float32, CPU."""
     device, count = solve_device(batch.model), len(batch.facts)
     owner = torch.tensor([r.fact for r in rows])
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
     # a copy, which the solve may overwrite
     moment = batch.baseline.moments[site].matrix
     preserved = moment.to(device, torch.float64, copy=True).mul_(batch.config.lam)
+    if template is not None:
+        template = template.to(device)
+        preserved.addmm_(template.T, template, alpha=batch.config.lam * batch.config.template / len(template))
     if site in batch.earlier_keys:  # what earlier facts have there now counts as much as a new fact
         preserved += batch.earlier_keys[site].to(device)
     right = right_factor(keys, owner, weight, preserved, count)

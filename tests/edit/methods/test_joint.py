@@ -16,17 +16,21 @@ from hubedit.edit.compute import compute
 from hubedit.edit.methods.joint import rounds_of
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.result import Edit
+from hubedit.edit.solve.chat_template import template_keys
+from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.solve.residual import split
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.edit.targets.optimise import optimise
 from hubedit.evaluate.forced import forced
 from hubedit.facts import Fact, Probe
+from hubedit.model.chat import chat_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.sites import Site, SiteKind
 from hubedit.model.tokens import locate, pad
 from hubedit.progress import Silent
 from tests.edit.editing import FACTS
+from tests.model.test_chat import LINES, tokenizer
 from tests.pico import SENTENCES
 
 Editable = Callable[..., EditableModel]
@@ -189,6 +193,30 @@ def test_rounds_add_to_what_is_missing(editable: Editable, config: EditConfig, t
     assert list(easy.factors) == [Site(0, "mlp")] and easy.factors[Site(0, "mlp")].norm() == 0
 
 
+def test_the_chat_templates_tokens_are_preserved(
+    editable: Editable, config: EditConfig, tmp_path: Path
+) -> None:
+    """With their weight the update is that of the dense equations, and moves those tokens less."""
+    em = editable("llama", "metaspace_bos")
+    made = tokenizer("metaspace first", True, "right", True, LINES)
+    em = replace(em, tokenizer=made, chat=chat_of(made))
+    site, cache = Site(0, "mlp"), Cache(tmp_path)
+    config = replace(config, alpha="0", layers="0", targets=replace(config.targets, rounds=1))
+    alone, kept = (compute(em, FACTS, replace(config, template=w), cache=cache) for w in (0.0, 4.0))
+    inputs = template_keys(em, site)
+    moved = [edit.factors[site].apply(inputs.float()).norm() for edit in (alone, kept)]
+    assert moved[1] < 0.7 * moved[0]
+
+    rows = key_rows(em, FACTS, PromptConfig())
+    keys = at_subject(em, rows, 0, [site]).inputs[site]
+    weight = torch.tensor([1 / sum(o.fact == r.fact for o in rows) for r in rows], dtype=torch.float64)
+    moment = second_moments(em, [site], config.stats, cache, Silent())[site].matrix.double()
+    total = (keys.T * weight) @ keys + config.lam * (moment + 4 * inputs.T @ inputs / len(inputs))
+    delta = kept.factors[site].B.T.double()[[r.fact for r in rows]]
+    dense = torch.linalg.solve(total, (keys.T * weight) @ delta).T
+    torch.testing.assert_close(kept.factors[site].dense().double(), dense, rtol=2e-3, atol=2e-5)
+
+
 def test_a_long_target_takes_more_rounds(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
     """One fact of a batch goes round as often as its tokens ask for, the other one as before."""
     em = editable("qwen2")
@@ -203,7 +231,8 @@ def test_a_long_target_takes_more_rounds(editable: Editable, config: EditConfig,
     def size(settings: TargetConfig) -> torch.Tensor:
         own = replace(config, alpha="0", layers="0", targets=settings)
         edit = compute(em, [short, long], own, cache=Cache(tmp_path))
-        return edit.factors[Site(0, "mlp")].B.norm(dim=0)
+        norms: torch.Tensor = edit.factors[Site(0, "mlp")].B.norm(dim=0)
+        return norms
 
     before, after = size(replace(targets, long=1000)), size(targets)
     torch.testing.assert_close(after[0], before[0])
