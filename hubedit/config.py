@@ -99,11 +99,11 @@ class TargetConfig(_Checked):
     clamp: float = 0.2
     """Bound on |delta|, relative; the joint edit takes a site's share of it, anew in each round."""
     rounds: int = 4
-    """Times that the joint edit goes through all sites at most, while facts are missing; as many again for
-    every `long` tokens that a fact's target has more."""
-    long: int = 8
-    """Tokens of a target for which `rounds` are enough: one of 9 to 16 takes twice as many, of 17 to 24 three
-    times (docs/experiments.md)."""
+    """Times that the joint edit goes through all sites at most, while facts are missing, for a target of up
+    to `tokens_per_rounds` tokens."""
+    tokens_per_rounds: int = 8
+    """A target of more tokens may take `rounds` for each started part of so many, four times at most
+    (docs/experiments.md)."""
     decay: float = 1e-3
     """Weight of |delta| in the objective."""
     kl: float = 0.0625
@@ -121,12 +121,12 @@ class TargetConfig(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.long < 1:
-            raise ConfigError(f"long must be at least 1 token, not {self.long}")
+        if self.tokens_per_rounds < 1:
+            raise ConfigError(f"tokens_per_rounds must be at least 1, not {self.tokens_per_rounds}")
 
-    def rounds_of(self, tokens: int) -> int:
-        """Rounds for a target of so many tokens."""
-        return self.rounds * max(1, -(-tokens // self.long))
+    def rounds_for(self, tokens: int) -> int:
+        """Rounds that a target of so many tokens may take. Longer ones than four parts were not measured."""
+        return self.rounds * min(4, max(1, -(-tokens // self.tokens_per_rounds)))
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ class EditConfig(_Checked):
     lam: float = 30.0
     """Weight of the preserved second moment against the facts' keys, of which a fact's rows have 1 together
     (MEMIT: mom2_update_weight, 15000)."""
-    template: float = 1.0
-    """Weight of the chat template's own tokens beside the text, in what the joint edit preserves of a model
+    chat_template: float = 1.0
+    """Weight of messages in the chat template beside the text, in what the joint edit preserves of a model
     that is edited in its template (docs/experiments.md)."""
     prefer: str = "balanced"
     """"success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`)."""

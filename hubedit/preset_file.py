@@ -45,10 +45,11 @@ class PresetFile:
     model: Mapping[str, Any] = field(default_factory=dict)
     seen: frozenset[str] = frozenset()
 
-    def chosen_on(self, prompts: Collection[str]) -> str:
+    def chosen_on(self, prompts: Collection[str], prefer: str = "balanced") -> str:
         """What the reader of an edit's figures should know where its facts chose the settings; else ""."""
         count = sum(prompt_digest(prompt) in self.seen for prompt in prompts)
-        if not count or not (self.settings or self.prefer):  # no setting is its own where none was better
+        # a file without settings is the default, which no trial chose
+        if not count or not (self.settings or prefer in self.prefer):
             return ""
         return (
             f"the settings were chosen by trial edits of {count} of these {len(prompts)} facts, "

@@ -117,8 +117,8 @@ def test_so_is_one_of_a_part() -> None:
         StatsConfig(names=1.5)
     with pytest.raises(ConfigError, match="step must not be negative"):
         TargetConfig(step=float("nan"))
-    with pytest.raises(ConfigError, match="long must be at least 1 token"):
-        TargetConfig(long=0)
+    with pytest.raises(ConfigError, match="tokens_per_rounds must be at least 1"):
+        TargetConfig(tokens_per_rounds=0)
     with pytest.raises(ConfigError, match=r"unknown optimizer 'sgd' .one of: steepest, adam"):
         from_dict(TargetConfig, {"optimizer": "sgd"})
     with pytest.raises(ConfigError, match="each of openings must be text"):

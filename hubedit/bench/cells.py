@@ -9,7 +9,7 @@ from typing import Any
 from hubedit.bench.configuration import Bench, DataEntry, ModelEntry, Run, Settings
 from hubedit.config import EditConfig, from_dict, to_dict
 from hubedit.errors import ConfigError
-from hubedit.presets import METHODS, check_settings, method_defaults, preset
+from hubedit.presets import METHODS, PRESETS, check_settings, method_defaults, preset
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def base_config(run: Run, model: ModelEntry) -> EditConfig:
             f"{run.method} is hubedit's own method and has no published settings",
             'leave out published, or take the paper\'s method = "intattn"',
         )
-    if run.published and not model.preset:
+    if run.published and model.preset.strip().lower() not in PRESETS:
         raise ConfigError(
-            f"{run.method} has no published settings for {model.name}, which has no preset",
-            "name the model's preset, or leave out published: then its general settings are taken",
+            f"{run.method} has no published settings for {model.name}, which names no published preset",
+            f"presets: {', '.join(PRESETS)}; without published its general settings are taken",
         )
     found = preset(model.preset, run.method) if model.preset and published else method_defaults(run.method)
     return replace(found, collapse="tell")

@@ -28,6 +28,7 @@ UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 # options of mallopt, from malloc.h: from which size on memory is mapped anew, and given back
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+_MMAP_NAME, _TRIM_NAME = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"  # the user's own word
 
 VERBS = (
     "apply",
@@ -161,17 +162,18 @@ def main() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Memory that is freed stays with this process, where its C library can be told so (glibc). By default
-    every large tensor is made of fresh pages, which over a large vocabulary takes longer than the softmax
-    itself (docs/performance.md)."""
-    if sys.platform != "linux":
+    """Blocks of up to 2 GiB that are freed stay with this process, where its C library can be told so (glibc)
+    and the user has said nothing else. By default every large tensor is made of fresh pages, which over a
+    large vocabulary takes longer than the softmax itself (docs/performance.md)."""
+    if sys.platform != "linux" or {_MMAP_NAME, _TRIM_NAME} & set(os.environ):
         return
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return
-    for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-        set_option(option, 2**31 - 1)
+    # an old one refuses so large a threshold, and is then left as it is
+    if set_option(_MMAP_THRESHOLD, 2**31 - 1):
+        set_option(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _run_together(arguments: Sequence[str]) -> int:

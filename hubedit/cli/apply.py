@@ -268,7 +268,7 @@ def apply(
             return
         if not quiet:
             progress.message(f"takes {estimate(em, chosen, config, store, brief=fast).words}")
-        note = chosen_on(preset, chosen)
+        note = chosen_on(preset, chosen, prefer or "balanced")
         applied = apply_facts(
             em,
             chosen,

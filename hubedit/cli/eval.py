@@ -18,6 +18,7 @@ from hubedit.cli.evaluating import (
     facts_of,
     parts_of,
     rows_of,
+    told,
     wanted_forms,
     wanted_tasks,
 )
@@ -213,7 +214,7 @@ def eval(
     if len(text) > 1:
         report["text"] |= {"real": portable(text[1])}
     # a quiet reader of report.json must learn of every record that is not in the numbers
-    report["notes"] = [*remarks, *left_out, *report.get("notes", [])]
+    report["notes"] = [*remarks, *told(edit), *left_out, *report.get("notes", [])]
     report["evaluated"] = evaluated_of(em, edit, where, other, judging, words(context))
     report["evaluated"] |= {"seconds": perf_counter() - start, "peak_memory": peak_memory(em.device)}
     if named:

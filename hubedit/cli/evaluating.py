@@ -72,9 +72,14 @@ def facts_of(
     own = list(edit.facts) if edit is not None else []
     if edit is not None and not own:
         raise ConfigError("the patch was saved without its facts", "give them with --facts")
-    told = edit.record.get("notes") if edit is not None else None
-    said = [note for note in told if isinstance(note, str)] if isinstance(told, list) else []
-    return own[:limit] if limit else own, (), said
+    return own[:limit] if limit else own, (), []
+
+
+def told(edit: Patch | None) -> list[str]:
+    """What was said of a patch's figures when it was made."""
+    notes = edit.record.get("notes") if edit is not None else None
+    known = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    return [f"when the patch was made: {note}" for note in known]
 
 
 def parts_of(edit: Patch | None, em: EditableModel) -> Parts | None:

@@ -58,13 +58,13 @@ def short_text(config: EditConfig, em: EditableModel) -> EditConfig:
     return replace(config, stats=replace(config.stats, tokens=tokens))
 
 
-def chosen_on(preset: str | None, facts: Sequence[Fact]) -> str:
+def chosen_on(preset: str | None, facts: Sequence[Fact], prefer: str = "balanced") -> str:
     """What the reader of the figures should know where a preset was chosen on these facts; "" elsewhere."""
     from hubedit.preset_file import is_preset_file, load_preset
 
     if preset is None or not is_preset_file(preset):
         return ""
-    return load_preset(preset).chosen_on([fact.prompt for fact in facts])
+    return load_preset(preset).chosen_on([fact.prompt for fact in facts], prefer)
 
 
 def parse_rank(text: str | None) -> int | None:

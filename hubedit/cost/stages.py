@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
@@ -15,9 +16,10 @@ from hubedit.cost.work import Work
 from hubedit.edit.locate.layers import untraced_layers
 from hubedit.edit.locate.trace import trace_key
 from hubedit.edit.methods.context_templates import published_rows
-from hubedit.edit.methods.joint import rounds_of
+from hubedit.edit.methods.joint import rounds_by_subject
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.rows import Row, edit_rows
+from hubedit.edit.solve.chat_template import MESSAGES
 from hubedit.edit.statistics.corpus import (
     SELF,
     TEXT_ROWS,
@@ -37,6 +39,7 @@ from hubedit.model.memory import positions
 from hubedit.model.sites import Site
 from hubedit.model.tail import shared_opening
 from hubedit.model.tokens import continuation, token_ids
+from hubedit.name_sentences import sentences
 from hubedit.presets import METHODS
 
 _SOME = 48  # facts that are counted; the others are taken to be like them
@@ -203,8 +206,7 @@ def _rounds(edit: Edited) -> list[int]:
     em, config, some = edit.em, edit.config, edit.some
     if METHODS[config.method].published:
         return [1] * len(some)
-    rows = target_rows(em, some, config.prompts, config.targets.contexts)
-    return rounds_of(rows, len(some), config.targets)
+    return rounds_by_subject(em, some, range(len(some)), config.targets)
 
 
 def _targets(edit: Edited, rounds: Sequence[int]) -> Work:
@@ -219,13 +221,19 @@ def _targets(edit: Edited, rounds: Sequence[int]) -> Work:
         total = _descent(em, rows, last, last, moves - 1) + _keys(em, rows, last, len(edit.sites))
         return edit.scale * total
     rows = [*target_rows(em, some, config.prompts, config.targets.contexts), *preserved_rows(em, some)]
-    keys = key_rows(em, some, config.prompts)
+    keys = [*key_rows(em, some, config.prompts), *_messages(em)]
     for number, share in enumerate(shares(max(rounds)), 1):
         still = [r for r in rows if number <= rounds[r.fact]]
         for site in edit.sites:
             own = _descent(em, still, site.layer - 1, site.layer, moves)
             total += share * own + _keys(em, keys, site.layer, 1)
     return edit.scale * total
+
+
+def _messages(em: EditableModel) -> list[Row]:
+    """What is read for `template_keys`."""
+    texts = [] if em.chat is None else [em.chat.message(text) for text in islice(sentences(), MESSAGES)]
+    return [Row(0, tuple(ids), len(ids) - 1, ()) for ids in token_ids(em.tokenizer, texts)]
 
 
 def shares(rounds: int) -> list[float]:

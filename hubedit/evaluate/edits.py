@@ -79,8 +79,9 @@ class EditReport:
 
     @property
     def harmonic_mean(self) -> float | None:
-        """Of the metrics that were measured (`weighty`); None when fewer than two were."""
-        values = [self.metrics[name] for name in weighty(self.counts) if name in self.metrics]
+        """Of the metrics that were measured (`in_harmonic_mean`); None when fewer than two were."""
+        names = in_harmonic_mean(self.counts, len(self.outcomes))
+        values = [self.metrics[name] for name in names if name in self.metrics]
         if len(values) < 2:
             return None
         return len(values) / sum(1 / v for v in values) if min(values) > 0 else 0.0
@@ -152,17 +153,16 @@ def compare(facts: Sequence[Fact], before: Reading, after: Reading, *, seed: int
     counted = {name: found[name] for name in counts}
     between = intervals(counted, shares=counted, seed=seed)
     between |= intervals({"probability": [[o.probability_after] for o in outcomes]}, seed=seed)
-    together = {name: counted[name] for name in weighty(counts)}
+    together = {name: counted[name] for name in in_harmonic_mean(counts, len(outcomes))}
     if len(together) > 1 and (pair := harmonic_interval(together, seed=seed)):
         between["harmonic_mean"] = pair
     return EditReport(outcomes, metrics, counts, between, cases)
 
 
-def weighty(counts: Mapping[str, int]) -> list[str]:
-    """The metrics that count in the harmonic mean: those with at least a tenth as many prompts as the one
-    with the most. Two stray prompts must not decide what a hundred facts come to."""
-    most = max(counts.values(), default=0)
-    return [name for name, count in counts.items() if 10 * count >= most]
+def in_harmonic_mean(counts: Mapping[str, int], facts: int) -> list[str]:
+    """The metrics that count in the harmonic mean of so many facts: those with at least a prompt for every
+    tenth fact. Two stray prompts must not decide what a hundred facts come to."""
+    return [name for name, count in counts.items() if 10 * count >= facts]
 
 
 def marks(facts: Sequence[Fact], before: Reading, after: Reading) -> Marks:

@@ -154,9 +154,10 @@ def family_of(config: Any) -> Family:
             "quantised weights cannot be edited",
             "edit the model's unquantised checkpoint, then quantise the result",
         )
-    depths = [count for field in _LAYER_COUNTS for count in _values(config, field)]
-    if any(isinstance(count, (int, float)) and count > _MOST_LAYERS for count in depths):
-        raise ModelError("config.json names more layers than any model has", "download the model again")
+    for field in _LAYER_COUNTS:
+        if any(isinstance(count, (int, float)) and count > _MOST_LAYERS for count in _values(config, field)):
+            message = f"{field} of config.json is more than {_MOST_LAYERS:,}: no model has so many layers"
+            raise ModelError(message, "correct it, or download the model again")
     experts = [count for field in _EXPERT_COUNTS for count in _values(config, field)]
     if any(isinstance(count, int) and count > 1 for count in experts):
         raise ModelError(f"{name} is a mixture of experts, which is not supported", _dense())

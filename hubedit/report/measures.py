@@ -179,7 +179,7 @@ def _answers(report: Json) -> Iterator[Measure]:
         before, after = _value(was.get(key), old.get(key)), _value(now.get(key), new.get(key))
         n, context = _count(counts.get(key)), _value(said.get(key), between.get(key))
         yield Measure("answers", key, ANSWERS.get(key, key), "share", before, after, n, in_context=context)
-    name = "Harmonic mean of these"
+    name = "Harmonic mean"
     after = _value(report.get("harmonic_mean"), new.get("harmonic_mean"))
     context = _value(stored.get("harmonic_mean"), between.get("harmonic_mean"))
     yield Measure("answers", "harmonic_mean", name, "share", None, after, in_context=context)

@@ -62,11 +62,12 @@ assert "rich" not in sys.modules
 def test_the_command_keeps_the_memory_that_it_frees(told: bool, kept: bool) -> None:
     """Where nothing else says so: 200 MB that were used and freed are still the process's own."""
     script = (
+        "import os\n"
         "from pathlib import Path\n"
         "from hubedit.cli import app\n"
         f"{'app._keep_freed_memory()' if told else ''}\n"
         "def resident():\n"
-        "    return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
         "before = resident()\n"
         "block = bytearray(b'x') * 200_000_000\n"
         "del block\n"

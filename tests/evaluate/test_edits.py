@@ -10,7 +10,7 @@ from math import exp, log
 import pytest
 
 from hubedit.evaluate import EditReport, Reading, answered, compare, read
-from hubedit.evaluate.edits import exact, weighty
+from hubedit.evaluate.edits import exact, in_harmonic_mean
 from hubedit.evaluate.forced import Forced, Pair, forced
 from hubedit.evaluate.reading import MOST_ANSWER_TOKENS, questions
 from hubedit.facts import Fact, Probe
@@ -276,11 +276,18 @@ def test_the_whole_continuation_stands_beside_the_first_word() -> None:
 
 
 def test_a_few_stray_prompts_do_not_decide_the_harmonic_mean() -> None:
-    """A record here and there has a probe of another kind; where all have few, all of them count."""
-    assert weighty({"success": 100, "locality": 2, "neighbourhood": 98}) == ["success", "neighbourhood"]
-    assert weighty({"success": 20, "locality": 2}) == ["success", "locality"]
-    assert weighty({}) == []
-    metrics = {"success": 1.0, "locality": 0.0, "neighbourhood": 0.5}
-    stray = EditReport((), metrics, {"success": 100, "locality": 2, "neighbourhood": 98})
-    assert stray.harmonic_mean == pytest.approx(2 / 3)
-    assert replace(stray, counts={"success": 10, "locality": 2, "neighbourhood": 9}).harmonic_mean == 0
+    """Success counts however many neighbours there are."""
+    counts = {"success": 100, "locality": 2, "neighbourhood": 2000}
+    assert in_harmonic_mean(counts, 100) == ["success", "neighbourhood"]
+    assert in_harmonic_mean({"success": 20, "locality": 2}, 20) == ["success", "locality"]
+    stray = replace(FACT, id="s", prompt="So the capital of France is")
+    others = [
+        replace(FACT, prompt=f"{n} The capital of France is", locality=FACT.locality[2:]) for n in range(30)
+    ]
+    said = {fact.prompt: " Rome" for fact in (stray, *others)}
+    wrong = {**said, "The language of France is": " Latin", "The president of France is": " she"}
+    old = Reading({**BEFORE, **said}, scored(OLD, stray, *others))
+    report = compare([stray, *others], old, Reading({**AFTER, **wrong}, scored(NEW, stray, *others)))
+    assert report.counts["locality"] == 2 and report.metrics["locality"] == 0
+    kept = [value for name, value in report.metrics.items() if name != "locality"]
+    assert min(kept) == 0 or report.harmonic_mean == pytest.approx(len(kept) / sum(1 / v for v in kept))

@@ -1,14 +1,14 @@
 """How long a target may be: edits whose new answers have many tokens, as a table.
 
-    python -m tests.lab.long MODEL [--data FOLDER] [--facts 5] [--lengths 10,20,30,50,70,100] [--long 8,1000]
+    python -m tests.lab.long MODEL [--data FOLDER] [--facts 5] [--lengths 10,20,30,50,70,100] [--per 8,1000]
 
 MODEL is any checkpoint. Edited are the facts of `data/long-answers.jsonl`, whose answers are sentences that
 read on from their prompts, ten of 9 to 15 tokens and six of 20 to 25. With FOLDER, the public files of
 `tests.lab.known`, the targets are instead the hardest that there are: the beginnings of unrelated texts, cut
 at a word so that they have at most so many tokens, behind CounterFact's prompts.
 
-Each row edits its facts at once with the defaults. `long` is `targets.long`, the tokens for which the usual
-rounds are enough; with 1000 a long target gets no more than a short one. `whole`: answers that begin with the
+Each row edits its facts at once with the defaults. `per` is `targets.tokens_per_rounds`; with 1000 a long
+target gets no more rounds than a short one. `whole`: answers that begin with the
 whole target; `tokens`: the share of the target's tokens up to the first wrong one, greedily; `text`:
 perplexity after / before.
 """
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder with the public files")
     parser.add_argument("--facts", type=int, default=5)
     parser.add_argument("--lengths", default="10,20,30,50,70,100")
-    parser.add_argument("--long", default=str(EditConfig().targets.long))
+    parser.add_argument("--per", default=str(EditConfig().targets.tokens_per_rounds))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -104,12 +104,12 @@ def main() -> None:
             length: [cut(em, fact, answers[n % len(answers)], int(length)) for n, fact in enumerate(bare)]
             for length in args.lengths.split(",")
         }
-    print("| tokens of the target | facts | long | whole, % | tokens, % | text | seconds |")
+    print("| tokens of the target | facts | per | whole, % | tokens, % | text | seconds |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     for name, facts in sets.items():
-        for long in map(int, args.long.split(",")):
+        for per in map(int, args.per.split(",")):
             config = EditConfig(collapse="tell")
-            config = replace(config, targets=replace(config.targets, long=long))
+            config = replace(config, targets=replace(config.targets, tokens_per_rounds=per))
             start = time.perf_counter()
             edit = compute(em, facts, config, cache=Cache(args.cache))
             seconds = time.perf_counter() - start
@@ -118,7 +118,7 @@ def main() -> None:
             whole = [gives(reading.text(fact, fact.prompt) or "", [fact.target]) for fact in facts]
             ratio = edit.perplexity_after / edit.perplexity_before
             shown = f"{100 * sum(whole) / len(whole):.0f} | {100 * share:.0f} | {ratio:.3f} | {seconds:.0f}"
-            print(f"| {name} | {len(facts)} | {long} | {shown} |", flush=True)
+            print(f"| {name} | {len(facts)} | {per} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":

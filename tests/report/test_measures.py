@@ -103,7 +103,7 @@ def test_in_context_is_a_column_between_before_and_after() -> None:
     assert answers.columns == ("Measure", "Before", "In context", "After", "n")
     rows = {row[0].partition(":")[0]: row for row in answers.rows}
     assert rows["Success"][2] == "85.0 % (70.0 to 100.0)"
-    assert rows["Harmonic mean of these"][2] == "50.0 %"
+    assert rows["Harmonic mean"][2] == "50.0 %"
     assert published.rows[0][1:4] == ("10.0 %", "60.0 %", "90.0 %")
 
 

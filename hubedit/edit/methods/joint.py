@@ -10,8 +10,8 @@ attention before its MLP), with what all sites have so far in effect, for every 
     dW      = delta^T Kbar (sum_r w_r k_r k_r^T + lam C)^-1       (hubedit.linalg.least_squares)
 
 k_r are the site's inputs at the subject's last token, one row for each form of a fact's prompt, C is the
-second moment of its inputs on ordinary text, and where the chat template is used also at its tokens. The
-share of a layer's attention is alpha and that of its MLP 1 - alpha; a site without a share is left out.
+second moment of its inputs on ordinary text, and where the chat template is used also in messages. The share
+of a layer's attention is alpha and that of its MLP 1 - alpha; a site without a share is left out.
 
 It differs from MEMIT (Meng et al. 2023) and IntAttn-Edit (arXiv 2510.27400) in where the target stands: at
 the site's own output and not in the residual stream after the last edited layer. So a norm behind the site
@@ -40,8 +40,11 @@ from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.solve.residual import share_met, split
 from hubedit.edit.solve.site_report import SiteReport, solve_device
 from hubedit.edit.targets.optimise import Targets
+from hubedit.facts import Fact
 from hubedit.linalg import LowRank, right_factor
+from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
+from hubedit.model.tokens import continuation
 from hubedit.progress import Silent
 
 
@@ -65,11 +68,12 @@ def joint(batch: EditBatch) -> Edit:
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
     quiet = replace(batch, progress=Silent())
-    rounds = rounds_of(rows, count, config.targets)
+    rounds = rounds_by_subject(em, facts, subject, config.targets)
     for number in range(1, max(rounds) + 1):
         batch.progress.start(f"edit, round {number}", len(sites), "sites")
-        # a fact that a later change has undone counts again
-        missing = [fact for fact in range(count) if number <= rounds[fact]]
+        # a fact that a later change has undone counts again; one that was never there has its rounds alone
+        there = [float(value) <= config.targets.loss for value in loss]
+        missing = [fact for fact in range(count) if number <= rounds[fact] or there[fact]]
         for site, share in sites:
             if not missing:
                 break
@@ -85,7 +89,7 @@ def joint(batch: EditBatch) -> Edit:
             if bool(found.delta.any()) or not factors:
                 now = em.with_patch(factors)
                 keys = at_subject(now, solved, site.layer, [site]).inputs[site]
-                kept = template_keys(now, site) if em.chat is not None and config.template else None
+                kept = template_keys(now, site) if em.chat is not None and config.chat_template else None
                 wanted = delta[site][subject]
                 factors[site] = _solve(batch, site, keys, solved, wanted, kept)
                 met = share_met(wanted[owner], factors[site].apply(keys.float()))
@@ -100,13 +104,16 @@ def joint(batch: EditBatch) -> Edit:
     return finished(batch, factors, reports, targets, baseline.alpha)
 
 
-def rounds_of(rows: Sequence[Row], count: int, config: TargetConfig) -> list[int]:
-    """How many rounds each of `count` facts may take, by the longest target of its rows."""
-    longest = [0] * count
-    for r in rows:
-        if not r.preserve:
-            longest[r.fact] = max(longest[r.fact], len(r.labels))
-    return [config.rounds_of(tokens) for tokens in longest]
+def rounds_by_subject(
+    em: EditableModel, facts: Sequence[Fact], subject: Sequence[int], config: TargetConfig
+) -> list[int]:
+    """How many rounds each subject's change may take, by the longest target of its facts; `subject`: of each
+    fact."""
+    longest = [0] * (1 + max(subject))
+    for fact, number in zip(facts, subject, strict=True):
+        tokens = len(continuation(em.tokenizer, fact.prompt, fact.target, fact.join))
+        longest[number] = max(longest[number], tokens)
+    return [config.rounds_for(tokens) for tokens in longest]
 
 
 def step_of(config: TargetConfig, share: float) -> TargetConfig:
@@ -122,8 +129,8 @@ def _solve(
     delta: Tensor,
     template: Tensor | None = None,
 ) -> LowRank:
-    """The update that writes `delta` (N, d) at the facts' `keys` (n, d_in) and little at those of a chat
-    `template` (m, d_in). float32, CPU."""
+    """The update that writes `delta` (N, d) at the facts' `keys` (n, d_in); `template` (m, d_in): see
+    `template_keys`. float32, CPU."""
     device, count = solve_device(batch.model), len(batch.facts)
     owner = torch.tensor([r.fact for r in rows])
     weight = 1 / torch.bincount(owner, minlength=count).double()[owner]
@@ -132,7 +139,7 @@ def _solve(
     preserved = moment.to(device, torch.float64, copy=True).mul_(batch.config.lam)
     if template is not None:
         template = template.to(device)
-        preserved.addmm_(template.T, template, alpha=batch.config.lam * batch.config.template / len(template))
+        preserved.addmm_(template.T, template, alpha=batch.config.lam * batch.config.chat_template)
     if site in batch.earlier_keys:  # what earlier facts have there now counts as much as a new fact
         preserved += batch.earlier_keys[site].to(device)
     right = right_factor(keys, owner, weight, preserved, count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -13,10 +14,10 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig, PromptConfig, StatsConfig, TargetConfig
 from hubedit.edit.compute import compute
-from hubedit.edit.methods.joint import rounds_of
+from hubedit.edit.methods.joint import rounds_by_subject
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.result import Edit
-from hubedit.edit.solve.chat_template import template_keys
+from hubedit.edit.solve.chat_template import MESSAGES, template_keys
 from hubedit.edit.solve.keys import at_subject
 from hubedit.edit.solve.residual import split
 from hubedit.edit.statistics.second_moments import second_moments
@@ -27,7 +28,8 @@ from hubedit.model.chat import chat_of
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import run
 from hubedit.model.sites import Site, SiteKind
-from hubedit.model.tokens import locate, pad
+from hubedit.model.tokens import locate, pad, token_ids
+from hubedit.name_sentences import sentences
 from hubedit.progress import Silent
 from tests.edit.editing import FACTS
 from tests.model.test_chat import LINES, tokenizer
@@ -193,28 +195,44 @@ def test_rounds_add_to_what_is_missing(editable: Editable, config: EditConfig, t
     assert list(easy.factors) == [Site(0, "mlp")] and easy.factors[Site(0, "mlp")].norm() == 0
 
 
-def test_the_chat_templates_tokens_are_preserved(
+def test_messages_in_the_chat_template_are_preserved(
     editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
-    """With their weight the update is that of the dense equations, and moves those tokens less."""
-    em = editable("llama", "metaspace_bos")
+    """With their weight the update is that of the dense equations, with the sites before in effect, and moves
+    those tokens less. Without a template the weight is nothing."""
+    plain = editable("llama", "metaspace_bos")
     made = tokenizer("metaspace first", True, "right", True, LINES)
-    em = replace(em, tokenizer=made, chat=chat_of(made))
-    site, cache = Site(0, "mlp"), Cache(tmp_path)
-    config = replace(config, alpha="0", layers="0", targets=replace(config.targets, rounds=1))
-    alone, kept = (compute(em, FACTS, replace(config, template=w), cache=cache) for w in (0.0, 4.0))
-    inputs = template_keys(em, site)
-    moved = [edit.factors[site].apply(inputs.float()).norm() for edit in (alone, kept)]
-    assert moved[1] < 0.7 * moved[0]
+    em = replace(plain, tokenizer=made, chat=chat_of(made))
+    below, site, cache = Site(0, "mlp"), Site(1, "mlp"), Cache(tmp_path)
+    config = replace(config, alpha="0", targets=replace(config.targets, rounds=1))
+    alone, kept = (compute(em, FACTS, replace(config, chat_template=w), cache=cache) for w in (0.0, 4.0))
+    patched = em.with_patch({below: kept.factors[below]})
+
+    # every message by itself, every token once
+    moment = torch.zeros(em.d_in(site), em.d_in(site), dtype=torch.float64)
+    count = 0
+    for text in islice(sentences(), MESSAGES):
+        assert em.chat is not None
+        batch = pad(token_ids(em.tokenizer, [em.chat.message(text)]), em.pad_id)
+        own = run(patched, batch, inputs=[site]).inputs[site][0].double()
+        moment += own.T @ own
+        count += len(own)
+    keys = template_keys(patched, site)
+    torch.testing.assert_close(keys.T @ keys, moment / count, rtol=1e-4, atol=1e-6)
+    moved = [edit.factors[site].apply(keys.float()).norm() for edit in (alone, kept)]
+    assert moved[1] < 0.8 * moved[0]
 
     rows = key_rows(em, FACTS, PromptConfig())
-    keys = at_subject(em, rows, 0, [site]).inputs[site]
+    facts = at_subject(patched, rows, 1, [site]).inputs[site]
     weight = torch.tensor([1 / sum(o.fact == r.fact for o in rows) for r in rows], dtype=torch.float64)
-    moment = second_moments(em, [site], config.stats, cache, Silent())[site].matrix.double()
-    total = (keys.T * weight) @ keys + config.lam * (moment + 4 * inputs.T @ inputs / len(inputs))
+    ordinary = second_moments(em, [site], config.stats, cache, Silent())[site].matrix.double()
+    total = (facts.T * weight) @ facts + config.lam * (ordinary + 4 * moment / count)
     delta = kept.factors[site].B.T.double()[[r.fact for r in rows]]
-    dense = torch.linalg.solve(total, (keys.T * weight) @ delta).T
+    dense = torch.linalg.solve(total, (facts.T * weight) @ delta).T
     torch.testing.assert_close(kept.factors[site].dense().double(), dense, rtol=2e-3, atol=2e-5)
+
+    same = [compute(plain, FACTS, replace(config, chat_template=w), cache=cache).factors for w in (0.0, 4.0)]
+    assert all(same[0][s].digest() == same[1][s].digest() for s in same[0])
 
 
 def test_a_long_target_takes_more_rounds(editable: Editable, config: EditConfig, tmp_path: Path) -> None:
@@ -225,8 +243,12 @@ def test_a_long_target_takes_more_rounds(editable: Editable, config: EditConfig,
     rows = target_rows(em, [short, long], config.prompts, 2)
     tokens = [max(len(r.labels) for r in rows if r.fact == fact) for fact in (0, 1)]
     assert tokens[1] > tokens[0]
-    targets = replace(config.targets, clamp=0.1, step=0.1, steps=2, rounds=1, loss=0.0, long=tokens[0])
-    assert rounds_of(rows, 2, targets) == [1, -(-tokens[1] // tokens[0])]
+    targets = replace(
+        config.targets, clamp=0.1, step=0.1, steps=2, rounds=1, loss=0.0, tokens_per_rounds=tokens[0]
+    )
+    parts = min(4, -(-tokens[1] // tokens[0]))
+    assert rounds_by_subject(em, [short, long], [0, 1], targets) == [1, parts]
+    assert rounds_by_subject(em, [short, long], [0, 0], targets) == [parts]
 
     def size(settings: TargetConfig) -> torch.Tensor:
         own = replace(config, alpha="0", layers="0", targets=settings)
@@ -234,7 +256,7 @@ def test_a_long_target_takes_more_rounds(editable: Editable, config: EditConfig,
         norms: torch.Tensor = edit.factors[Site(0, "mlp")].B.norm(dim=0)
         return norms
 
-    before, after = size(replace(targets, long=1000)), size(targets)
+    before, after = size(replace(targets, tokens_per_rounds=1000)), size(targets)
     torch.testing.assert_close(after[0], before[0])
     assert after[1] > 1.5 * before[1]
 
