@@ -19,6 +19,8 @@ from tests.pico import TokenizerKind, pico
 without_bars: Any = logging.disable_progress_bar  # it has no annotations
 without_bars()
 torch.set_num_threads(1)
+# pytest-xdist tells its workers the width of a terminal; output that is no terminal has none
+os.environ.pop("COLUMNS", None)
 # the time of one example depends on the machine; the number of examples can be raised for a long search
 settings.register_profile("hubedit", deadline=None, max_examples=50)
 settings.register_profile("long", deadline=None, max_examples=10_000)

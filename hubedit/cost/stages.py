@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
@@ -19,7 +18,7 @@ from hubedit.edit.methods.context_templates import published_rows
 from hubedit.edit.methods.joint import rounds_by_subject
 from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.rows import Row, edit_rows
-from hubedit.edit.solve.chat_template import MESSAGES
+from hubedit.edit.solve.chat_template import messages
 from hubedit.edit.statistics.corpus import (
     SELF,
     TEXT_ROWS,
@@ -39,7 +38,6 @@ from hubedit.model.memory import positions
 from hubedit.model.sites import Site
 from hubedit.model.tail import shared_opening
 from hubedit.model.tokens import continuation, token_ids
-from hubedit.name_sentences import sentences
 from hubedit.presets import METHODS
 
 _SOME = 48  # facts that are counted; the others are taken to be like them
@@ -221,19 +219,14 @@ def _targets(edit: Edited, rounds: Sequence[int]) -> Work:
         total = _descent(em, rows, last, last, moves - 1) + _keys(em, rows, last, len(edit.sites))
         return edit.scale * total
     rows = [*target_rows(em, some, config.prompts, config.targets.contexts), *preserved_rows(em, some)]
-    keys = [*key_rows(em, some, config.prompts), *_messages(em)]
+    told = [Row(0, ids, len(ids) - 1, ()) for ids in messages(em)]
+    keys = [*key_rows(em, some, config.prompts), *told]
     for number, share in enumerate(shares(max(rounds)), 1):
         still = [r for r in rows if number <= rounds[r.fact]]
         for site in edit.sites:
             own = _descent(em, still, site.layer - 1, site.layer, moves)
             total += share * own + _keys(em, keys, site.layer, 1)
     return edit.scale * total
-
-
-def _messages(em: EditableModel) -> list[Row]:
-    """What is read for `template_keys`."""
-    texts = [] if em.chat is None else [em.chat.message(text) for text in islice(sentences(), MESSAGES)]
-    return [Row(0, tuple(ids), len(ids) - 1, ()) for ids in token_ids(em.tokenizer, texts)]
 
 
 def shares(rounds: int) -> list[float]:

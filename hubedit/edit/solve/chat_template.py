@@ -25,19 +25,24 @@ MESSAGES = 16
 """Sentences about names that stand as the user's words: one of each kind in the list, and one more."""
 
 
+def messages(em: EditableModel) -> list[tuple[int, ...]]:
+    """Their tokens; none where the model is used without a template."""
+    texts = [] if em.chat is None else [em.chat.message(text) for text in islice(sentences(), MESSAGES)]
+    return [tuple(ids) for ids in token_ids(em.tokenizer, texts)]
+
+
 @torch.no_grad()
 def template_keys(em: EditableModel, site: Site) -> Tensor:
-    """The site's inputs (n, d_in) at every token of `MESSAGES` messages in the chat template that the model
-    is used with, scaled so that K^T K is their second moment. float64, CPU.
+    """The site's inputs (n, d_in) at every token of the `messages`, of a model that is used with a template,
+    scaled so that K^T K is their second moment. float64, CPU.
 
     What all messages begin with has the same inputs in each, and is there once, with their number as weight.
     """
-    assert em.chat is not None, "asked only where the template is used"
-    ids = token_ids(em.tokenizer, [em.chat.message(text) for text in islice(sentences(), MESSAGES)])
+    ids = messages(em)
     ends = (n for n, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
     begin = next(ends, 0)
     found: list[Tensor] = []
-    for part in by_length([Row(0, tuple(row), 0, ()) for row in ids], pass_size(em, KEY_TOKENS)):
+    for part in by_length([Row(0, row, 0, ()) for row in ids], pass_size(em, KEY_TOKENS)):
         batch = pad([r.ids for r in part], em.pad_id, em.device)
         inputs = run(em, batch, inputs=[site]).inputs[site].to("cpu", torch.float64)
         if not found:
