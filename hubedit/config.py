@@ -181,6 +181,9 @@ class EditConfig(_Checked):
     chat_template: float = 1.0
     """Weight of messages in the chat template beside the text, in what the joint edit preserves of a model
     that is edited in its template (docs/experiments.md)."""
+    chat_step: float = 1.5
+    """Factor of the clamp and of the steps where the chat template is used: there an answer stands in more
+    forms and is harder to change (docs/experiments.md)."""
     prefer: str = "balanced"
     """"success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`)."""
     rank: int = 0

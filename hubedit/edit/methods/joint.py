@@ -68,6 +68,7 @@ def joint(batch: EditBatch) -> Edit:
     factors: dict[Site, LowRank] = {}
     reports: dict[Site, SiteReport] = {}
     quiet = replace(batch, progress=Silent())
+    length = PREFERENCES[config.prefer] * (1 if em.chat is None else config.chat_step)
     rounds = rounds_by_subject(em, facts, subject, config.targets)
     for number in range(1, max(rounds) + 1):
         batch.progress.start(f"edit, round {number}", len(sites), "sites")
@@ -79,7 +80,7 @@ def joint(batch: EditBatch) -> Edit:
                 break
             among = set(missing)
             here = [r for r in rows if r.fact in among]
-            part = step_of(config.targets, PREFERENCES[config.prefer] * share)
+            part = step_of(config.targets, length * share)
             found = quiet.targets(here, count, site.layer, part, site, factors)
             delta[site] += found.delta
             for values, new in ((loss, found.loss), (nll, found.nll), (norm, found.norm)):
