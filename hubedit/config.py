@@ -174,10 +174,9 @@ class EditConfig(_Checked):
     """Layers edited at most, spread evenly between `depths`; 0 is all of them."""
     alpha: str = "0"
     """Attention's share (IntAttn-Edit, arXiv 2510.27400): "auto" (from the trace), "per-layer", or 0..1."""
-    lam: float = 1000.0
+    lam: float = 30.0
     """Weight of the preserved second moment against the facts' keys, of which a fact's rows have 1 together
-    (MEMIT: mom2_update_weight, 15000). A solve then writes about four fifths of what is wanted, the sites
-    after it bring the rest, and other names change less (docs/experiments.md)."""
+    (MEMIT: mom2_update_weight, 15000)."""
     chat_template: float = 1.0
     """Weight of messages in the chat template beside the text, in what the joint edit preserves of a model
     that is edited in its template (docs/experiments.md)."""

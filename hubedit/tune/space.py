@@ -19,7 +19,7 @@ REACH = 3
 WIDTH = 5
 ALPHA, ALPHA_STEP = 0.6, 0.05
 """Above it the paper's curve collapses (tables 1 and 2 of its supplement)."""
-CLAMP, LAM = (0.05, 1.0), (30.0, 10_000.0)
+CLAMP, LAM = (0.05, 1.0), (1.0, 300.0)
 KL = (-6, 2)
 """Powers of two."""
 
