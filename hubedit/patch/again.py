@@ -32,9 +32,7 @@ def settings_of(patch: Patch, corpus: str = "") -> EditConfig:
         raise PatchError("the patch stands on an older one, whose edit it does not hold", _APART)
     if not isinstance(config, Mapping):
         raise PatchError("the patch was not made by one hubedit apply, so it cannot be made again", _APART)
-    stats = config.get("stats")
-    if isinstance(stats, Mapping):  # before there were sentences about names there were none
-        config = {**config, "stats": {"names": 0.0, **stats}}
+    config = {**config, **_before(config)}
     try:
         found = from_dict(EditConfig, config)
     except (ConfigError, TypeError, AttributeError) as error:
@@ -107,3 +105,17 @@ def _base(record: Mapping[str, Any]) -> str:
 def _packages(record: Mapping[str, Any]) -> dict[str, str]:
     found = record.get("packages")
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _before(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What settings that an older patch does not name were when it was made: nothing of what came later."""
+    # the published methods have none of these, and must not be told
+    older: dict[str, Any] = {"chat_template": 0.0, "chat_step": 1.0}
+    if config.get("method") != "joint":
+        older = {}
+    found = {name: value for name, value in older.items() if name not in config}
+    for part, name, value in (("stats", "names", 0.0), ("targets", "tokens_per_rounds", 1 << 30)):
+        own = config.get(part)
+        if isinstance(own, Mapping) and name not in own:
+            found[part] = {**own, name: value}
+    return found
