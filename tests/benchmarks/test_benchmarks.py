@@ -60,6 +60,14 @@ def test_the_published_recipe_of_the_benchmark_goes_where_ours_goes() -> None:
     assert float((ours - plain).norm() / plain.norm()) < 1e-2
 
 
+def test_targets_of_a_checkpoint_are_timed(tmp_path: Path, pico_path: Callable[..., Path]) -> None:
+    out = tmp_path / "found.json"
+    given = ["--model", str(pico_path()), "--facts", "2", "--plain", "1", "--steps", "2", "--least", "0"]
+    assert targets.main([*given, "--device", "cpu", "--json", str(out)]) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["facts"] == 2 and min(found["published"], found["default_seconds_a_fact"]) > 0
+
+
 def test_passes_of_every_size_are_timed() -> None:
     found = passes.measured(model("pico", "cpu", None), 96, 1)
     assert set(found) == {"rows of 16", "rows of 48", "prompts"}

@@ -89,6 +89,7 @@ def test_the_same_inputs_give_the_same_bytes_cached_or_not(
         for site, factor in first.factors.items():
             assert torch.equal(other.factors[site].A, factor.A)
             assert torch.equal(other.factors[site].B, factor.B)
+        assert other.perplexity_before == first.perplexity_before
 
 
 @pytest.mark.parametrize("stage", ["tracing", "statistics", "edit, round 1"])

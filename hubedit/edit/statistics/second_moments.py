@@ -147,9 +147,10 @@ def cached_entries(cache: Cache) -> list[StatsEntry]:
 
 
 def clear_entries(cache: Cache) -> int:
-    """Deletes all second moments, unfinished passes and generated text; returns how many moments."""
-    cache.clear("stats-partial")
-    cache.clear("corpus")
+    """Deletes all second moments, unfinished passes, generated text and its perplexity; returns how many
+    moments."""
+    for kind in ("stats-partial", "corpus", "perplexity"):
+        cache.clear(kind)
     return cache.clear("stats")
 
 
