@@ -19,7 +19,8 @@ PREFERENCES = {"success": 1.5, "balanced": 1.0, "locality": 0.7}
 """From "edits must succeed" to "nothing else may change": factors of the clamp. The clamp is the
 strongest setting on real models (docs/experiments.md); these two factors themselves were not measured."""
 
-
+MOST_TOKENS = 10**9
+"""Of statistics: more would take years on any machine."""
 AUTO_RANK = -1
 """As `EditConfig.rank`: the smallest that keeps nearly all (`hubedit.patch.ranks`)."""
 
@@ -82,6 +83,10 @@ class StatsConfig(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.tokens > MOST_TOKENS:
+            raise ConfigError(
+                f"tokens of the statistics must be at most {MOST_TOKENS:,}, not {self.tokens:,}"
+            )
         if self.names > 1:
             raise ConfigError(f"names must be a share from 0 to 1, and is {self.names}")
 

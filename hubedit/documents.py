@@ -145,8 +145,10 @@ def _dataset(named: DataSet) -> Iterator[str]:
     try:
         datasets: Any = import_module("datasets")
     except ImportError as error:
+        what = "the folder" if Path(named.name).is_dir() else "data set"
         raise ConfigError(
-            f"data set {named.name} needs the package 'datasets'", "pip install 'hubedit[datasets]'"
+            f"{what} {named.name} needs the package 'datasets'",
+            "pip install 'hubedit[datasets]', or give a .txt or .jsonl file",
         ) from error
     try:
         folder = Path(named.name)

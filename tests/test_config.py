@@ -115,6 +115,8 @@ def test_a_wrong_value_is_an_error_where_it_is_given(config: dict[str, Any], wha
 def test_so_is_one_of_a_part() -> None:
     with pytest.raises(ConfigError, match="names must be a share"):
         StatsConfig(names=1.5)
+    with pytest.raises(ConfigError, match="at most 1,000,000,000"):
+        StatsConfig(tokens=10**12)
     with pytest.raises(ConfigError, match="step must not be negative"):
         TargetConfig(step=float("nan"))
     with pytest.raises(ConfigError, match="tokens_per_rounds must be at least 1"):

@@ -133,7 +133,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.folder} has no tensor for module {module}"
                 + (f"; {other} is of another part of the model" if other else ""),
-                "the patch was made for another model",
+                "the patch was made for another model: hubedit inspect names its base",
             )
         if empty := [name for name in found if not self.tensors[name].nbytes]:
             raise CheckpointError(f"{empty[0]} of {self.folder} is empty", EMPTY)
@@ -141,7 +141,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{found[0]} of {self.folder} is {dimensions(self.tensors[found[0]].shape)}, "
                 f"but the patch needs {dimensions(stored)}",
-                "the patch was made for another model",
+                "the patch was made for another model: hubedit inspect names its base",
             )
         raise CheckpointError(
             f"module {module} could be {fitting[0]} or {fitting[1]} of {self.folder}",

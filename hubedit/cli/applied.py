@@ -12,6 +12,7 @@ from hubedit.cli.escape import escaped
 from hubedit.cli.evaluated import summary
 from hubedit.cli.output import Output, mark, table
 from hubedit.cli.progress import duration
+from hubedit.facts.answers import clip
 from hubedit.presets import METHODS
 from hubedit.report import about
 from hubedit.report.markup import plural
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from hubedit.patch.again import Comparison
     from hubedit.pipeline import Applied
 
-_FOLD, _FIRST, _MOST = 40, 20, 40
+_FOLD, _FIRST, _MOST, _CHANGED = 40, 20, 40, 3
 # of fewer facts no share says anything: they are shown in a few lines, and all figures are in the patch
 _FEW = 5
 _LONG = 44
@@ -52,6 +53,20 @@ def show(sink: Output, applied: Applied, again: Comparison | None = None) -> Non
         total = plural(len(report.outcomes), "fact")
         count = f"{len(lines)} of {total} still {'fail' if len(lines) > 1 else 'fails'}:"
         sink.warn(count, *lines[:_MOST], *more)
+    _tell_changed(sink, applied)
+
+
+def _tell_changed(sink: Output, applied: Applied) -> None:
+    """The first answers that should have stayed and did not: a share does not say which."""
+    changed = [case for case in applied.report.cases if case.kind in ("locality", "neighbourhood")]
+    if changed:
+        lines = [
+            f"{case.prompt} (said: {_cut(clip(case.before))}, says: {_cut(clip(case.after))})"
+            for case in changed[:_CHANGED]
+        ]
+        left = len(changed) - len(lines)
+        more = [f"and {left} more, in {applied.path / 'report.html'}"] if left else []
+        sink.warn(f"{plural(len(changed), 'answer')} that should stay changed:", *lines, *more)
 
 
 def facts_table(outcomes: Sequence[Outcome], *, ranks: bool = False) -> Table:

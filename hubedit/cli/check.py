@@ -22,6 +22,7 @@ def check(
         Path | None,
         Option("--out", "-o", metavar="FILE", help="Write the facts that no longer hold to a facts file."),
     ] = None,
+    force: Annotated[bool, Option("--force", help="Replace the file of --out when it exists.")] = False,
     strict: Annotated[bool, Option("--strict", help="Exit code 3 when facts no longer hold.")] = False,
     device: Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, Option("--dtype", help="auto, float32, float16 or bfloat16.")] = "auto",
@@ -34,7 +35,7 @@ def check(
     """Ask all facts of a patch again, step by step, and name those that no longer hold."""
     sink = Output(json=json, quiet=quiet)
 
-    from hubedit.cli.place import unwritable
+    from hubedit.cli.place import check_new_file, unwritable
     from hubedit.errors import ConfigError, StrictError
     from hubedit.facts import dump_facts
     from hubedit.folder import write_file
@@ -44,6 +45,8 @@ def check(
     from hubedit.report.markup import plural
     from hubedit.standing import standing
 
+    if out is not None:
+        check_new_file(out, force=force)
     loaded = Patch.load(patch_folder(patch))
     if not loaded.facts:
         raise ConfigError(
@@ -58,7 +61,9 @@ def check(
         progress.finish(plural(len(found.outcomes), "fact"))
     brief = "\n".join(fact.prompt for fact in found.failed)
     sink.data(_value(found), human=lambda: _tables(found), brief=brief)
-    if out is not None:
+    if out is not None and not found.failed:
+        sink.note(f"all hold: {out} is not written")
+    elif out is not None:
         try:
             write_file(out, dump_facts(found.failed).encode())
         except OSError as error:

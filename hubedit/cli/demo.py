@@ -95,9 +95,11 @@ def demo(
         sink.show("\n3. What the model says with the patch\n")
         sink.show(_compared(bank, before, after))
         if bank.neighbours:
-            sink.show("\n   What was not edited\n")
+            note = "; -: in chat it was not right before" if before.chat else ""
+            sink.show(f"\n   What was not edited{note}\n")
             sink.show(_neighbours(bank, before, after))
-        form = "in the chat template" if em.chat is not None else "as the prompts are written"
+        template = "in the chat template, each prompt as a sentence to complete"
+        form = template if em.chat is not None else "as the prompts are written"
         sink.show(
             f"\n   The report's figures, asked {form}; unchanged: the answer's first word is the same\n"
         )

@@ -98,6 +98,7 @@ def _edit(sink: Output, session: Session, prompt: str) -> None:
     """One fact: what the model says now, what it shall say, and what it says then. Raises HubEditError."""
     from hubedit.cli.applied import facts_table
     from hubedit.facts import typed_facts
+    from hubedit.facts.line import WHERE
 
     sink.show(_said(session, prompt))
     target = sink.ask("new answer (empty: none)>")
@@ -105,7 +106,7 @@ def _edit(sink: Output, session: Session, prompt: str) -> None:
         return
     loaded = typed_facts([f"{prompt} -> {target}"])
     for notice in loaded.notices:
-        sink.note(f"notice: {notice}")
+        sink.note(f"notice: {notice.removeprefix(f'{WHERE}:1: ')}")
     made = session.edit(loaded.facts[0])
     sink.show(facts_table(made.report.outcomes))
     before, after = (made.patch.record["perplexity"][name] for name in ("before", "after"))

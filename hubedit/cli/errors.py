@@ -103,7 +103,7 @@ _OS: dict[int, tuple[str, str]] = {
 def explain(error: BaseException) -> tuple[str, str, int]:
     """(message, hint, exit code) of an error; the message is one line, the hint may be empty."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", "run the same command again to continue", INTERRUPTED
+        return "interrupted", "run the same command again; finished stages are kept", INTERRUPTED
     if isinstance(error, HubEditError):
         return error.message, error.hint, error.exit_code
     names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]

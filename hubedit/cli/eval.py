@@ -178,12 +178,13 @@ def eval(
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        if edit is not None:
+            edit.fits(em)
         em = with_chat(sink, em, chat, system, edit.record if edit is not None else None)
         forget_peak(em.device)
         other, judging, start = None, None, perf_counter()
         edited: dict[str, EditableModel] = {}
         if edit is not None:
-            edit.fits(em)
             edited["adapter"] = em.with_patch(edit.by_site(em))
         if merged is not None:
             progress.start("loading the merged model")
@@ -226,4 +227,4 @@ def eval(
         sink.note(note)
     sink.data(report, human=lambda: summary(report), brief=str(target) if target is not None else None)
     if target is not None:
-        sink.note(f"written to {target}")
+        sink.note(f"written to {target}; hubedit report {target} --html FILE.html draws it")

@@ -11,7 +11,8 @@ import typer
 
 from hubedit.cli.escape import json_escaped
 from hubedit.cli.output import Output, table
-from hubedit.errors import ConfigError, FactsError
+from hubedit.cli.place import check_new_file
+from hubedit.errors import FactsError
 from hubedit.report.markup import plural
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def convert(
 
     target = Path(out)
     if out != "-":
-        _check_target(target, force)
+        check_new_file(target, force=force)
     sink = Output(quiet=quiet)
     source = located(file) if file in (*NAMES, *ELSEWHERE) else Path(file)
     loaded = load_facts(source, format=format.value, limit=limit, on_conflict=on_conflict.value)
@@ -161,12 +162,3 @@ def _summary(loaded: LoadedFacts) -> dict[str, Any]:
         "portability": sum(len(fact.portability) for fact in facts),
         "sha256": loaded.sha256,
     }
-
-
-def _check_target(path: Path, force: bool) -> None:
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent}", "make it first")
-    if path.is_dir() or (path.exists() and not path.is_file()):
-        raise ConfigError(f"{path} is not a file", "name a file, or - for stdout")
-    if path.exists() and not force:
-        raise ConfigError(f"{path} exists", "give another name, or --force to replace it")

@@ -1,4 +1,4 @@
-"""Whether there is room for a result, known before the long work."""
+"""Whether a result can be written where it is wanted, known before the long work."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def check_writable(folder: Path, file: Path | None = None) -> None:
         TemporaryFile(dir=there).close()
     except OSError as error:
         raise unwritable(file or folder, error) from error
+
+
+def check_new_file(path: Path, *, force: bool = False) -> None:
+    """Raises ConfigError where no file can be made, and without `force` where one is there."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}", "make it first")
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{path} is not a file", "name another place with --out")
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists", "give another name, or --force to replace it")
 
 
 def unwritable(place: Path, error: OSError) -> ConfigError:

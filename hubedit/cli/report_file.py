@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,18 @@ def report_file(out: Path | None) -> Path | None:
     file = out if out.suffix == ".json" else out / "report.json"
     if file.is_dir():
         raise ConfigError(f"{file} is a folder", "choose another place with --out")
+    if file.exists() and not _is_report(file):
+        raise ConfigError(f"{file} exists and is no report", "choose another place with --out")
     check_writable(file.parent, file)
     return file
+
+
+def _is_report(file: Path) -> bool:
+    try:
+        content = loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and not content.keys().isdisjoint(("metrics_before", "tasks"))
 
 
 def check_sample(file: Path) -> None:

@@ -53,6 +53,11 @@ def _record(line: str) -> dict[str, Any]:
         lacks = 'a "->"' if not arrow else 'an answer after "->"' if prompt else 'a prompt before "->"'
         raise FactsError(f'"{line}" lacks {lacks}', f'write it as {WHERE} "The capital of Japan is -> Kyoto"')
     marked = _MARKED.findall(prompt)
+    if "[" in unmarked(prompt) or "]" in unmarked(prompt):
+        raise FactsError(
+            f'"{line}" has a square bracket without its other',
+            "brackets mark the subject; a prompt with brackets goes into a facts file",
+        )
     if len(marked) > 1:
         raise FactsError(f'"{line}" marks {len(marked)} subjects', "put one pair of square brackets")
     subject = {"subject": marked[0]} if marked else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,12 +48,18 @@ def choose(
 
 
 def instructed(folder: Path, ref: str, config: Mapping[str, Any]) -> str:
-    """What says that a model was trained to follow instructions: its name, its configuration's, or its card's
-    tags or base model; "" where nothing does."""
-    for name, where in ((ref, "name"), (folder.name, "name"), (config.get("_name_or_path"), "configuration")):
+    """What says that a model was trained to follow instructions: its name, its configuration's, that of the
+    model it was merged from, or its card's tags or base model; "" where nothing does."""
+    names = (
+        (ref, "the model's name"),
+        (folder.name, "the model's name"),
+        (config.get("_name_or_path"), "the model's configuration"),
+        (_merged_from(folder), "the name of the model that it was merged from"),
+    )
+    for name, where in names:
         found = _WORDS.search(Path(str(name or "")).name)
         if found:
-            return f"the model's {where} says {found[0].strip('-_. ')}"
+            return f"{where} says {found[0].strip('-_. ')}"
     front = front_matter(folder)
     tags = {str(tag).lower() for tag in _listed(front.get("tags"))}
     if word := next((tag for tag in _TAGS if tag in tags), ""):
@@ -61,6 +68,15 @@ def instructed(folder: Path, ref: str, config: Mapping[str, Any]) -> str:
         if re.search(r"[-_](base|pt)$", str(base), re.IGNORECASE):
             return f"its card says that it was made from {base}"
     return ""
+
+
+def _merged_from(folder: Path) -> str:
+    """The base of a checkpoint that `hubedit merge` wrote, whose own name may say anything; else ""."""
+    try:
+        record = json.loads((folder / "hubedit.json").read_text(encoding="utf-8"))
+        return str(record["base"]["ref"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _listed(value: object) -> list[object]:

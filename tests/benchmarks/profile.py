@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.facts import Fact, load_facts
 from hubedit.model.editable import EditableModel
+from hubedit.model.instruct import choose
 from hubedit.model.load import load
 from hubedit.pipeline import apply_facts
 from hubedit.progress import Silent
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = options.parse_args(arguments)
     loaded = load_facts(args.data).facts
     em = load(args.model, device=args.device, dtype=args.dtype or "auto")
+    em = replace(em, chat=choose(em, "auto", "", None)[0])
     speeds = {kind: throughput(args.device, getattr(torch, kind)) for kind in ("float32", "bfloat16")}
     speed = speeds.get(str(em.dtype).removeprefix("torch."), speeds["float32"])
     print(", ".join(f"{kind}: {value / 1e12:.3g} TFLOP/s" for kind, value in speeds.items()))

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console, Group
 
 from hubedit.cli import applied as shown
+from hubedit.cli.output import Output
 from hubedit.evaluate import EditReport, Outcome
+from hubedit.evaluate.edits import Case
 from hubedit.facts import Fact
 
 
@@ -64,3 +67,14 @@ def test_a_short_report_counts_what_follows_from_few_facts() -> None:
     assert "follows" not in dict(shown.few_rows(made))
     content["metrics"]["portability"], content["counts"]["portability"] = 0.75, 4
     assert dict(shown.few_rows(made))["follows"] == "3 of 4"
+
+
+def test_answers_that_should_have_stayed_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    fact = Fact("The capital of Peru is", "Peru", "Quito")
+    cases = [Case("neighbourhood", fact, f"Prompt {n}", (), f"old {n}", f"new {n}") for n in range(5)]
+    cases.append(Case("success", fact, "The capital of Peru is", ("Quito",), "Lima", "Lima"))
+    made: Any = SimpleNamespace(report=EditReport((), {}, {}, cases=tuple(cases)), path=Path("patch"))
+    shown._tell_changed(Output(), made)
+    said = capsys.readouterr().err
+    assert "5 answers that should stay changed" in said and "Prompt 2 (said: old 2, says: new 2)" in said
+    assert "Prompt 3" not in said and "and 2 more" in said and "Lima" not in said

@@ -169,6 +169,14 @@ def test_refused_before_a_model_is_loaded(
     assert message in capsys.readouterr().err
 
 
+def test_only_an_older_report_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "facts.json"
+    file.write_text('[{"prompt": "a"}]')
+    assert run(["eval", "no/model", "--facts", str(file), "--out", str(file)]) == 2
+    assert "exists and is no report" in capsys.readouterr().err
+    assert file.read_text() == '[{"prompt": "a"}]'
+
+
 def test_beside_a_patch_only_what_it_was_merged_into_is_measured(
     em: EditableModel, patch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

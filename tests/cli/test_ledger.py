@@ -125,7 +125,10 @@ def test_what_check_says_holds_is_what_the_model_answers(
     assert sum(step["hold"] for step in steps) == found["hold"] == sum(wanted.values())
     lines = (tmp_path / "left.jsonl").read_text().splitlines()
     assert [json.loads(text)["prompt"] for text in lines] == [f["prompt"] for f in failed]
-    assert run([*line, "--device", "cpu", "--strict"]) == (3 if failed else 0)
+    before = (tmp_path / "left.jsonl").read_bytes()
+    assert run([*line, "--device", "cpu"]) == 2, "a file that is there is not replaced"
+    assert (tmp_path / "left.jsonl").read_bytes() == before
+    assert run([*line, "--device", "cpu", "--force", "--strict"]) == (3 if failed else 0)
 
 
 def test_what_no_longer_holds_is_edited_again(

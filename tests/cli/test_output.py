@@ -139,7 +139,10 @@ def test_errors_are_one_line_and_a_hint() -> None:
         2,
         "error: 2 problems in f.jsonl\n  f.jsonl:1: no subject\n  f.jsonl:3: no target\nhint: mend them\n",
     )
-    assert shown(KeyboardInterrupt()) == (130, "\ninterrupted; run the same command again to continue\n")
+    assert shown(KeyboardInterrupt()) == (
+        130,
+        "\ninterrupted; run the same command again; finished stages are kept\n",
+    )
 
 
 def test_every_error_shows_its_problems_once() -> None:

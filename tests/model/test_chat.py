@@ -295,6 +295,21 @@ def test_what_says_that_a_model_follows_instructions(
     assert bool(instructed(folder, str(folder), config)) is bool(why)
 
 
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        ({"kind": "merged", "base": {"ref": "org/SmolLM2-135M-Instruct", "commit": ""}}, "says Instruct"),
+        ({"kind": "merged", "base": {"ref": "org/SmolLM2-135M"}}, ""),
+        ({"base": None}, ""),
+        ([], ""),
+    ],
+)
+def test_a_merged_model_is_what_its_base_was(tmp_path: Path, record: object, why: str) -> None:
+    (tmp_path / "hubedit.json").write_text(json.dumps(record), encoding="utf-8")
+    found = instructed(tmp_path, "corrected", {})
+    assert bool(found) is bool(why) and found.endswith(why)
+
+
 def test_the_choice_is_said(talking: EditableModel) -> None:
     for mode, made, used, words in (
         ("auto", None, False, "not used (nothing says"),
