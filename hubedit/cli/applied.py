@@ -128,6 +128,9 @@ def _tables(applied: Applied) -> list[Any]:
 def few_rows(applied: Applied) -> list[tuple[str, str]]:
     """What came out of a few facts: how many give the new answer in other words, what follows from them, what
     stays, what a smaller rank loses, and where the rest stands."""
+    from hubedit.model.chat import RECORD
+    from hubedit.model.forms import COMPLETION
+
     patch, folder = applied.patch, applied.path
     found = {m.key: m for m in measures(applied.content) if m.group in ("answers", "forms", "text")}
     counted = {
@@ -141,9 +144,15 @@ def few_rows(applied: Applied) -> list[tuple[str, str]]:
     if text := found.get("perplexity"):
         before, after = (text.text(side).partition(" (")[0] for side in ("before", "after"))
         kept.append(f"perplexity of ordinary text {before} before, {after} after")
+    template = RECORD in patch.record
     made = f"{size(patch.size)}, made in {duration(patch.record['seconds'])}"
     return [
         *([("new answer", ", ".join(forms))] if forms else []),
+        *(
+            [("asked", f'in the chat template; a sentence as "{COMPLETION.format("...")}"')]
+            if template
+            else []
+        ),
         *([("follows", counted["portability"])] if "portability" in counted else []),
         *([("what stays", ", ".join(kept))] if kept else []),
         ("patch", f"{folder} ({made})"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from hubedit.cli.chat import Chat, with_chat
 from hubedit.cli.output import Output, table
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def check(
     json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Only the prompts that no longer hold.")] = False,
 ) -> None:
-    """Ask all facts of a patch again, step by step, and name those that no longer hold."""
+    """Ask all facts of a patch again, in the chat template where it was made in one, and name those that no
+    longer hold."""
     sink = Output(json=json, quiet=quiet)
 
     from hubedit.cli.place import check_new_file, unwritable
@@ -56,6 +58,8 @@ def check(
         progress.start("loading the model")
         em = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         progress.finish(f"{em.num_layers} layers on {em.device}")
+        loaded.fits(em)
+        em = with_chat(sink, em, Chat.auto, "", loaded.record)
         progress.start("asking", len(loaded.facts), "facts")
         found = standing(em, loaded)
         progress.finish(plural(len(found.outcomes), "fact"))

@@ -97,6 +97,18 @@ def test_reading_follows_the_patch(
 
 
 @torch.no_grad()
+def test_check_asks_as_the_patch_was_made(
+    model: Path, patch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["check", str(patch), "--model", str(model), "--device", "cpu", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "chat template: used (as the patch was made); system prompt 'Be brief.'" in said.err
+    found = json.loads(said.out)
+    measured = json.loads((patch / "report.json").read_text())["metrics"]["success"]
+    assert found["hold"] == round(measured * found["facts"])
+
+
 def test_pipelines_with_messages_give_what_ask_gives(
     model: Path, patch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,7 +111,7 @@ class Pass:
             final = self._final(leaf)
         with torch.no_grad():
             size = found[self.site][:, self.tail.start].float().norm(dim=1)
-            head = likeliest(self.model, final, self.label, self.entries)
+            head = likeliest(self.model, final.detach(), self.label, self.entries)
             own = self.model.head_logits(self.original).float().log_softmax(-1)
             original = head.columns(own)
         ready = replace(self, head=head, label=head.labels(self.label), original=original, size=size)
