@@ -20,7 +20,7 @@ PREFERENCES = {"success": 1.5, "balanced": 1.0, "locality": 0.7}
 strongest setting on real models (docs/experiments.md); these two factors themselves were not measured."""
 
 MOST_TOKENS = 10**9
-"""Of statistics: more would take years on any machine."""
+"""Of statistics: their rows are in memory all at once."""
 AUTO_RANK = -1
 """As `EditConfig.rank`: the smallest that keeps nearly all (`hubedit.patch.ranks`)."""
 
@@ -73,7 +73,8 @@ class StatsConfig(_Checked):
     corpus: str = "self"
     """Text: "self" (the model writes it), a file, or a data set on the Hub."""
     tokens: int = 0
-    """Tokens to read; 0 is 12 x the widest site's input (arXiv 2506.04226 finds about 10 enough)."""
+    """Tokens to read, 1,000,000,000 at most; 0 is 12 x the widest site's input (arXiv 2506.04226 finds about
+    10 enough)."""
     seed: int = 0
     """Of the text that the model writes."""
     names: float = 0.67

@@ -139,7 +139,9 @@ def test_ctrl_c_is_one_line(words: list[str], tmp_path: Path) -> None:
     said, rest = child.communicate(timeout=240)
     assert (child.returncode, said) == (130, ""), rest
     assert "Traceback" not in rest
-    assert rest.strip().splitlines()[-1].startswith("interrupted; run the same command")
+    assert rest.strip().splitlines()[-1] == (
+        "interrupted; run the same command again; finished stages are kept"
+    )
     assert list(out.iterdir()) == []
 
 

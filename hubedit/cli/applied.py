@@ -65,7 +65,7 @@ def _tell_changed(sink: Output, applied: Applied) -> None:
             for case in changed[:_CHANGED]
         ]
         left = len(changed) - len(lines)
-        more = [f"and {left} more, in {applied.path / 'report.html'}"] if left else []
+        more = [f"and {left} more"] if left else []
         sink.warn(f"{plural(len(changed), 'answer')} that should stay changed:", *lines, *more)
 
 

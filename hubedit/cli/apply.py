@@ -254,7 +254,8 @@ def apply(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
-        em = with_chat(sink, em, chat, system, first.record if first is not None else None)
+        made = first or (older if again else None)
+        em = with_chat(sink, em, chat, system, made.record if made is not None else None)
         check_preset(sink, preset, config, em)
         if fast and tokens is None:
             config = short_text(config, em)

@@ -65,14 +65,12 @@ def check(
         progress.finish(plural(len(found.outcomes), "fact"))
     brief = "\n".join(fact.prompt for fact in found.failed)
     sink.data(_value(found), human=lambda: _tables(found), brief=brief)
-    if out is not None and not found.failed:
-        sink.note(f"all hold: {out} is not written")
-    elif out is not None:
+    if out is not None:
         try:
             write_file(out, dump_facts(found.failed).encode())
         except OSError as error:
             raise unwritable(out, error) from error
-        sink.note(f"written to {out}")
+        sink.note(f"written to {out}" if found.failed else f"all hold: {out} is empty")
     if found.failed:
         sink.note(f"hubedit apply --on {patch} --again --model {model} edits them again")
         if strict:

@@ -95,7 +95,8 @@ def demo(
         sink.show("\n3. What the model says with the patch\n")
         sink.show(_compared(bank, before, after))
         if bank.neighbours:
-            note = "; -: in chat it was not right before" if before.chat else ""
+            unknown = any("chat_ok" not in row for row in _kept(bank, before, after))
+            note = ' ("-": the answer in chat was wrong before)' if after.chat and unknown else ""
             sink.show(f"\n   What was not edited{note}\n")
             sink.show(_neighbours(bank, before, after))
         template = "in the chat template, each prompt as a sentence to complete"

@@ -58,7 +58,13 @@ def edit(
         session = Session(
             em, EditConfig(), folder=Path(folder), name=out.name, cache=Cache(cache), progress=progress
         )
-        if _talk(sink, session):
+        try:
+            save = _talk(sink, session)
+        except KeyboardInterrupt:
+            if session.facts:
+                sink.warn("the edits were not saved: end with /save, or /quit to drop them")
+            raise
+        if save:
             session.save(out, overwrite=force)
             sink.data(None, human=f"{out}", brief=str(out))
         elif session.facts:

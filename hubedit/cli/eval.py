@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option
 
 from hubedit.cli.chat import Chat, ChatOption, SystemOption, with_chat
-from hubedit.cli.command_line import words
+from hubedit.cli.command_line import program, words
 from hubedit.cli.evaluated import summary
 from hubedit.cli.evaluating import (
     check_merged,
@@ -227,4 +228,5 @@ def eval(
         sink.note(note)
     sink.data(report, human=lambda: summary(report), brief=str(target) if target is not None else None)
     if target is not None:
-        sink.note(f"written to {target}; hubedit report {target} --html FILE.html draws it")
+        sink.note(f"written to {target}")
+        sink.note(f"as a page: {program()} report {shlex.quote(str(target))} --html PAGE.html")

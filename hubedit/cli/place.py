@@ -29,6 +29,7 @@ def check_new_file(path: Path, *, force: bool = False) -> None:
         raise ConfigError(f"{path} is not a file", "name another place with --out")
     if path.exists() and not force:
         raise ConfigError(f"{path} exists", "give another name, or --force to replace it")
+    check_writable(path.parent, path)
 
 
 def unwritable(place: Path, error: OSError) -> ConfigError:

@@ -28,9 +28,12 @@ def report_file(out: Path | None) -> Path | None:
 def _is_report(file: Path) -> bool:
     try:
         content = loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror or error}", "check its rights") from error
+    except ValueError:
         return False
-    return isinstance(content, dict) and not content.keys().isdisjoint(("metrics_before", "tasks"))
+    # what `eval` writes always has the one, what `apply` writes the other
+    return isinstance(content, dict) and not content.keys().isdisjoint(("evaluated", "metrics_before"))
 
 
 def check_sample(file: Path) -> None:

@@ -121,7 +121,7 @@ def clear(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Delete all statistics, unfinished passes and generated text from the cache."""
+    """Delete all statistics, unfinished passes, generated text and perplexities from the cache."""
     from hubedit.cache import Cache
     from hubedit.edit.statistics.second_moments import clear_entries
 

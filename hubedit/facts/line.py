@@ -55,8 +55,8 @@ def _record(line: str) -> dict[str, Any]:
     marked = _MARKED.findall(prompt)
     if "[" in unmarked(prompt) or "]" in unmarked(prompt):
         raise FactsError(
-            f'"{line}" has a square bracket without its other',
-            "brackets mark the subject; a prompt with brackets goes into a facts file",
+            f'"{line}" has square brackets that mark no subject',
+            "put one pair of them around its words, as in [Japan], and no other",
         )
     if len(marked) > 1:
         raise FactsError(f'"{line}" marks {len(marked)} subjects', "put one pair of square brackets")

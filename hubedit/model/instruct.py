@@ -29,10 +29,13 @@ def choose(
     if mode not in ("auto", "on", "off"):
         raise ConfigError(f"unknown chat {mode!r}", "one of: auto, on, off")
     template = em.tokenizer.chat_template
+    where = "the patch"
+    if mode == "auto" and made is None:
+        made, where = _patch_in(em.path), "the patch in it"
     if mode == "auto" and made is not None:
         own = made.get(RECORD)
         known = own if isinstance(own, Mapping) else {}
-        wanted, why = bool(known), "as the patch was made"
+        wanted, why = isinstance(own, Mapping), f"as {where} was made"
         system = system or str(known.get("system", ""))
     elif mode == "auto":
         why = instructed(em.path, em.ref, em.model.config.to_dict()) if template else ""
@@ -48,18 +51,12 @@ def choose(
 
 
 def instructed(folder: Path, ref: str, config: Mapping[str, Any]) -> str:
-    """What says that a model was trained to follow instructions: its name, its configuration's, that of the
-    model it was merged from, or its card's tags or base model; "" where nothing does."""
-    names = (
-        (ref, "the model's name"),
-        (folder.name, "the model's name"),
-        (config.get("_name_or_path"), "the model's configuration"),
-        (_merged_from(folder), "the name of the model that it was merged from"),
-    )
-    for name, where in names:
+    """What says that a model was trained to follow instructions: its name, its configuration's, or its card's
+    tags or base model; "" where nothing does."""
+    for name, where in ((ref, "name"), (folder.name, "name"), (config.get("_name_or_path"), "configuration")):
         found = _WORDS.search(Path(str(name or "")).name)
         if found:
-            return f"{where} says {found[0].strip('-_. ')}"
+            return f"the model's {where} says {found[0].strip('-_. ')}"
     front = front_matter(folder)
     tags = {str(tag).lower() for tag in _listed(front.get("tags"))}
     if word := next((tag for tag in _TAGS if tag in tags), ""):
@@ -70,13 +67,20 @@ def instructed(folder: Path, ref: str, config: Mapping[str, Any]) -> str:
     return ""
 
 
-def _merged_from(folder: Path) -> str:
-    """The base of a checkpoint that `hubedit merge` wrote, whose own name may say anything; else ""."""
+def _patch_in(folder: Path) -> Mapping[str, Any] | None:
+    """The record of the newest patch in a checkpoint that `hubedit merge` wrote, where an edit made it; else
+    None. The checkpoint's own name and card say nothing of how its base was trained."""
     try:
-        record = json.loads((folder / "hubedit.json").read_text(encoding="utf-8"))
-        return str(record["base"]["ref"])
+        newest = _record(folder)["lineage"][-1]["folder"]
+        found = _record(folder / str(newest))
+        return found if "method" in found or RECORD in found else None
     except (OSError, ValueError, LookupError, TypeError):
-        return ""
+        return None
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "hubedit.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _listed(value: object) -> list[object]:

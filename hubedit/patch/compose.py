@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hubedit.errors import ConfigError, PatchError
 from hubedit.facts import Fact
+from hubedit.model.chat import RECORD as CHAT
 from hubedit.patch.conflicts import Conflict, conflicts, losers
 from hubedit.patch.identity import patch_id
 from hubedit.patch.ledger import joined_steps, without_facts
@@ -100,6 +101,9 @@ def composed(
         "on_conflict": on_conflict,
         "steps": joined_steps(parts),
     }
+    templates = [patch.record.get(CHAT) for patch in patches]
+    if templates[0] is not None and templates.count(templates[0]) == len(templates):
+        record[CHAT] = templates[0]
     if (rows := _rows(parts)) is not None:
         record["rows"] = as_record(rows)
     if sizes := weight_norms(patches):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from hubedit.edit.targets.optimise import optimise
 from hubedit.facts import Fact, load_facts
 from hubedit.model.editable import EditableModel
 from hubedit.model.hooks import replaced
+from hubedit.model.instruct import choose
 from hubedit.model.load import load
 from hubedit.model.tokens import pad
 from tests.benchmarks.profile import FACTS
@@ -83,7 +85,9 @@ def floor(em: EditableModel, all_rows: Sequence[Row], layer: int, steps: int, sp
 
 
 def whole(em: EditableModel, facts: Sequence[Fact]) -> float:
-    """Seconds a fact that the default edit takes for all its targets, every site and round of them."""
+    """Seconds a fact that the default edit takes for all its targets, every site and round of them, in the
+    chat template where `apply` would use it."""
+    em = replace(em, chat=choose(em, "auto", "", None)[0])
     with folder() as place:
         edit = compute(em, facts, EditConfig(collapse="tell"), cache=Cache(Path(place)))
     return edit.seconds["targets"] / len(facts)
@@ -119,13 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         optimise(em, made, count, layer, config)
         fast = seconds() / count
     with timed(args.device) as seconds:
-        for fact in range(args.plain):
+        plain = min(args.plain, count)
+        for fact in range(plain):
             published(em, [r for r in made if r.fact == fact], layer, config)
-        slow = seconds() / args.plain
+        slow = seconds() / plain
     least = floor(em, made, layer, args.steps, throughput(args.device, em.dtype)) / count
     table = [
         ["", "facts", "s a fact", "facts/s", "x", "share of matrix speed"],
-        ["published recipe, one at a time", args.plain, slow, 1 / slow, 1.0, ""],
+        ["published recipe, one at a time", plain, slow, 1 / slow, 1.0, ""],
         ["the same steps in batches", count, fast, 1 / fast, slow / fast, least / fast],
     ]
     result = {"facts": count, "seconds_a_fact": fast, "published": slow, "times": slow / fast}

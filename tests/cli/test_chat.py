@@ -96,9 +96,8 @@ def test_reading_follows_the_patch(
         assert run([*words, *wrong]) == 2
 
 
-@torch.no_grad()
 def test_check_asks_as_the_patch_was_made(
-    model: Path, patch: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, patch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     assert run(["check", str(patch), "--model", str(model), "--device", "cpu", "--json"]) == 0
@@ -107,8 +106,14 @@ def test_check_asks_as_the_patch_was_made(
     found = json.loads(said.out)
     measured = json.loads((patch / "report.json").read_text())["metrics"]["success"]
     assert found["hold"] == round(measured * found["facts"])
+    # what is mended is what was found to fail, asked in the same way
+    line = ["apply", "--on", str(patch), "--again", "--model", str(model), "--device", "cpu", "--layers"]
+    line += ["1-2", "--corpus", CORPUS, "--tokens", "200", "--cache", str(tmp_path / "cache")]
+    assert run([*line, "--out", str(tmp_path / "mended")]) == 0
+    assert "system prompt 'Be brief.'" in capsys.readouterr().err
 
 
+@torch.no_grad()
 def test_pipelines_with_messages_give_what_ask_gives(
     model: Path, patch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,8 +40,8 @@ def test_a_fact_is_written_as_it_is_read() -> None:
         ("The capital of Japan is ->", 'lacks an answer after "->"'),
         ("-> Kyoto", 'lacks a prompt before "->"'),
         ("[Japan] is near [Korea] and -> China", "marks 2 subjects"),
-        ("The [capital of Peru is -> Lima", "a square bracket without its other"),
-        ("The capital of Peru] is -> Lima", "a square bracket without its other"),
+        ("The [capital of Peru is -> Lima", "square brackets that mark no subject"),
+        ("The capital of [[Peru]] is -> Lima", "square brackets that mark no subject"),
     ],
 )
 def test_every_fault_is_told(line: str, problem: str) -> None:

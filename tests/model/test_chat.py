@@ -296,18 +296,23 @@ def test_what_says_that_a_model_follows_instructions(
 
 
 @pytest.mark.parametrize(
-    ("record", "why"),
+    ("patch", "words"),
     [
-        ({"kind": "merged", "base": {"ref": "org/SmolLM2-135M-Instruct", "commit": ""}}, "says Instruct"),
-        ({"kind": "merged", "base": {"ref": "org/SmolLM2-135M"}}, ""),
-        ({"base": None}, ""),
-        ([], ""),
+        ({"method": "joint", "chat": {"system": "Be brief."}}, "used (as the patch in it was made); system"),
+        ({"method": "joint"}, "not used (as the patch in it was made)"),
+        ({}, "not used (nothing says"),
+        (["no record"], "not used (nothing says"),
     ],
 )
-def test_a_merged_model_is_what_its_base_was(tmp_path: Path, record: object, why: str) -> None:
+def test_a_merged_model_is_asked_as_the_patch_in_it(
+    talking: EditableModel, tmp_path: Path, patch: object, words: str
+) -> None:
+    (tmp_path / "patches" / "1").mkdir(parents=True)
+    record = {"kind": "merged", "lineage": [{"folder": "patches/1"}]}
     (tmp_path / "hubedit.json").write_text(json.dumps(record), encoding="utf-8")
-    found = instructed(tmp_path, "corrected", {})
-    assert bool(found) is bool(why) and found.endswith(why)
+    (tmp_path / "patches" / "1" / "hubedit.json").write_text(json.dumps(patch), encoding="utf-8")
+    chat, said = choose(replace(talking, path=tmp_path, ref="corrected"), "auto", "", None)
+    assert words in said and (chat is not None) is said.startswith("chat template: used")
 
 
 def test_the_choice_is_said(talking: EditableModel) -> None:

@@ -149,3 +149,11 @@ def test_the_sum_knows_how_large_the_weights_are() -> None:
     whole = compose([one, two])
     assert whole.record["sites"] == {DOWN: {"weight_norm": 3.5}, OUT: {"weight_norm": 2.0}}
     assert "sites" not in compose([recorded(seed=1), recorded(seed=2)]).record
+
+
+def test_a_chat_template_is_kept_where_all_parts_were_made_in_it() -> None:
+    asked = {"system": "Be brief."}
+    parts = [recorded(seed=1, chat=asked), recorded(seed=2, chat=asked), recorded(seed=3)]
+    assert compose(parts[:2]).record["chat"] == asked
+    assert "chat" not in compose(parts).record
+    assert "chat" not in compose([parts[0], recorded(seed=4, chat={"system": ""})]).record

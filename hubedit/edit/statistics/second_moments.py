@@ -147,8 +147,8 @@ def cached_entries(cache: Cache) -> list[StatsEntry]:
 
 
 def clear_entries(cache: Cache) -> int:
-    """Deletes all second moments, unfinished passes, generated text and its perplexity; returns how many
-    moments."""
+    """Deletes all second moments, unfinished passes, generated text and perplexities of unedited models;
+    returns how many moments."""
     for kind in ("stats-partial", "corpus", "perplexity"):
         cache.clear(kind)
     return cache.clear("stats")

@@ -111,6 +111,7 @@ class Pass:
             final = self._final(leaf)
         with torch.no_grad():
             size = found[self.site][:, self.tail.start].float().norm(dim=1)
+            # detached: FlopCounterMode (tests/benchmarks/profile.py) fails on a view of what has a gradient
             head = likeliest(self.model, final.detach(), self.label, self.entries)
             own = self.model.head_logits(self.original).float().log_softmax(-1)
             original = head.columns(own)

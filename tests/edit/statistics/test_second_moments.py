@@ -194,6 +194,8 @@ def test_list_and_clear(em: EditableModel, config: StatsConfig, cache: Cache) ->
     assert {(e.identity, e.tokens) for e in entries} == {(em.identity, TOKENS)}
     assert {e.width for e in entries} == {em.d_in(s) for s in SITES}
     entries[0].path.write_bytes(b"damaged")
+    cache.save("perplexity", {"model": "m"}, {"perplexity": torch.tensor(7.0)}, {})
     assert len(cached_entries(cache)) == len(SITES) - 1
     assert clear_entries(cache) == len(SITES)
     assert cached_entries(cache) == []
+    assert list(cache.entries("perplexity")) == []
