@@ -138,9 +138,11 @@ def test_a_model_alone_on_a_data_set(
 
 
 def test_text_that_the_model_writes_and_nothing_else(
-    em: EditableModel, capsys: pytest.CaptureFixture[str]
+    em: EditableModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = evaluated(em.path, capsys=capsys)
+    out = tmp_path / "text.json"
+    data = evaluated(em.path, "--out", out, capsys=capsys)
+    assert evaluated(em.path, "--out", out, capsys=capsys)["perplexity"] == data["perplexity"], "replaced"
     assert set(data) == {"perplexity_before", "perplexity", "text", "interval_method", "evaluated"}
     assert data["text"]["corpus"] == "self" and data["text"]["rows"] > 1
 
@@ -171,10 +173,11 @@ def test_refused_before_a_model_is_loaded(
 
 def test_only_an_older_report_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "facts.json"
-    file.write_text('[{"prompt": "a"}]')
-    assert run(["eval", "no/model", "--facts", str(file), "--out", str(file)]) == 2
-    assert "exists and is no report" in capsys.readouterr().err
-    assert file.read_text() == '[{"prompt": "a"}]'
+    for content in ('[{"prompt": "a"}]', '{"tasks": []}', "no JSON"):
+        file.write_text(content)
+        assert run(["eval", "no/model", "--facts", str(file), "--out", str(file)]) == 2
+        assert "exists and is no report" in capsys.readouterr().err
+        assert file.read_text() == content
 
 
 def test_beside_a_patch_only_what_it_was_merged_into_is_measured(
