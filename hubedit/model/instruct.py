@@ -23,13 +23,15 @@ def choose(
     """The template to use with a model (None: none), and one line that says so ("": it has none).
 
     `mode`: "auto", "on" or "off"; `made`: the record of a patch, whose own choice "auto" follows, its system
-    prompt included. Raises ConfigError as `chat_of` does, for another mode, and for a system prompt where no
-    template is used.
+    prompt included; a composed patch of several choices and a foreign one have none.
+    Raises ConfigError as `chat_of` does, for another mode, and for a system prompt where no template is used.
     """
     if mode not in ("auto", "on", "off"):
         raise ConfigError(f"unknown chat {mode!r}", "one of: auto, on, off")
     template = em.tokenizer.chat_template
     where = "the patch"
+    if made is not None and not _chose(made):
+        made = None
     if mode == "auto" and made is None:
         made, where = _patch_in(em.path), "the patch in it"
     if mode == "auto" and made is not None:
@@ -73,9 +75,14 @@ def _patch_in(folder: Path) -> Mapping[str, Any] | None:
     try:
         newest = _record(folder)["lineage"][-1]["folder"]
         found = _record(folder / str(newest))
-        return found if "method" in found or RECORD in found else None
+        return found if _chose(found) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _chose(record: Mapping[str, Any]) -> bool:
+    """Whether a patch's record says how it was asked: an edit without a template leaves the field out."""
+    return "method" in record or RECORD in record
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -320,13 +320,15 @@ def test_the_choice_is_said(talking: EditableModel) -> None:
         ("auto", None, False, "not used (nothing says"),
         ("on", None, True, "used (--chat on)"),
         ("off", None, False, "not used (--chat off)"),
-        ("auto", {}, False, "not used (as the patch was made)"),
+        ("auto", {"method": "joint"}, False, "not used (as the patch was made)"),
+        ("auto", {"composed_of": []}, False, "not used (nothing says"),
         ("auto", {"chat": {"system": "Be brief."}}, True, "used (as the patch was made); system prompt 'Be"),
     ):
         chat, line = choose(talking, mode, made=made)
         assert (chat is not None) is used and words in line
     instruct, line = choose(replace(talking, ref="org/tiny-instruct"))
     assert instruct is not None and line == "chat template: used (the model's name says instruct)"
+    assert choose(replace(talking, ref="org/tiny-instruct"), made={"composed_of": []})[1] == line
     with pytest.raises(ConfigError, match="--system without"):
         choose(talking, "off", "Be brief.")
     talking.tokenizer.chat_template = None
