@@ -1,9 +1,11 @@
 """Peak memory of `apply` with its defaults, stage by stage: reading, text, statistics, edit, checks, card.
 
-    python -m tests.benchmarks.memory [--shape small] [--facts 20] [--limit 24GiB]
+    python -m tests.benchmarks.memory [--shape small | --model MODEL [--data FILE]] [--facts 20]
+        [--limit 24GiB]
 
-On a GPU its allocator's peak, on a CPU the process's. `--limit` bounds the GPU as --max-memory does.
-`--tokens` of statistics and `--steps` of the descent are few: how many there are does not change the peak.
+With `--model` the facts of `--data`, the bundled model's own by default. On a GPU its allocator's peak, on a
+CPU the process's. `--limit` bounds the GPU as --max-memory does. `--tokens` of statistics and `--steps` of
+the descent are few: how many there are does not change the peak.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ import torch
 from hubedit.cache import Cache
 from hubedit.config import EditConfig
 from hubedit.environment import peak_memory
+from hubedit.facts import load_facts
+from hubedit.model.instruct import choose
 from hubedit.model.limits import limit_gpus, parse_memory
+from hubedit.model.load import load
 from hubedit.model.memory import forget_peak
 from hubedit.pipeline import apply_facts
 from hubedit.progress import Silent
+from tests.benchmarks.profile import FACTS
 from tests.benchmarks.shapes import facts_of, folder, model, parser, tell
 
 BETWEEN = "solves and checks"
@@ -52,6 +58,8 @@ class Peaks(Silent):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the peak of each stage, in GiB; ends with 1 where it exceeds the limit."""
     options = parser(__doc__)
+    options.add_argument("--model", help="a checkpoint instead of random weights")
+    options.add_argument("--data", type=Path, default=FACTS, help="facts, for --model")
     options.add_argument("--facts", type=int, default=20)
     options.add_argument("--limit", default="")
     options.add_argument("--steps", type=int, default=3)
@@ -60,7 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = parse_memory(args.limit)
     limit_gpus(limits)
     peaks = Peaks(torch.device(args.device))
-    em = model(args.shape, args.device, args.dtype)
+    if args.model:
+        em = load(args.model, device=args.device, dtype=args.dtype or "auto")
+        em = replace(em, chat=choose(em, "auto", "", None)[0])
+        facts = load_facts(args.data).facts[: args.facts]
+    else:
+        em = model(args.shape, args.device, args.dtype)
+        facts = facts_of(em, args.facts)
     config = EditConfig(collapse="tell")
     config = replace(
         config,
@@ -68,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         targets=replace(config.targets, steps=args.steps),
     )
     with folder() as place:
-        own, facts = Path(place), facts_of(em, args.facts)
+        own = Path(place)
         apply_facts(em, facts, config, out=own / "patch", cache=Cache(own / "cache"), progress=peaks)
     peaks.close("")
     peak = max(peaks.found.values())
@@ -76,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ["stage", "peak GiB"],
         *([stage, size] for stage, size in peaks.found.items()),
     ]
-    tell(args, table, {"facts": args.facts, "peak_gib": peaks.found})
+    tell(args, table, {"facts": len(facts), "peak_gib": peaks.found})
     return int(bool(limits) and peak > max(limits.values()) / 2**30)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from hubedit.config import TargetConfig
 from hubedit.edit.targets.optimise import optimise
-from tests.benchmarks import estimate, gpu, passes, profile, targets
+from tests.benchmarks import estimate, gpu, many, passes, profile, targets
 from tests.benchmarks.shapes import model, rows
 
 
@@ -66,6 +66,16 @@ def test_targets_of_a_checkpoint_are_timed(tmp_path: Path, pico_path: Callable[.
     assert targets.main([*given, "--device", "cpu", "--json", str(out)]) == 0
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["facts"] == 2 and min(found["published"], found["default_seconds_a_fact"]) > 0
+
+
+def test_thousands_of_facts_go_through_solve_and_patch(
+    tmp_path: Path, pico_path: Callable[..., Path]
+) -> None:
+    out = tmp_path / "found.json"
+    many.main([str(pico_path()), "--facts", "3", "200", "--device", "cpu", "--json", str(out)])
+    few, most = json.loads(out.read_text(encoding="utf-8"))["runs"]
+    assert 0 < few["bytes"] < most["bytes"] <= 2 * most["dense"]
+    assert min(most[stage] for stage in many.STAGES) > 0
 
 
 def test_passes_of_every_size_are_timed() -> None:

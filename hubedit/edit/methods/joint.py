@@ -92,7 +92,7 @@ def joint(batch: EditBatch) -> Edit:
                 keys = at_subject(now, solved, site.layer, [site]).inputs[site]
                 kept = template_keys(now, site) if em.chat is not None and config.chat_template else None
                 wanted = delta[site][subject]
-                factors[site] = _solve(batch, site, keys, solved, wanted, kept)
+                factors[site] = solve(batch, site, keys, solved, wanted, kept)
                 met = share_met(wanted[owner], factors[site].apply(keys.float()))
                 reports[site] = report(em, site, factors[site], baseline, config.lam, met)
                 batch.clock.lap("solve")
@@ -122,7 +122,7 @@ def step_of(config: TargetConfig, share: float) -> TargetConfig:
     return replace(config, clamp=share * config.clamp, step=share * config.step)
 
 
-def _solve(
+def solve(
     batch: EditBatch,
     site: Site,
     keys: Tensor,
