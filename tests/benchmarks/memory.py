@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = load_facts(args.data).facts[: args.facts]
     else:
         em = model(args.shape, args.device, args.dtype)
-        facts = facts_of(em, args.facts)
+        facts = tuple(facts_of(em, args.facts))
     config = EditConfig(collapse="tell")
     config = replace(
         config,
