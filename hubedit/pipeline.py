@@ -31,6 +31,7 @@ from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
 from hubedit.model.chat import RECORD as CHAT
 from hubedit.model.editable import EditableModel
+from hubedit.model.memory import release
 from hubedit.patch import Patch, base_record
 from hubedit.patch.identity import patch_id
 from hubedit.patch.ledger import brief, sizes
@@ -172,6 +173,7 @@ def apply_facts(
     some_before = read(stood, some)
     forms_before = {} if brief else all_forms(stood, facts, before)
     context_forms = {} if context is None else all_forms(stood, facts, context)
+    release(em.device)
     seconds = {"reading before": time.perf_counter() - start}
 
     found = edit_facts(
@@ -179,9 +181,11 @@ def apply_facts(
     )
     edited = found.after
 
+    release(em.device)
     start = time.perf_counter()
     text, used = unseen_rows(em, config.stats, cache, progress)
     moved = drift(stood, edited, text)
+    release(em.device)
     after = _read(edited, facts, "asking after", progress)
     some_after = read(edited, some)
     forms_after = {} if brief else all_forms(edited, facts, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubedit.cli.chat import Chat, with_chat
 from hubedit.cli.output import Output
@@ -21,13 +21,15 @@ _SHOWN = 4  # stages
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a model would be loaded, as for `hubedit.model.load.load`, and how it would be asked."""
+    """Where a model would be loaded, as for `hubedit.model.load.load`, and how it would be asked; `made`: the
+    record of the patch that is made again."""
 
     device: str
     dtype: str
     trust_remote_code: bool
     chat: Chat
     system: str
+    made: Mapping[str, Any] | None = None
 
 
 def show_plan(
@@ -56,7 +58,7 @@ def show_plan(
     from hubedit.presets import METHODS
 
     em = skeleton(model, trust_remote_code=machine.trust_remote_code)
-    em = with_chat(sink, em, machine.chat, machine.system)
+    em = with_chat(sink, em, machine.chat, machine.system, machine.made)
     check_facts(em, loaded.facts, source)
     check_preset(sink, preset, config, em)
     if short:

@@ -22,6 +22,7 @@ from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.facts import Fact
 from hubedit.linalg import Moments, output_power
 from hubedit.model.editable import EditableModel
+from hubedit.model.memory import release
 from hubedit.model.score import perplexity
 from hubedit.model.sites import Site
 from hubedit.presets import METHODS
@@ -71,6 +72,7 @@ def measure(
     null_spaces = free_bases(em, moments, bound) if bound is not None else {}
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
     clean = _perplexity(em, text, cache)
+    release(em.device)
     clock.lap("statistics")
     return Baseline(result, layers, alpha, moments, power, text, clean, null_spaces)
 

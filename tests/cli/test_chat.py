@@ -111,6 +111,10 @@ def test_check_asks_as_the_patch_was_made(
     line += ["1-2", "--corpus", CORPUS, "--tokens", "200", "--cache", str(tmp_path / "cache")]
     assert run([*line, "--out", str(tmp_path / "mended")]) == 0
     assert "system prompt 'Be brief.'" in capsys.readouterr().err
+    # and what is made again would be asked so too
+    line = ["apply", "--from", str(patch), "--corpus", CORPUS, "--model", str(model), "--dry-run"]
+    assert run([*line, "--device", "cpu", "--out", str(tmp_path / "again")]) == 0
+    assert "system prompt 'Be brief.'" in capsys.readouterr().err
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,3 +178,20 @@ def test_a_peak_is_forgotten() -> None:
     forget_peak(CPU)
     forgotten = peak_memory(CPU)["process"] < high - (100 << 20)
     assert forgotten is Path("/proc/self/clear_refs").exists()
+
+
+def test_freed_memory_goes_back_to_the_system() -> None:
+    if not Path("/proc/self/status").exists() or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        release(CPU)  # another C library: nothing to call, and no error
+        return
+
+    def resident() -> int:
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS"))
+        return int(line.split()[1]) // 1024
+
+    small = [bytearray(b"x" * 65536) for _ in range(2000)]  # 125 MB, too small to be mapped one by one
+    last = small.pop()  # above them all in the heap, so that nothing can be cut off behind it
+    full = resident()
+    small.clear()
+    release(CPU)
+    assert resident() < full - 80 and last

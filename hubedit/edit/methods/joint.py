@@ -43,6 +43,7 @@ from hubedit.edit.targets.optimise import Targets
 from hubedit.facts import Fact
 from hubedit.linalg import LowRank, right_factor
 from hubedit.model.editable import EditableModel
+from hubedit.model.memory import release
 from hubedit.model.sites import Site
 from hubedit.model.tokens import continuation
 from hubedit.progress import Silent
@@ -98,6 +99,7 @@ def joint(batch: EditBatch) -> Edit:
                 batch.clock.lap("solve")
             batch.progress.advance()
         batch.progress.finish(f"mean loss {float(loss.mean()):.3f}")
+        release(em.device)
         if not missing:
             break
     last, _ = sites[-1]
