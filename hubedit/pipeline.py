@@ -23,9 +23,9 @@ from hubedit.environment import peak_memory, portable
 from hubedit.errors import HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
-from hubedit.evaluate.forms import all_forms
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
+from hubedit.evaluate.shown import forms_shown, read_shown
 from hubedit.facts import Fact, to_record
 from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
@@ -168,11 +168,14 @@ def apply_facts(
     _announce(em, facts, on, source, progress)
     start = time.perf_counter()
     stood = em if on is None else em.with_patch(on)
-    before = _read(stood, facts, "asking before", progress)
-    context = None if brief else read(stood, facts, in_context=True)
+    before = read_shown(stood, facts, "asking before", progress)
     some_before = read(stood, some)
-    forms_before = {} if brief else all_forms(stood, facts, before)
-    context_forms = {} if context is None else all_forms(stood, facts, context)
+    context, forms_before, context_forms = None, dict[str, Reading](), dict[str, Reading]()
+    if not brief:
+        forms_before = forms_shown(stood, facts, before, "asking before, in other forms", progress)
+        context = read_shown(stood, facts, "asking with the fact in front", progress, in_context=True)
+        stage = "asking with the fact in front, in other forms"
+        context_forms = forms_shown(stood, facts, context, stage, progress)
     release(em.device)
     seconds = {"reading before": time.perf_counter() - start}
 
@@ -186,9 +189,10 @@ def apply_facts(
     text, used = unseen_rows(em, config.stats, cache, progress)
     moved = drift(stood, edited, text)
     release(em.device)
-    after = _read(edited, facts, "asking after", progress)
+    after, forms_after = read_shown(edited, facts, "asking after", progress), dict[str, Reading]()
     some_after = read(edited, some)
-    forms_after = {} if brief else all_forms(edited, facts, after)
+    if not brief:
+        forms_after = forms_shown(edited, facts, after, "asking after, in other forms", progress)
     report = compare(facts, before, after)
     stages = {**found.edit.seconds, **seconds, "reading after": time.perf_counter() - start}
 
@@ -285,11 +289,3 @@ def _cut(
     moments = {module: found[site].matrix.numpy() for module, site in sites.items()}
     rank = config.rank if config.rank > 0 else rank_for(patch, moments)
     return (cut(patch, rank, moments), True) if rank < exact else (patch, False)
-
-
-def _read(em: EditableModel, facts: Sequence[Fact], stage: str, progress: Progress) -> Reading:
-    progress.start(stage, len(facts), "facts")
-    reading = read(em, facts)
-    progress.advance(len(facts))
-    progress.finish(plural(len(reading.texts), "prompt"))
-    return reading

@@ -18,39 +18,71 @@ _ROW, _TAIL = 32, 8  # tokens of a row in a pass of prompts, and in one with a g
 _PREFIX = 48  # tokens that stand before a step of generation
 _FEW, _MANY = 4, 64  # rows of such a step
 _SPAN = 0.05  # seconds that one pass should take
-_REPEAT = 5
+_REPEAT, _SWEEPS = 3, 3
 
 
 def measure(em: EditableModel) -> Work:
     """Seconds of one of each kind of work, in the model's type on its device.
 
     Only the first block is run, as the model itself runs it, and the head; the best of several times, so that
-    what else the machine does meanwhile is left out.
+    what else the machine does meanwhile is left out. All kinds are timed in turn, again and again: else one
+    that falls into a slow moment would seem twice as slow.
     """
-    em = em.unpatched
-    timer = _Timer(em)
+    timer = _Timer(em.unpatched)
     with torch.no_grad():
         timer.full(_ROW)  # sets things up
         few = timer.full(_ROW)
-        most = 2048 if em.device.type == "cpu" else 8192
-        count = int(min(most, max(_ROW, _ROW * _SPAN / max(few.block, 1e-9))))
+    most = 2048 if em.device.type == "cpu" else 8192
+    count = int(min(most, max(_ROW, _ROW * _SPAN / max(few.block, 1e-9))))
+    best = _Times(*map(min, *(_times(timer, count) for _ in range(_SWEEPS))))
+    row = max(0.0, (best.many - best.few) / (_MANY - _FEW))
+    position = max(0.0, (best.head_many - best.head_few) / (_MANY - _FEW))
+    return Work(
+        tokens=best.token,
+        gradients=best.gradient,
+        steps=max(0.0, best.few - _FEW * row),
+        rows=row,
+        calls=best.call,
+        heads=max(0.0, best.head_few - _FEW * position),
+        entries=position / em.vocabulary,
+        single=best.single,
+        double=best.double,
+        seconds=1.0,
+    )
+
+
+class _Times(NamedTuple):
+    """Seconds of a token in the block, forward and with its gradient; of a step of generation there with few
+    rows and with many, and outside the block; of the head with few and many; of an operation in a product."""
+
+    token: float
+    gradient: float
+    few: float
+    many: float
+    call: float
+    head_few: float
+    head_many: float
+    single: float
+    double: float
+
+
+def _times(timer: _Timer, count: int) -> _Times:
+    """All of them once; `count`: tokens of a large pass."""
+    device = timer.em.device
+    with torch.no_grad():
         whole = timer.of(lambda: timer.full(count))
-        step, many = timer.generated(_FEW), timer.generated(_MANY)
+        few, many = timer.generated(_FEW), timer.generated(_MANY)
         heads = timer.head(_FEW), timer.head(_MANY)
     gradient = timer.of(lambda: timer.full(min(count, 512), _TAIL, gradient=True))
-    row = max(0.0, (many.block - step.block) / (_MANY - _FEW))
-    position = max(0.0, (heads[1] - heads[0]) / (_MANY - _FEW))
-    return Work(
-        tokens=whole.block / whole.tokens,
-        gradients=gradient.block / gradient.tokens,
-        steps=max(0.0, step.block - _FEW * row),
-        rows=row,
-        calls=step.outside,
-        heads=max(0.0, heads[0] - _FEW * position),
-        entries=position / em.vocabulary,
-        single=_product(em.device, torch.float32),
-        double=_product(em.device, torch.float64),
-        seconds=1.0,
+    return _Times(
+        whole.block / whole.tokens,
+        gradient.block / gradient.tokens,
+        few.block,
+        many.block,
+        few.outside,
+        *heads,
+        _product(device, torch.float32),
+        _product(device, torch.float64),
     )
 
 

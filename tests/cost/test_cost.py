@@ -29,7 +29,9 @@ from tests.benchmarks.shapes import facts_of, model
 CONFIG = EditConfig(collapse="tell", stats=StatsConfig(tokens=1500), targets=TargetConfig(rounds=1))
 PARTS = {
     "asking before": "asking",
-    "between asking before": "asking",
+    "asking before, in other forms": "asking",
+    "asking with the fact in front": "asking",
+    "asking with the fact in front, in other forms": "asking",
     "generating text": "text",
     "generating text to compare on": "text",
     "statistics": "statistics",

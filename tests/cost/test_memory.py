@@ -25,8 +25,7 @@ from tests.counting import Allocations
 
 LIMIT, WANTED = 24e9, 20e9
 PARTS = {
-    "asking before": "reading",
-    "asking after": "reading",
+    "asking": "reading",
     "generating text": "text",
     "generating text to compare on": "text",
     "statistics": "statistics",
@@ -41,7 +40,7 @@ class Peaks(Silent):
         self.used, self.found, self.name = used, dict[str, int](), "reading"
 
     def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
-        self.close(PARTS[re.sub(r" \d+$", "", stage)])
+        self.close(PARTS["asking" if stage.startswith("asking") else re.sub(r" \d+$", "", stage)])
 
     def finish(self, note: str = "") -> None:
         self.close("check" if self.name in ("targets", "text", "statistics") else self.name)
