@@ -23,9 +23,9 @@ from hubedit.environment import peak_memory, portable
 from hubedit.errors import HubEditError, StrictError
 from hubedit.evaluate import EditReport, Reading, compare, read
 from hubedit.evaluate.drift import drift
+from hubedit.evaluate.forms import all_forms
 from hubedit.evaluate.measure import Measured
 from hubedit.evaluate.report import report as report_json
-from hubedit.evaluate.shown import forms_shown, read_shown
 from hubedit.facts import Fact, to_record
 from hubedit.facts.tokens import long_targets
 from hubedit.folder import check_free as check_place
@@ -45,6 +45,7 @@ from hubedit.report.licence import licence_of
 from hubedit.report.markup import plural
 
 _SHOWN = 3  # facts that a message names one by one
+_CONTEXT, _OLDER = "asking with the fact in front", "asking the older patch's facts"
 _ASKED = 50  # this many of an older patch's first facts and of its last are asked again
 
 
@@ -168,14 +169,15 @@ def apply_facts(
     _announce(em, facts, on, source, progress)
     start = time.perf_counter()
     stood = em if on is None else em.with_patch(on)
-    before = read_shown(stood, facts, "asking before", progress)
-    some_before = read(stood, some)
-    context, forms_before, context_forms = None, dict[str, Reading](), dict[str, Reading]()
+    before = read(stood, facts, progress=progress, stage="asking before")
+    some_before = read(stood, some, progress=progress, stage=_OLDER) if some else None
+    forms_before: Mapping[str, Reading] = {}
+    context_forms: Mapping[str, Reading] = {}
+    context = None
     if not brief:
-        forms_before = forms_shown(stood, facts, before, "asking before, in other forms", progress)
-        context = read_shown(stood, facts, "asking with the fact in front", progress, in_context=True)
-        stage = "asking with the fact in front, in other forms"
-        context_forms = forms_shown(stood, facts, context, stage, progress)
+        forms_before = all_forms(stood, facts, before, progress, "asking before, in other forms")
+        context = read(stood, facts, in_context=True, progress=progress, stage=_CONTEXT)
+        context_forms = all_forms(stood, facts, context, progress, f"{_CONTEXT}, in other forms")
     release(em.device)
     seconds = {"reading before": time.perf_counter() - start}
 
@@ -189,10 +191,11 @@ def apply_facts(
     text, used = unseen_rows(em, config.stats, cache, progress)
     moved = drift(stood, edited, text)
     release(em.device)
-    after, forms_after = read_shown(edited, facts, "asking after", progress), dict[str, Reading]()
-    some_after = read(edited, some)
+    after = read(edited, facts, progress=progress, stage="asking after")
+    some_after = read(edited, some, progress=progress, stage=_OLDER) if some else None
+    forms_after: Mapping[str, Reading] = {}
     if not brief:
-        forms_after = forms_shown(edited, facts, after, "asking after, in other forms", progress)
+        forms_after = all_forms(edited, facts, after, progress, "asking after, in other forms")
     report = compare(facts, before, after)
     stages = {**found.edit.seconds, **seconds, "reading after": time.perf_counter() - start}
 
@@ -212,7 +215,7 @@ def apply_facts(
     if notes:
         made["notes"] = list(notes)
     content = {name: value for name, value in content.items() if value not in ({}, [], None)}
-    if kept:
+    if some_before is not None and some_after is not None:
         shares = [compare(some, r, r).metrics["success"] for r in (some_before, some_after)]
         older = {"asked": len(some), "success_before": shares[0], "success_after": shares[1]}
         content["on"] = {"facts": len(kept), **older}

@@ -210,12 +210,12 @@ def apply(
         config = settings_of(first, corpus or "")
     check_free(target, force)
     older = Patch.load(patch_folder(on)) if on else None
-    made = first or (older if again else None)
-    asked = made.record if made is not None else None  # as what is repeated was asked
+    repeated = first or (older if again else None)
+    made = repeated.record if repeated is not None else None  # asked as it was asked
     if dry_run:
         from hubedit.cli.dry_run import Machine, show_plan
 
-        machine = Machine(device, dtype, trust_remote_code, chat, system, asked)
+        machine = Machine(device, dtype, trust_remote_code, chat, system, made)
         weighs = prefer.value if prefer else None
         show_plan(
             sink,
@@ -256,7 +256,7 @@ def apply(
             max_memory=max_memory,
         )
         progress.finish(f"{em.num_layers} layers on {em.device}")
-        em = with_chat(sink, em, chat, system, asked)
+        em = with_chat(sink, em, chat, system, made)
         check_preset(sink, preset, config, em)
         if fast and tokens is None:
             config = short_text(config, em)

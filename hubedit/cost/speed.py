@@ -18,7 +18,7 @@ _ROW, _TAIL = 32, 8  # tokens of a row in a pass of prompts, and in one with a g
 _PREFIX = 48  # tokens that stand before a step of generation
 _FEW, _MANY = 4, 64  # rows of such a step
 _SPAN = 0.05  # seconds that one pass should take
-_REPEAT, _SWEEPS = 3, 3
+_REPEAT, _SWEEPS = 2, 3  # times that each kind is timed in a row, and that all of them are
 
 
 def measure(em: EditableModel) -> Work:
@@ -34,7 +34,7 @@ def measure(em: EditableModel) -> Work:
         few = timer.full(_ROW)
     most = 2048 if em.device.type == "cpu" else 8192
     count = int(min(most, max(_ROW, _ROW * _SPAN / max(few.block, 1e-9))))
-    best = _Times(*map(min, *(_times(timer, count) for _ in range(_SWEEPS))))
+    best = _Times(*map(min, zip(*(_times(timer, count) for _ in range(_SWEEPS)), strict=True)))
     row = max(0.0, (best.many - best.few) / (_MANY - _FEW))
     position = max(0.0, (best.head_many - best.head_few) / (_MANY - _FEW))
     return Work(

@@ -11,6 +11,7 @@ from hubedit.evaluate.reading import Reading, read_forms
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
 from hubedit.model.forms import forms_of, usual
+from hubedit.progress import Progress
 
 Readings = Mapping[str, Reading]
 """By form."""
@@ -18,12 +19,14 @@ Readings = Mapping[str, Reading]
 _SHOWN = ("success", "generalisation", "neighbourhood", "portability")
 
 
-def all_forms(em: EditableModel, facts: Sequence[Fact], own: Reading) -> dict[str, Reading]:
+def all_forms(
+    em: EditableModel, facts: Sequence[Fact], own: Reading, progress: Progress, stage: str
+) -> dict[str, Reading]:
     """The facts in every form that the model has; `own`: in the usual one. In the others their own prompts
-    alone are asked."""
+    alone are asked, in a stage of that name."""
     others = [form for form in forms_of(em) if form != usual(em)]
-    found = {usual(em): own, **read_forms(em, facts, others, in_context=own.in_context)}
-    return {form: found[form] for form in forms_of(em)}
+    asked = read_forms(em, facts, others, in_context=own.in_context, progress=progress, stage=stage)
+    return {form: own if form == usual(em) else asked[form] for form in forms_of(em)}
 
 
 def form_values(

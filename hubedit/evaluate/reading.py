@@ -12,6 +12,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.forms import greedy_answers, usual, worded
 from hubedit.model.join import joined, joins
 from hubedit.model.tokens import continuation, token_ids
+from hubedit.progress import Progress, Silent
 
 MOST_ANSWER_TOKENS = 44
 """Longer answers of probes than this are not waited for."""
@@ -56,20 +57,25 @@ def read(
     in_context: bool = False,
     form: str = "",
     score: bool = True,
+    progress: Progress | None = None,
+    stage: str = "asking",
 ) -> Reading:
     """Generates for every prompt of the facts (with `probes`: rephrasings, locality and portability too), in
     one of `hubedit.model.forms.FORMS` ("": the model's usual one), and with `score` scores the answers that
-    metrics look at, in the same pass.
+    metrics look at, in the same pass. `progress` is notified of it as a stage of that name.
 
     Raises TokenError for a target or prompt that does not fit the model; what does not fit in context or in
     another form alone is left out.
     """
     asked = questions(em, facts, probes=probes, in_context=in_context, form=form)
-    texts = asked.texts
-    answers = dict(zip(texts, greedy_answers(em, list(texts.values()), asked.new), strict=True))
-    if not score:
-        return Reading(answers, {}, in_context)
-    found = forced(em, [(texts[name][1], answer) for name, answer in asked.pairs], joins=asked.joins)
+    texts, progress = asked.texts, progress or Silent()
+    progress.start(stage, len(texts), "prompts")
+    told = greedy_answers(em, list(texts.values()), asked.new, progress.advance)
+    answers = dict(zip(texts, told, strict=True))
+    found: dict[Pair, Forced] = {}
+    if score:
+        found = forced(em, [(texts[name][1], answer) for name, answer in asked.pairs], joins=asked.joins)
+    progress.finish()
     scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in asked.pairs}
     return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
 
@@ -105,15 +111,25 @@ def questions(
 
 
 def read_forms(
-    em: EditableModel, facts: Sequence[Fact], forms: Sequence[str], *, in_context: bool = False
+    em: EditableModel,
+    facts: Sequence[Fact],
+    forms: Sequence[str],
+    *,
+    in_context: bool = False,
+    progress: Progress | None = None,
+    stage: str = "asking in other forms",
 ) -> dict[str, Reading]:
     """What the model says to the facts' own prompts in several forms, all generated together: a step of a
-    batch costs little more for more rows. What does not fit in a form is left out."""
+    batch costs little more for more rows. What does not fit in a form is left out. `progress`, `stage`: as
+    for `read`."""
     texts = {form: _texts(em, facts, form, False, in_context) for form in forms}
     rows = [(form, name) for form, named in texts.items() for name in named]
     asked = [texts[form][name] for form, name in rows]
     found: dict[str, dict[str, str]] = {form: {} for form in forms}
-    answers = greedy_answers(em, asked, new_tokens(em, facts, probes=False))
+    progress = progress or Silent()
+    progress.start(stage, len(asked), "prompts")
+    answers = greedy_answers(em, asked, new_tokens(em, facts, probes=False), progress.advance)
+    progress.finish()
     for (form, name), answer in zip(rows, answers, strict=True):
         found[form][name] = answer
     return {form: Reading(said, {}, in_context) for form, said in found.items()}

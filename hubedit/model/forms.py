@@ -5,7 +5,7 @@ A prompt that is a whole input already (`hubedit.model.join.templated`) has no o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hubedit.facts import Fact
@@ -86,14 +86,20 @@ def as_message(em: EditableModel, text: str) -> str:
     return text if em.chat is None or templated(em.tokenizer, text) else em.chat.message(text)
 
 
-def greedy_answers(em: EditableModel, asked: Sequence[tuple[str, str]], new: int) -> list[str]:
-    """What the model says in at most `new` tokens to prompts, each as it is written and as the model gets it.
+def greedy_answers(
+    em: EditableModel,
+    asked: Sequence[tuple[str, str]],
+    new: int,
+    done: Callable[[int], object] | None = None,
+) -> list[str]:
+    """What the model says in at most `new` tokens to prompts, each as it is written and as the model gets it;
+    `done`: as for `hubedit.model.generate.greedy`.
 
     An answer that begins with the prompt's own words, as those of chat models do, is what follows them;
     for them there are more tokens.
     """
     continued = [text.endswith(prompt) for prompt, text in asked]
-    texts = greedy(em, [text for _, text in asked], answer_tokens(em, asked, new))
+    texts = greedy(em, [text for _, text in asked], answer_tokens(em, asked, new), done=done)
     return [
         text if own else unechoed(text, prompt)
         for (prompt, _), own, text in zip(asked, continued, texts, strict=True)

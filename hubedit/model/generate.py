@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,16 +15,21 @@ from hubedit.model.tokens import decode, token_ids
 
 
 def greedy(
-    em: EditableModel, prompts: Sequence[str], max_new_tokens: int, batch_tokens: int = 8192
+    em: EditableModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_tokens: int = 8192,
+    done: Callable[[int], object] | None = None,
 ) -> list[str]:
     """The text that follows each prompt, in order: at most `max_new_tokens`, up to the end-of-text token.
 
     `batch_tokens` bounds a batch's prompts and new tokens together, padding included, and a large vocabulary
-    the number of its prompts; when memory runs out all the same, the batch is halved. Raises TokenError when
-    a prompt and its continuation do not fit the model's context.
+    the number of its prompts; when memory runs out all the same, the batch is halved. `done` is called with
+    the number of prompts of each batch. Raises TokenError when a prompt and its continuation do not fit the
+    model's context.
     """
     ids = _encoded(em, prompts, max_new_tokens)
-    made = _continued(em, ids, max_new_tokens, batch_tokens)
+    made = _continued(em, ids, max_new_tokens, batch_tokens, done)
     return [_text(em, own, new) for own, new in zip(ids, made, strict=True)]
 
 
@@ -40,7 +45,11 @@ def _encoded(em: EditableModel, prompts: Sequence[str], new: int) -> list[tuple[
 
 
 def _continued(
-    em: EditableModel, ids: Sequence[Sequence[int]], new: int, batch_tokens: int
+    em: EditableModel,
+    ids: Sequence[Sequence[int]],
+    new: int,
+    batch_tokens: int,
+    done: Callable[[int], object] | None,
 ) -> list[list[int]]:
     """The new tokens of each row."""
     made: list[list[int]] = [[] for _ in ids]
@@ -57,6 +66,8 @@ def _continued(
                 continue
             for row, tokens in zip(rows, found, strict=True):
                 made[row] = tokens
+            if done is not None:
+                done(len(rows))
     return made
 
 

@@ -6,7 +6,6 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -36,26 +35,27 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Gives cached blocks back to the device, on a CPU freed memory to the system (where its C library can).
-    Call it outside the `except` block of an error: while that runs, the traceback holds on to the tensors."""
+    """Gives cached blocks back to the device, and on a CPU freed memory to the system: what stages leave in
+    pieces would add up. Call it outside the `except` block of an error: while that runs, the traceback holds
+    on to the tensors."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-    elif device.type == "cpu" and (trim := _malloc_trim()) is not None:
+    elif (trim := _malloc_trim()) is not None:
         trim(0)
 
 
-@cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's function of that name: without it what stages leave in pieces adds up, and `hubedit.cli.app`
-    has asked it to keep what is freed."""
+    """glibc's function of that name; None with another C library."""
     if sys.platform != "linux":
         return None
     try:
-        return cast("Callable[[int], int]", ctypes.CDLL(None).malloc_trim)
-    except (OSError, AttributeError):  # another C library
+        found = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
         return None
+    found.argtypes = [ctypes.c_size_t]
+    return cast("Callable[[int], int]", found)
 
 
 def forget_peak(device: torch.device) -> None:

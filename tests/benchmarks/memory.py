@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ["stage", "peak GiB"],
         *([stage, size] for stage, size in peaks.found.items()),
     ]
-    tell(args, table, {"facts": len(facts), "peak_gib": peaks.found})
+    tell(args, table, {"model": args.model or args.shape, "facts": len(facts), "peak_gib": peaks.found})
     return int(bool(limits) and peak > max(limits.values()) / 2**30)
 
 

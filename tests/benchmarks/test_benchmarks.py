@@ -74,7 +74,7 @@ def test_thousands_of_facts_go_through_solve_and_patch(
     out = tmp_path / "found.json"
     many.main([str(pico_path()), "--facts", "3", "200", "--device", "cpu", "--json", str(out)])
     few, most = json.loads(out.read_text(encoding="utf-8"))["runs"]
-    assert 0 < few["bytes"] < most["bytes"] <= 2 * most["dense"]
+    assert 0 < few["bytes"] < most["bytes"] <= 1.01 * 1.5 * most["dense"]  # d 32, d_in 64
     assert min(most[stage] for stage in many.STAGES) > 0
 
 

@@ -9,11 +9,14 @@ import pytest
 
 from hubedit.evaluate import compare, read
 from hubedit.evaluate.forced import forced
+from hubedit.evaluate.forms import all_forms
 from hubedit.evaluate.reading import full_prompt
 from hubedit.facts import Fact
 from hubedit.model.editable import EditableModel
+from hubedit.model.forms import forms_of
 from hubedit.model.generate import greedy
 from hubedit.model.tokens import continuation
+from hubedit.progress import Silent
 from tests.evaluate.test_edits import FACT, compared
 
 Editable = Callable[..., EditableModel]
@@ -47,3 +50,27 @@ def test_in_context_the_fact_stands_in_front(editable: Editable) -> None:
     assert len(both.texts) == 2 * len(found.texts)
     told = compare([FACT], read(em, [FACT]), found)
     assert told.counts == compared().counts
+
+
+def test_a_reading_shows_how_far_it_is(editable: Editable) -> None:
+    em = editable()
+
+    class Shown(Silent):
+        def __init__(self) -> None:
+            self.stages: list[tuple[str, int | None]] = []
+            self.done = 0
+
+        def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
+            self.stages.append((stage, total))
+
+        def advance(self, amount: int = 1) -> None:
+            self.done += amount
+
+    shown = Shown()
+    found = read(em, [FACT], progress=shown, stage="asking before")
+    count = len(found.texts)
+    assert shown.stages == [("asking before", count)] and shown.done == count > 1
+    forms = all_forms(em, [FACT], found, shown, "in other forms")
+    others = sum(len(reading.texts) for form, reading in forms.items() if reading is not found)
+    assert shown.stages[1:] == [("in other forms", others)] and shown.done == count + others
+    assert list(forms) == list(forms_of(em)) and forms["bare"] is found
