@@ -74,8 +74,9 @@ class Results:
 
     def check(self) -> None:
         """Raises ConfigError for a folder that holds something else than results."""
-        known = self.file.exists() or self._claims.exists()
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not known:
+        used = self.folder.is_dir() and any(self.folder.iterdir())
+        # asked after that: another process may begin the benchmark between the two
+        if used and not (self.file.exists() or self._claims.exists()):
             raise ConfigError(
                 f"{self.folder} is not empty and holds no benchmark", "choose another place with --out"
             )

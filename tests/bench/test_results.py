@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
+
+import pytest
 
 from hubedit.bench.results import FILE, Results
 
@@ -74,3 +77,17 @@ def test_a_claim_excludes_and_dies_with_its_process(tmp_path: Path) -> None:
     with Results(tmp_path).claim("key") as mine:
         assert mine
     assert not list((tmp_path / "claims").iterdir())
+
+
+def test_a_benchmark_that_begins_meanwhile_is_no_strange_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, real = Results(tmp_path / "out"), Path.iterdir
+    (tmp_path / "out").mkdir()
+
+    def begun(folder: Path) -> Iterator[Path]:
+        (tmp_path / "out" / "claims").mkdir()  # by another process, while this one looks
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", begun)
+    own.check()
