@@ -18,7 +18,7 @@ _ROW, _TAIL = 32, 8  # tokens of a row in a pass of prompts, and in one with a g
 _PREFIX = 48  # tokens that stand before a step of generation
 _FEW, _MANY = 4, 64  # rows of such a step
 _SPAN = 0.05  # seconds that one pass should take
-_REPEAT, _SWEEPS = 2, 3  # times that each kind is timed in a row, and that all of them are
+_REPEAT, _SWEEPS = 2, 2  # times that each kind is timed in a row, and that all of them are
 
 
 def measure(em: EditableModel) -> Work:
