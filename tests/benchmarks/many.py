@@ -7,7 +7,8 @@ may make it at an average output. Keys are those of the model, of bare prompts b
 question; the update of each of the default's sites is solved for, brought to its rank and measured, and all
 of them are written as a patch. Printed are the seconds of each, and the size of the patch beside that of the
 matrices that it changes. Ends with 1 where the patch is larger than 1 + d / d_in times these in float32, or a
-fact of the largest number costs more than one of the smallest.
+fact of the largest number costs more than one of the smallest. Without the statistics in `--cache` the model
+first writes their text, which on a CPU takes a minute or more.
 """
 
 from __future__ import annotations
