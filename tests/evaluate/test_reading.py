@@ -16,8 +16,8 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.forms import forms_of
 from hubedit.model.generate import greedy
 from hubedit.model.tokens import continuation
-from hubedit.progress import Silent
 from tests.evaluate.test_edits import FACT, compared
+from tests.evaluate.test_measure import Watched
 
 Editable = Callable[..., EditableModel]
 
@@ -54,19 +54,7 @@ def test_in_context_the_fact_stands_in_front(editable: Editable) -> None:
 
 def test_a_reading_shows_how_far_it_is(editable: Editable) -> None:
     em = editable()
-
-    class Shown(Silent):
-        def __init__(self) -> None:
-            self.stages: list[tuple[str, int | None]] = []
-            self.done = 0
-
-        def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
-            self.stages.append((stage, total))
-
-        def advance(self, amount: int = 1) -> None:
-            self.done += amount
-
-    shown = Shown()
+    shown = Watched()
     found = read(em, [FACT], progress=shown, stage="asking before")
     count = len(found.texts)
     assert shown.stages == [("asking before", count)] and shown.done == count > 1
