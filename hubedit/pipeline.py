@@ -189,7 +189,9 @@ def apply_facts(
     release(em.device)
     start = time.perf_counter()
     text, used = unseen_rows(em, config.stats, cache, progress)
+    progress.start("comparing both models on text")
     moved = drift(stood, edited, text)
+    progress.finish(f"{sum(moved.tokens)} tokens")
     release(em.device)
     after = read(edited, facts, progress=progress, stage="asking after")
     some_after = read(edited, some, progress=progress, stage=_OLDER) if some else None

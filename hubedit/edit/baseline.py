@@ -71,13 +71,13 @@ def measure(
     bound = threshold(config)
     null_spaces = free_bases(em, moments, bound) if bound is not None else {}
     text = holdout_rows(em, config.stats, TEXT_ROWS, cache, progress)
-    clean = _perplexity(em, text, cache)
+    clean = _perplexity(em, text, cache, progress)
     release(em.device)
     clock.lap("statistics")
     return Baseline(result, layers, alpha, moments, power, text, clean, null_spaces)
 
 
-def _perplexity(em: EditableModel, text: Sequence[Sequence[int]], cache: Cache) -> float:
+def _perplexity(em: EditableModel, text: Sequence[Sequence[int]], cache: Cache, progress: Progress) -> float:
     """Of the model before the edit, from the cache where it is there: with a vocabulary of 262,144 entries it
     takes seconds."""
     rows = digest([list(row) for row in text])
@@ -85,7 +85,9 @@ def _perplexity(em: EditableModel, text: Sequence[Sequence[int]], cache: Cache) 
     entry = cache.load("perplexity", key)
     if entry is not None:
         return float(entry.tensors["perplexity"])
+    progress.start("perplexity before")
     found = perplexity(em, text)
+    progress.finish(f"{found:.4g}")
     cache.save("perplexity", key, {"perplexity": torch.tensor(found, dtype=torch.float64)}, {})
     return found
 

@@ -30,6 +30,9 @@ PARTS = {
     "generating text to compare on": "text",
     "statistics": "statistics",
     "edit, round": "targets",
+    "perplexity before": "check",
+    "perplexity after": "check",
+    "comparing both models on text": "check",
 }
 
 

@@ -70,7 +70,9 @@ def token_rows(
     rows: list[list[int]] = []
     count = 0
     generated = config.corpus == SELF
-    stage = _Stage(progress, "generating text", tokens, "tokens")
+    size = world().size * round_streams(em, "statistics") * text_length(em)
+    # whole rounds are written
+    stage = _Stage(progress, "generating text", -(-tokens // size) * size, "tokens")
     for row in _generated(em, config, "statistics", cache, stage) if generated else _read(em, config.corpus):
         rows.append(row[: tokens - count])
         count += len(rows[-1])
