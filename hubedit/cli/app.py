@@ -8,6 +8,7 @@ docstring line is the help text.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import re
 import sys
@@ -158,7 +159,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.exit(_run_together(sys.argv[1:]))
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # the collection at the end would look at every object of the libraries: a second
+    sys.exit(code)
 
 
 def _keep_freed_memory() -> None:

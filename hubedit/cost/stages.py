@@ -20,6 +20,7 @@ from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.solve.chat_template import messages
 from hubedit.edit.statistics.corpus import (
+    CHECK_ROWS,
     SELF,
     TEXT_ROWS,
     round_key,
@@ -99,10 +100,9 @@ def stages(edit: Edited, cache: Cache, *, brief: bool = False) -> dict[str, Work
         rounds = _rounds(edit)
         found["targets"] = _targets(edit, rounds)
         found["solve"] = _solve(edit, max(rounds))
-    text = _text(em)
-    found["check"] = text
+    found["check"] = _text(em, CHECK_ROWS)
     # both models on other text, and every parameter's bits before and after
-    found["reading after"] = asking + 2 * text
+    found["reading after"] = asking + 2 * _text(em, TEXT_ROWS)
     found["writing"] = Work(seconds=_WRITING + _FACT * len(edit.facts) + weights_size(em) / 2e9)
     return found
 
@@ -190,12 +190,12 @@ def _statistics(edit: Edited, cache: Cache) -> dict[str, Work]:
             single=sum(2 * tokens * em.d_in(site) ** 2 for site in missing),
             calls=tokens / 4096,
         )
-    return {"text": text, "statistics": sums + _text(em)}
+    return {"text": text, "statistics": sums + _text(em, CHECK_ROWS)}
 
 
-def _text(em: EditableModel) -> Work:
-    """The rows of text on which an edit is checked."""
-    tokens = TEXT_ROWS * text_length(em)
+def _text(em: EditableModel, rows: int) -> Work:
+    """Rows of text through one model."""
+    tokens = rows * text_length(em)
     return Work(tokens=tokens * em.num_layers, calls=1) + _heads(em, tokens)
 
 
