@@ -5,9 +5,9 @@
 
 MODEL has the records of `tests.lab.known`. Every trial edits the first 20 of the tuning records at once; of
 each method the trial with the best harmonic mean of success, rephrasings and neighbourhood (bystanders decide
-between equals) is then measured on reporting records, beside the default. `--rates`: the learning rates of the
-closed forms' targets, absolute as published, so that a longer residual stream needs larger ones. OUT/trials
-and OUT/tuned are those of `hubedit bench`; a killed run goes on where it stopped.
+between equals) is then measured on reporting records, beside the default. `--rates`: the learning rates of
+the closed forms' targets, absolute as published, so that a longer residual stream needs larger ones.
+OUT/trials and OUT/tuned are those of `hubedit bench`; a killed run goes on where it stopped.
 """
 
 from __future__ import annotations
