@@ -4,8 +4,8 @@ IntAttn-Edit for ROME: one layer, one fact after another on the growing patch.
     u = C^-1 k / |C^-1 k|,    dW = (v* - W k0) u^T / (k0 . u)
 
 with k the key averaged over contexts. ROME's code takes k0 from the bare prompt alone, and the mismatch
-is what makes long sequences collapse; R-ROME takes k0 = k. v* is what W writes at the bare prompt, and the
-delta that the residual stream after the layer needs there; W k0 is averaged over contexts where k0 is.
+is what makes long sequences collapse; R-ROME takes k0 = k. v* is what W writes at the bare prompt and delta,
+found at W's own output, so that a norm behind it is no matter; W k0 is averaged over contexts where k0 is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hubedit.edit.methods.finish import finished, report
 from hubedit.edit.result import Edit
 from hubedit.edit.rows import Row
 from hubedit.edit.solve.keys import States, at_subject, bare, uniform
-from hubedit.edit.solve.post_norm import site_residual
+from hubedit.edit.solve.post_norm import moved, site_residual
 from hubedit.edit.solve.residual import split
 from hubedit.edit.solve.site_report import solve_device
 from hubedit.edit.targets.optimise import Targets
@@ -43,7 +43,8 @@ def r_rome(batch: EditBatch) -> Edit:
 
 
 def intattn_rome(batch: EditBatch) -> Edit:
-    """IntAttn-Edit for ROME: alpha of the value to o_proj, 1 - alpha to down_proj, from the same states.
+    """IntAttn-Edit for ROME: alpha of the value to o_proj, 1 - alpha to down_proj, from the same states. The
+    value is found at the MLP; what it moves the residual stream by there is shared.
 
     The averaged key throughout: what R-ROME mends would break here as well. alpha = 0 is R-ROME.
     """
@@ -53,7 +54,7 @@ def intattn_rome(batch: EditBatch) -> Edit:
 def _one_by_one(batch: EditBatch, key: Key, shares: dict[SiteKind, float]) -> Edit:
     em, config, moments = batch.model, batch.config, batch.baseline.moments
     (layer,) = batch.baseline.layers
-    sites = [Site(layer, kind) for kind in shares]
+    mlp, sites = Site(layer, "mlp"), [Site(layer, kind) for kind in shares]
     preserved = {
         s: Preserved.of(moments[s].matrix, device=solve_device(em)) if config.whiten else None for s in sites
     }
@@ -64,9 +65,9 @@ def _one_by_one(batch: EditBatch, key: Key, shares: dict[SiteKind, float]) -> Ed
     for fact in batch.facts:
         now = em.with_patch(factors)
         rows, essence = published_rows(now, [fact], batch.contexts)
-        targets = replace(quiet, model=now).targets([*rows, *essence], 1, layer)
+        targets = replace(quiet, model=now).targets([*rows, *essence], 1, layer, site=mlp)
         found.append(targets)
-        state = at_subject(now, rows, layer, sites)
+        state = at_subject(now, rows, layer, list({mlp, *sites}))
         for site in sites:
             update = _update(batch, rows, state, site, key, shares[site.kind], targets, preserved[site])
             factors[site] = factors[site] + update if site in factors else update
@@ -89,13 +90,17 @@ def _update(
     preserved: Preserved | None,
 ) -> LowRank:
     """One fact's rank-one update of a site, float32 on the CPU: v* - W k0 along u."""
+    em, mlp = batch.model, Site(site.layer, "mlp")
     plain, mean = bare(rows, 1), uniform(rows, 1)
     written, averaged = plain @ state.outputs[site], mean @ state.outputs[site]
-    residual = site_residual(batch.model, site, written, share * targets.delta.double())
+    residual = targets.delta.double()
+    if share < 1 or site != mlp:
+        stream = moved(em, mlp, plain @ state.outputs[mlp], residual)
+        residual = site_residual(em, site, written, share * stream)
     if key == "mean":
         # v* is delta on what the bare prompt writes, and the averaged key writes something else
         residual = residual + share * (written - averaged)
-    u = direction((mean @ state.inputs[site])[0].to(solve_device(batch.model)), preserved)
+    u = direction((mean @ state.inputs[site])[0].to(solve_device(em)), preserved)
     k0 = ((mean if key == "mean" else plain) @ state.inputs[site])[0]
     return rank_one(u, k0, residual[0]).to("cpu", torch.float32)
 

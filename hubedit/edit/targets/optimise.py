@@ -40,8 +40,8 @@ class Targets:
     """`delta` (N, d): what must be added at the subject's last token after layer `layer`, float32, CPU.
 
     `norm` (N,): |h[L]| there; `loss` (N,): the final objective; `nll` (N,): its first term. Of a site: what
-    it must write more, the mean norm of what it writes at a fact's edit rows, and the loss before the last
-    move, which the next site sees.
+    it must write more, the norm of what it writes at a fact's bare prompt, or of the joint edit the mean over
+    its edit rows, and the loss before the last move, which the next site sees.
     """
 
     layer: int
@@ -170,7 +170,7 @@ def _optimise_chunk(
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
     reverse = RULES[config.optimizer].reverse
     passes, nll, kl, grad = _objective(passes, u, config, reverse, gradient=True)
-    norm = _norms(passes, rows, place, mean=site is not None)
+    norm = _norms(passes, rows, place, mean=site is not None and RULES[config.optimizer].best)
     rule = RULES[config.optimizer](config, norm, em.hidden_size)
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
     active = torch.ones(len(facts), dtype=torch.bool, device=em.device)

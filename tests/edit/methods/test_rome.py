@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hubedit.edit.methods.context_templates import contexts_of, published_rows
+from hubedit.edit.solve.post_norm import moved
 from hubedit.errors import ConfigError
 from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
@@ -30,7 +32,7 @@ def seen(em: EditableModel, contexts: list[str], number: int, site: Site = SITE)
 
 @pytest.mark.parametrize("whiten", [True, False])
 @pytest.mark.parametrize("method", ["rome", "r-rome"])
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_facts_are_rank_one_updates_of_the_patched_model(
     family: str, method: str, whiten: bool, editable: Editable, tmp_path: Path
 ) -> None:
@@ -79,6 +81,27 @@ def test_intattn_in_rome_s_place_shares_the_value(editable: Editable, tmp_path: 
         now = seen(em, contexts_of(em, config), 0, site)
         wanted = share * (now["written"] + delta - now["mean written"])
         near(edit.factors[site].dense().double() @ now["mean key"], wanted)
+
+
+def test_behind_a_norm_the_stream_moves_as_the_value_says(editable: Editable, tmp_path: Path) -> None:
+    """Gemma: what delta moves the stream by is shared, so that both sites together bring what R-ROME brings,
+    as far as the norms' fixed length allows."""
+    em = editable("gemma2")
+    config = settings("intattn-rome", "1", alpha="0.3")
+    config = replace(config, targets=replace(config.targets, contexts=0))
+    edit = edited(em, config, tmp_path, FACTS[:1])
+    assert edit.targets is not None
+    delta, stream = edit.targets.delta.double(), {}
+    for site in (Site(1, "attention"), SITE):
+        now = seen(em, [], 0, site)
+        written, new = now["written"][None], (edit.factors[site].dense().double() @ now["key"])[None]
+        stream[site] = moved(em, site, written, new)
+        if site == SITE:
+            whole = moved(em, SITE, written, delta)
+    for site, share in ((Site(1, "attention"), 0.3), (SITE, 0.7)):
+        along = torch.nn.functional.cosine_similarity(stream[site], whole)
+        assert float(along) > 0.8, site
+        assert 0.5 * share < float(stream[site].norm() / whole.norm()) < 1.5 * share
 
 
 def test_alpha_0_in_rome_s_place_is_r_rome(editable: Editable, tmp_path: Path) -> None:
