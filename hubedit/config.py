@@ -96,7 +96,7 @@ class StatsConfig(_Checked):
 class TargetConfig(_Checked):
     """How the change that each fact needs is found: gradient descent on delta, the model's weights fixed
     (MEMIT, Meng et al. 2023, arXiv 2210.07229, eq. 16). Lengths are relative to what delta is added to: a
-    site's output (joint), or h[L] (published methods)."""
+    site's output (joint, ROME's family), or h[L] (the other published methods)."""
 
     steps: int = 2
     """Steps of the descent at most; joint: for each site in each round."""
@@ -189,6 +189,9 @@ class EditConfig(_Checked):
     chat_step: float = 1.5
     """Factor of the clamp and of the steps where the chat template is used: there an answer stands in more
     forms and is harder to change (docs/experiments.md)."""
+    norm_step: float = 0.5
+    """Factor of the clamp and of the steps where a norm stands behind a site (Gemma, OLMo 2): there only the
+    direction counts, and shorter steps bring more and change less (docs/experiments.md)."""
     prefer: str = "balanced"
     """"success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`)."""
     rank: int = 0

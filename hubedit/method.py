@@ -12,8 +12,8 @@ SPREAD = (
     "descent on activations; each edited layer got its part of the way there, solved for in closed form."
 )
 ONE_LAYER = (
-    "What the residual stream should be after the edited layer was found for each fact by gradient descent "
-    "on activations; a rank-one change of the weight, in closed form, gives it."
+    "What the MLP of the edited layer should write was found for each fact by gradient descent on "
+    "activations; a rank-one change of each weight, in closed form, brings its share of it."
 )
 TRAINED = "The change was trained by gradient descent on the edited prompts."
 

@@ -17,7 +17,7 @@ from hubedit.edit.compute import Edit, compute
 from hubedit.edit.methods.earlier import save_keys
 from hubedit.edit.patch_record import edit_record, method_record, statistics_record
 from hubedit.edit.result import judge_collapse
-from hubedit.edit.statistics.corpus import CHECK_ROWS, holdout_rows, unseen_rows
+from hubedit.edit.statistics.corpus import checked_rows, unseen_rows
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.environment import peak_memory, portable
 from hubedit.errors import HubEditError, StrictError
@@ -106,12 +106,13 @@ def edit_facts(
     patch, truncated = _cut(em, patch, config, cache, progress)
     after = em.with_patch(patch.by_site(em))
     if truncated:
-        tried = holdout_rows(em, config.stats, CHECK_ROWS, cache, progress)
-        moved = drift(before, after, tried)
+        progress.start("perplexity of the smaller patch")
+        moved = drift(before, after, checked_rows(em, config.stats, cache, Silent()))
         count = max(sum(moved.tokens), 1)
         clean, left = sum(moved.nll_before) / count, sum(moved.nll_after) / count
         judge_collapse(edit.reports, clean, left, config, progress)
         perplexity = float(torch.tensor(left).exp())
+        progress.finish(f"{perplexity:.4g}")
     if em.checksum() != weights:
         raise HubEditError("the model's weights changed during the edit; nothing was written", "report this")
     made = edit_record(

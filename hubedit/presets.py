@@ -17,7 +17,7 @@ from hubedit.preset_file import is_preset_file, load_preset
 
 _WHERE = ("layers", "depths", "most_layers", "rank")
 _COMMON = frozenset({"method", "batch_size", "collapse", "seed", "trace", "stats", "targets", *_WHERE})
-_JOINT = frozenset({"alpha", "lam", "chat_template", "chat_step", "prefer", "prompts"})
+_JOINT = frozenset({"alpha", "lam", "chat_template", "chat_step", "norm_step", "prefer", "prompts"})
 LORA_RANK = 8
 WINDOW = (1 / 8, 1 / 4)
 """Depths of the layers that the published methods edit: MEMIT's layers 4 to 8 of 32."""
@@ -29,8 +29,8 @@ _MEMIT = TargetConfig(
 )
 # Llama-3: AlphaEdit (Fang et al. 2025), hparams/{AlphaEdit,MEMIT}/Llama3-8B.json
 _LLAMA = replace(_MEMIT, step=0.1, decay=0.5, clamp=0.75)
-# ROME (Meng et al. 2022) puts 20 generated beginnings before the prompt, and sees the whole vocabulary
-_ROME = replace(_MEMIT, contexts=20, entries=0)
+# ROME (Meng et al. 2022) puts 20 generated beginnings before the prompt
+_ROME = replace(_MEMIT, contexts=20)
 # EasyEdit, hparams/LoRA/llama-7b.yaml; the stop is its trainer's
 _LORA = TargetConfig(steps=70, step=5e-3, clamp=0, decay=0, kl=0, contexts=0, loss=1e-3, optimizer="adam")
 # LocFT-BF (Yang et al. 2026), hparams/{qwen2.5-7b,llama3-8b}.yaml; steps are epochs

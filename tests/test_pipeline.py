@@ -16,7 +16,7 @@ from peft import PeftModel
 
 from hubedit.cache import Cache
 from hubedit.config import StatsConfig
-from hubedit.edit.statistics.corpus import CHECK_ROWS, TEXT_ROWS, holdout_rows, unseen_rows
+from hubedit.edit.statistics.corpus import CHECK_TOKENS, TEXT_ROWS, checked_rows, holdout_rows, unseen_rows
 from hubedit.errors import (
     StrictError,
 )
@@ -139,17 +139,27 @@ def test_perplexity_is_measured_on_text_that_the_edit_was_not_tried_on(
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n\n".join(lines))
     stats = StatsConfig(corpus=str(corpus), tokens=20)
-    tried = holdout_rows(em, stats, CHECK_ROWS, cache, Silent())
+    tried = holdout_rows(em, stats, TEXT_ROWS, cache, Silent())
     rows, used = unseen_rows(em, stats, cache, Silent())
-    assert not used and len(tried) == CHECK_ROWS and len(rows) == TEXT_ROWS
+    assert not used and len(rows) == len(tried) == TEXT_ROWS
     assert not {tuple(row) for row in rows} & {tuple(row) for row in tried}
-    # of a text that ends before, the rows that the edit was tried on are among those reported
+    # a text that ends before has no more than what the edit was tried on
     corpus.write_text("\n\n".join(lines[: TEXT_ROWS + 4]))
-    rows, used = unseen_rows(em, stats, cache, Silent())
-    assert used and len(rows) == TEXT_ROWS
-    assert {tuple(row) for row in holdout_rows(em, stats, CHECK_ROWS, cache, Silent())} < {
-        tuple(row) for row in rows
-    }
+    tried = holdout_rows(em, stats, TEXT_ROWS, cache, Silent())
+    assert unseen_rows(em, stats, cache, Silent()) == (tried, True)
+
+
+def test_an_edit_is_checked_on_the_first_rows_that_have_enough_tokens(
+    editable: Editable, tmp_path: Path
+) -> None:
+    em, cache, corpus = editable("qwen2"), Cache(tmp_path / "cache"), tmp_path / "corpus.txt"
+    corpus.write_text("\n\n".join("word and word " * 20 for _ in range(40)))
+    stats = StatsConfig(corpus=str(corpus), tokens=20)
+    rows = checked_rows(em, stats, cache, Silent())
+    assert sum(map(len, rows[:-1])) < CHECK_TOKENS <= sum(map(len, rows))
+    assert rows == holdout_rows(em, stats, TEXT_ROWS, cache, Silent())[: len(rows)]
+    corpus.write_text("\n\n".join(f"line {n}" for n in range(40)))
+    assert checked_rows(em, stats, cache, Silent()) == holdout_rows(em, stats, TEXT_ROWS, cache, Silent())
 
 
 def test_a_trace_is_recorded_and_drawn(editable: Editable, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from hubedit.model.load import load, pick_device
 from hubedit.model.memory import forget_peak, release
 from hubedit.progress import Progress, Silent
 
-_VERSION = 5  # of what a row holds; a change makes the old ones void
+_VERSION = 6  # of what a row holds; a change makes the old ones void
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hubedit.edit.prompts.contexts import key_rows, preserved_rows, target_rows
 from hubedit.edit.rows import Row, edit_rows
 from hubedit.edit.solve.chat_template import messages
 from hubedit.edit.statistics.corpus import (
-    CHECK_ROWS,
+    CHECK_TOKENS,
     SELF,
     TEXT_ROWS,
     round_key,
@@ -100,9 +100,9 @@ def stages(edit: Edited, cache: Cache, *, brief: bool = False) -> dict[str, Work
         rounds = _rounds(edit)
         found["targets"] = _targets(edit, rounds)
         found["solve"] = _solve(edit, max(rounds))
-    found["check"] = _text(em, CHECK_ROWS)
+    found["check"] = _text(em, CHECK_TOKENS)
     # both models on other text, and every parameter's bits before and after
-    found["reading after"] = asking + 2 * _text(em, TEXT_ROWS)
+    found["reading after"] = asking + 2 * _text(em, TEXT_ROWS * text_length(em))
     found["writing"] = Work(seconds=_WRITING + _FACT * len(edit.facts) + weights_size(em) / 2e9)
     return found
 
@@ -190,12 +190,11 @@ def _statistics(edit: Edited, cache: Cache) -> dict[str, Work]:
             single=sum(2 * tokens * em.d_in(site) ** 2 for site in missing),
             calls=tokens / 4096,
         )
-    return {"text": text, "statistics": sums + _text(em, CHECK_ROWS)}
+    return {"text": text, "statistics": sums + _text(em, CHECK_TOKENS)}
 
 
-def _text(em: EditableModel, rows: int) -> Work:
-    """Rows of text through one model."""
-    tokens = rows * text_length(em)
+def _text(em: EditableModel, tokens: int) -> Work:
+    """Text through one model."""
     return Work(tokens=tokens * em.num_layers, calls=1) + _heads(em, tokens)
 
 
@@ -216,7 +215,9 @@ def _targets(edit: Edited, rounds: Sequence[int]) -> Work:
         first, essence = published_rows(em, some, contexts)
         rows = [*first, *essence]
         last = edit.layers[-1]
-        total = _descent(em, rows, last, last, moves - 1) + _keys(em, rows, last, len(edit.sites))
+        # ROME's family looks at the MLP's output, the others at the stream after the layer
+        start = last - 1 if METHODS[config.method].one_layer else last
+        total = _descent(em, rows, start, last, moves - 1, 0) + _keys(em, rows, last, len(edit.sites))
         return edit.scale * total
     rows = [*target_rows(em, some, config.prompts, config.targets.contexts), *preserved_rows(em, some)]
     told = [Row(0, ids, len(ids) - 1, ()) for ids in messages(em)]
@@ -224,7 +225,7 @@ def _targets(edit: Edited, rounds: Sequence[int]) -> Work:
     for number, share in enumerate(shares(max(rounds)), 1):
         still = [r for r in rows if number <= rounds[r.fact]]
         for site in edit.sites:
-            own = _descent(em, still, site.layer - 1, site.layer, moves)
+            own = _descent(em, still, site.layer - 1, site.layer, moves, config.targets.entries)
             total += share * own + _keys(em, keys, site.layer, 1)
     return edit.scale * total
 
@@ -234,8 +235,11 @@ def shares(rounds: int) -> list[float]:
     return [_MISSING[min(number, len(_MISSING) - 1)] for number in range(rounds)]
 
 
-def _descent(em: EditableModel, rows: Sequence[Row], start: int, layer: int, moves: int) -> Work:
-    """What does not change is computed once, in all blocks; the rest runs above `start`, at the tails."""
+def _descent(
+    em: EditableModel, rows: Sequence[Row], start: int, layer: int, moves: int, entries: int
+) -> Work:
+    """What does not change is computed once, in all blocks; the rest runs above `start`, at the tails. The
+    head sees the likeliest `entries` of each position, or for 0 the whole vocabulary."""
     n, upper, total = em.num_layers, em.num_layers - 1 - start, Work()
     for group in groups(rows, pass_tokens(em, layer), most_padding(em)):
         own = [rows[number] for number in group]
@@ -244,11 +248,11 @@ def _descent(em: EditableModel, rows: Sequence[Row], start: int, layer: int, mov
                 total += Work(tokens=_padded(em, part)[0] * n, calls=2)
         tail, kept = _padded(em, own)[1], [r for r in own if r.preserve]
         scored = sum(len(r.labels) for r in own)
-        entries = min(em.vocabulary, 64 * scored)
+        columns = min(em.vocabulary, entries * scored) if entries else em.vocabulary
         total += Work(
             tokens=(tail + (_padded(em, kept)[1] if kept else 0)) * upper,
             gradients=moves * tail * upper,
-            entries=(moves + 1) * scored * entries,
+            entries=(moves + 1) * scored * columns,
             calls=2 * moves + 1,
         )
         total += _heads(em, 3 * scored)

@@ -17,7 +17,7 @@ from hubedit.edit.locate.trace_result import TraceResult
 from hubedit.edit.result import Clock
 from hubedit.edit.solve.null_space import free_bases, threshold
 from hubedit.edit.solve.site_report import solve_device
-from hubedit.edit.statistics.corpus import CHECK_ROWS, holdout_rows
+from hubedit.edit.statistics.corpus import checked_rows
 from hubedit.edit.statistics.second_moments import second_moments
 from hubedit.facts import Fact
 from hubedit.linalg import Moments, output_power
@@ -70,7 +70,7 @@ def measure(
     power = {site: _power(em, site, found.matrix) for site, found in moments.items()}
     bound = threshold(config)
     null_spaces = free_bases(em, moments, bound) if bound is not None else {}
-    text = holdout_rows(em, config.stats, CHECK_ROWS, cache, progress)
+    text = checked_rows(em, config.stats, cache, progress)
     clean = _perplexity(em, text, cache, progress)
     release(em.device)
     clock.lap("statistics")

@@ -103,9 +103,12 @@ class Tail:
             self.start,
         )
 
-    def run(self, em: EditableModel, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    def run(
+        self, em: EditableModel, hidden: Tensor, row: Tensor, column: Tensor, *, whole: bool = False
+    ) -> Tensor:
         """The residual stream (n, d) after the last block at `row`, `column` (n,), counted from the
-        cut, when it is `hidden` (b, s, d) after `layer`.
+        cut, when it is `hidden` (b, s, d) after `layer`. `whole`: the last block is evaluated at every
+        position, for a hook there that changes others than those.
 
         Gradients flow to `hidden`.
         """
@@ -129,7 +132,8 @@ class Tail:
             for lower in range(self.layer + 1):
                 stack.enter_context(skipped(em.block(lower), hidden))
             stack.enter_context(starting_from(em.block(self.layer + 1), hidden))
-            stack.enter_context(ending_at(em, row, column))
+            if not whole:
+                stack.enter_context(ending_at(em, row, column))
             stack.enter_context(keeping(em.block(last), found, last))
             stack.enter_context(stopping(em.block(last)))
             forward_on(em, cache, input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions)

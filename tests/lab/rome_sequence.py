@@ -20,7 +20,7 @@ from math import log
 from hubedit.cache import Cache
 from hubedit.demo import facts_path, model_path
 from hubedit.edit.compute import compute
-from hubedit.edit.statistics.corpus import CHECK_ROWS, holdout_rows
+from hubedit.edit.statistics.corpus import TEXT_ROWS, holdout_rows
 from hubedit.errors import CollapseError
 from hubedit.evaluate import compare, read
 from hubedit.facts import Fact, Probe, load_facts
@@ -69,7 +69,7 @@ def sequence(
     """Edits all facts one after another and looks at the model after the first n, for every n of `counts`."""
     config = replace(method_defaults(method), layers=layers, collapse="tell")
     edit = compute(em, facts, config)
-    text = holdout_rows(em, config.stats, CHECK_ROWS, Cache(), Silent())
+    text = holdout_rows(em, config.stats, TEXT_ROWS, Cache(), Silent())
     found = []
     for n in counts:
         before = read(em, facts[:n])

@@ -30,6 +30,6 @@ def test_the_best_trial_is_that_of_the_best_mean_and_then_of_more_bystanders() -
         return {"cell": own, "metrics": {name: {"after": value} for name, value in values.items()}}
 
     rows = [row(0, 0.2, 0.9), row(1, 0.3, 0.5), row(2, 0.3, 0.6), row(14, 0.1, 0.1)]
-    foreign = row(3, 0.9, 0.9)
-    foreign["cell"]["label"] = "of another run"
-    assert best([*rows, foreign], runs) == [runs[2], runs[14]]
+    failed = {"cell": rows[0]["cell"], "error": "a collapse"}
+    assert best([failed, *rows], runs) == [runs[2], runs[14]]
+    assert best([failed], runs) == []

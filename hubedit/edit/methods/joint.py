@@ -81,7 +81,8 @@ def joint(batch: EditBatch) -> Edit:
                 break
             among = set(missing)
             here = [r for r in rows if r.fact in among]
-            part = step_of(config.targets, length * share)
+            normed = 1 if em.family.norm_after(site) is None else config.norm_step
+            part = step_of(config.targets, length * normed * share)
             found = quiet.targets(here, count, site.layer, part, site, factors)
             delta[site] += found.delta
             for values, new in ((loss, found.loss), (nll, found.nll), (norm, found.norm)):

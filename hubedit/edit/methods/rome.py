@@ -43,8 +43,8 @@ def r_rome(batch: EditBatch) -> Edit:
 
 
 def intattn_rome(batch: EditBatch) -> Edit:
-    """IntAttn-Edit for ROME: alpha of the value to o_proj, 1 - alpha to down_proj, from the same states. The
-    value is found at the MLP; what it moves the residual stream by there is shared.
+    """IntAttn-Edit for ROME: alpha of R-ROME's residual v* - W k0 to o_proj, 1 - alpha to down_proj, from the
+    same states. Behind norms it is what that moves the residual stream by which is shared.
 
     The averaged key throughout: what R-ROME mends would break here as well. alpha = 0 is R-ROME.
     """
@@ -61,13 +61,14 @@ def _one_by_one(batch: EditBatch, key: Key, shares: dict[SiteKind, float]) -> Ed
     factors: dict[Site, LowRank] = {}
     found: list[Targets] = []
     quiet = replace(batch, progress=Silent())
+    settings = replace(config.targets, entries=0)  # as published, over the whole vocabulary
     batch.progress.start("facts", len(batch.facts), "facts")
     for fact in batch.facts:
         now = em.with_patch(factors)
         rows, essence = published_rows(now, [fact], batch.contexts)
-        targets = replace(quiet, model=now).targets([*rows, *essence], 1, layer, site=mlp)
+        targets = replace(quiet, model=now).targets([*rows, *essence], 1, layer, settings, mlp)
         found.append(targets)
-        state = at_subject(now, rows, layer, list({mlp, *sites}))
+        state = at_subject(now, rows, layer, list(dict.fromkeys([mlp, *sites])))
         for site in sites:
             update = _update(batch, rows, state, site, key, shares[site.kind], targets, preserved[site])
             factors[site] = factors[site] + update if site in factors else update
@@ -92,16 +93,14 @@ def _update(
     """One fact's rank-one update of a site, float32 on the CPU: v* - W k0 along u."""
     em, mlp = batch.model, Site(site.layer, "mlp")
     plain, mean = bare(rows, 1), uniform(rows, 1)
-    written, averaged = plain @ state.outputs[site], mean @ state.outputs[site]
-    residual = targets.delta.double()
-    if share < 1 or site != mlp:
-        stream = moved(em, mlp, plain @ state.outputs[mlp], residual)
-        residual = site_residual(em, site, written, share * stream)
-    if key == "mean":
-        # v* is delta on what the bare prompt writes, and the averaged key writes something else
-        residual = residual + share * (written - averaged)
+    own = mean if key == "mean" else plain
+    # v* is delta on what the bare prompt writes, and an averaged key writes something else
+    residual = plain @ state.outputs[mlp] + targets.delta.double() - own @ state.outputs[mlp]
+    if share < 1:
+        stream = moved(em, mlp, own @ state.outputs[mlp], residual)
+        residual = site_residual(em, site, own @ state.outputs[site], share * stream)
     u = direction((mean @ state.inputs[site])[0].to(solve_device(em)), preserved)
-    k0 = ((mean if key == "mean" else plain) @ state.inputs[site])[0]
+    k0 = (own @ state.inputs[site])[0]
     return rank_one(u, k0, residual[0]).to("cpu", torch.float32)
 
 

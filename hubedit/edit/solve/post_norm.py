@@ -11,7 +11,8 @@ from hubedit.model.sites import Site
 
 def moved(em: EditableModel, site: Site, written: Tensor, change: Tensor) -> Tensor:
     """What the residual stream moves by, (N, d), where the site writes `change` (N, d) more than `written`
-    (N, d): the inverse of `site_residual`."""
+    (N, d). Without a norm this is the inverse of `site_residual`; behind one `site_residual` gives another
+    change that moves the stream alike."""
     scale = em.residual_multiplier
     if em.family.norm_after(site) is None:
         return change * scale

@@ -25,11 +25,11 @@ SELF = "self"
 _ROW = 256  # tokens a row of real text
 _LENGTH = 128  # tokens a stream of generated text
 _PIECE = 100_000  # characters tokenized at once
-CHECK_ROWS = 4
-"""Rows on which an edit is checked for collapse, which a few hundred tokens show: more take seconds over a
-vocabulary of 262,144 entries."""
 TEXT_ROWS = 16
-"""Rows that are reported on."""
+"""Rows that are reported on; as many before them are for the check."""
+CHECK_TOKENS = 512
+"""Of those the first with so many tokens are what an edit is checked for collapse on: more take seconds over
+a vocabulary of 262,144 entries, and show the same (docs/experiments.md)."""
 _HOLDOUT_ROUND = 32  # streams a round of held-out text: enough for what is checked and what is reported
 
 _KINDS = (
@@ -73,8 +73,7 @@ def token_rows(
     rows: list[list[int]] = []
     count = 0
     generated = config.corpus == SELF
-    size = world().size * round_streams(em, "statistics") * text_length(em)
-    # whole rounds are written
+    size = _written_at_once(em, "statistics")
     stage = _Stage(progress, "generating text", -(-tokens // size) * size, "tokens")
     for row in _generated(em, config, "statistics", cache, stage) if generated else _read(em, config.corpus):
         rows.append(row[: tokens - count])
@@ -99,7 +98,7 @@ def holdout_rows(
     before gives its last rows instead. Fewer when the corpus has fewer.
     """
     if config.corpus == SELF:
-        size = _HOLDOUT_ROUND * text_length(em)
+        size = _written_at_once(em, "holdout")
         stage = _Stage(progress, "generating text to compare on", size, "tokens")
         held: list[list[int]] = []
         sampled = (row for row in _generated(em, config, "holdout", cache, stage) if len(row) > 1)
@@ -121,19 +120,26 @@ def holdout_rows(
     return list(tail)
 
 
+def checked_rows(em: EditableModel, config: StatsConfig, cache: Cache, progress: Progress) -> list[list[int]]:
+    """Token rows on which an edit is checked for collapse: `CHECK_TOKENS` of them, or what there is."""
+    rows = holdout_rows(em, config, TEXT_ROWS, cache, progress)
+    enough = next((n for n, sum_ in enumerate(accumulate(map(len, rows)), 1) if sum_ >= CHECK_TOKENS), None)
+    return rows[:enough]
+
+
 def unseen_rows(
     em: EditableModel, config: StatsConfig, cache: Cache, progress: Progress
 ) -> tuple[list[list[int]], bool]:
     """Token rows to measure perplexity and divergence on, and whether an edit with this text used them.
 
-    They follow the rows on which an edit is checked for collapse; a corpus that ends before gives those
+    They follow those of which an edit is checked for collapse on some; a corpus that ends before gives those
     instead.
     """
-    tried = holdout_rows(em, config, CHECK_ROWS, cache, progress)
+    tried = holdout_rows(em, config, TEXT_ROWS, cache, progress)
     more = holdout_rows(em, config, 2 * TEXT_ROWS, cache, progress)
-    if len(more) == 2 * TEXT_ROWS and more[:CHECK_ROWS] == tried:
+    if len(more) == 2 * TEXT_ROWS and more[:TEXT_ROWS] == tried:
         return more[TEXT_ROWS:], False
-    return holdout_rows(em, config, TEXT_ROWS, cache, progress), True
+    return tried, True
 
 
 @dataclass
@@ -221,6 +227,11 @@ def _rounds(
 def round_streams(em: EditableModel, part: Part) -> int:
     """Texts that are written side by side in one round, each of `text_length` tokens."""
     return _HOLDOUT_ROUND if part == "holdout" else 64 if em.device.type == "cpu" else 128
+
+
+def _written_at_once(em: EditableModel, part: Part) -> int:
+    """Tokens that all processes write before any are read: a round each."""
+    return world().size * round_streams(em, part) * text_length(em)
 
 
 def text_length(em: EditableModel) -> int:

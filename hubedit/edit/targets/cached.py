@@ -14,7 +14,7 @@ from hubedit.model.editable import EditableModel
 from hubedit.model.sites import Site
 from hubedit.progress import Progress
 
-_FORMAT = 8  # goes up when a change in how targets are found gives other results
+_FORMAT = 9  # goes up when a change in how targets are found gives other results
 _TENSORS = ("delta", "norm", "loss", "nll")
 
 

@@ -3,7 +3,8 @@
     delta_i = argmin  mean_c -log P(target | c + prompt; x += delta) / len(target)  +  kl * KL  +  decay
 
 published methods (`hubedit.edit.targets.optimizers.Adam`; MEMIT, Meng et al. 2023, eq. 16, and its code):
-    x = h[L], KL(edited || original) on "{subject} is a", decay * |delta| / |h|^2
+    x = h[L], KL(edited || original) on "{subject} is a", decay * |delta| / |x|^2
+ROME's family (Meng et al. 2022, eq. 4, and its code): the same with x = W k of the one MLP
 the joint edit (`Steepest`): x = what a site writes, W k, KL(original || edited), decay * |delta| / |W k|
 
 The likelihood and the KL are in `hubedit.edit.targets.passes`. Steps of a given length along the gradient
@@ -40,8 +41,8 @@ class Targets:
     """`delta` (N, d): what must be added at the subject's last token after layer `layer`, float32, CPU.
 
     `norm` (N,): |h[L]| there; `loss` (N,): the final objective; `nll` (N,): its first term. Of a site: what
-    it must write more, the norm of what it writes at a fact's bare prompt, or of the joint edit the mean over
-    its edit rows, and the loss before the last move, which the next site sees.
+    it must write more, and the norm of what it writes there. Of the joint edit's: that norm's mean over a
+    fact's edit rows, and the loss before the last move, which the next site sees.
     """
 
     layer: int
@@ -168,25 +169,26 @@ def _optimise_chunk(
     start = layer if site is None else site.layer - 1
     passes, gathered = passes_of(em, rows, place, start, limit, site, config.entries, moved), len(facts)
     u = torch.zeros(len(facts), em.hidden_size, device=em.device)
-    reverse = RULES[config.optimizer].reverse
-    passes, nll, kl, grad = _objective(passes, u, config, reverse, gradient=True)
-    norm = _norms(passes, rows, place, mean=site is not None and RULES[config.optimizer].best)
+    published = RULES[config.optimizer].published
+    joint = site is not None and not published
+    passes, nll, kl, grad = _objective(passes, u, config, published, gradient=True)
+    norm = _norms(passes, rows, place, mean=joint)
     rule = RULES[config.optimizer](config, norm, em.hidden_size)
     best_u, best_loss, best_nll = u.clone(), torch.full_like(norm, math.inf), torch.full_like(norm, math.inf)
     active = torch.ones(len(facts), dtype=torch.bool, device=em.device)
-    # a site's steps are short and the next site looks at what they brought: its last move is not
-    looks = rule.moves + 1 if site is None else rule.moves
+    # the joint edit's steps are short, and the next site looks at what they brought
+    looks = rule.moves if joint else rule.moves + 1
     for step in range(looks):
         final = step == rule.moves
         if step:
             delta = u * rule.unit
-            passes, nll, kl, grad = _objective(passes, delta, config, reverse, gradient=not final)
+            passes, nll, kl, grad = _objective(passes, delta, config, published, gradient=not final)
         leaf = u.clone().requires_grad_()
         # |delta|'s gradient is undefined at 0, so the root is kept off it
         decay = rule.decay(((leaf * rule.unit).square().sum(1) + 1e-12).sqrt())
         with torch.no_grad():
             loss = nll + config.kl * kl + decay
-            better = active & (loss < best_loss if rule.best else torch.isfinite(loss))
+            better = active & (torch.isfinite(loss) if published else loss < best_loss)
             best_u[better] = u[better]
             best_loss[better] = loss[better]
             best_nll[better] = nll[better]
@@ -206,7 +208,7 @@ def _optimise_chunk(
             passes = passes_of(em, left, place, start, limit, site, config.entries, moved)
         else:
             passes = [some for part in passes if (some := part.only(active)) is not None]
-    if site is not None:
+    if joint:
         best_u = torch.where(active[:, None], u, best_u)
     return best_u * rule.unit, norm, best_loss, best_nll
 

@@ -24,14 +24,15 @@ CONSTANTS = {"momentum": MOMENTUM, "squares": SQUARES, "last_step": LAST_STEP}
 class Rule(Protocol):
     """Moves u (n, d), with delta = u * `unit` (n, 1).
 
-    `moves`: how often; `best`: the best point on the way is the result, not the last; `reverse`: what is
-    preserved counts by KL(edited || original), not KL(original || edited).
+    `moves`: how often; `published`: as in the code of ROME's and MEMIT's authors the last point is the
+    result, looked at once more, and not the best one on the way; what is preserved counts by
+    KL(edited || original) and not KL(original || edited); and lengths are relative to the bare prompt's and
+    not to the mean of all edit rows.
     """
 
     unit: Tensor
     moves: int
-    best: bool
-    reverse: bool
+    published: bool
 
     def decay(self, size: Tensor) -> Tensor:
         """The objective's last term (n,), from |delta| (n,)."""
@@ -44,7 +45,7 @@ class Steepest:
     """Steps of a given length relative to |h|, along the gradient's direction with momentum; the length
     falls along a cosine towards a tenth: of two steps the second has 0.55."""
 
-    best, reverse = True, False
+    published = False
 
     def __init__(self, config: TargetConfig, norm: Tensor, width: int) -> None:
         self.config, self.norm, self.root = config, norm, math.sqrt(width)
@@ -76,7 +77,7 @@ class Adam:
     each move, KL(edited || original). Their loop looks at the objective `steps` times and moves in between.
     """
 
-    best, reverse = False, True
+    published = True
 
     def __init__(self, config: TargetConfig, norm: Tensor, width: int) -> None:
         self.config, self.norm = config, norm
@@ -102,4 +103,4 @@ class Adam:
 
 
 RULES: dict[str, type[Steepest] | type[Adam]] = {"steepest": Steepest, "adam": Adam}
-"""By `TargetConfig.optimizer`; made of the configuration, |h[L]| (n,) and d."""
+"""By `TargetConfig.optimizer`; made of the configuration, |x| (n,) of what delta is added to, and d."""

@@ -79,7 +79,8 @@ class Pass:
             if self.site is None:
                 return self.tail.run(self.model, moved(hidden), self.row, self.column)
             with behind(self.model.site(self.site), add):
-                return self.tail.run(self.model, hidden, self.row, self.column)
+                last = self.site.layer == self.model.num_layers - 1
+                return self.tail.run(self.model, hidden, self.row, self.column, whole=last)
 
     def _attention(self) -> AbstractContextManager[Any]:
         """Plain products for attention where that is faster: on a CPU the fused kernel's gradient costs more

@@ -82,12 +82,19 @@ def test_every_site_solves_the_dense_normal_equations(
 
 
 @pytest.mark.parametrize(
-    ("alpha", "kinds"), [("0", {"mlp"}), ("1", {"attention"}), ("0.3", {"attention", "mlp"})]
+    ("family", "alpha", "kinds"),
+    [
+        ("qwen2", "0", {"mlp"}),
+        ("qwen2", "1", {"attention"}),
+        ("qwen2", "0.3", {"attention", "mlp"}),
+        ("gemma2", "0", {"mlp"}),
+    ],
 )
 def test_alpha_is_the_share_of_the_clamp(
-    alpha: str, kinds: set[str], editable: Editable, config: EditConfig, tmp_path: Path
+    family: str, alpha: str, kinds: set[str], editable: Editable, config: EditConfig, tmp_path: Path
 ) -> None:
-    em = editable("qwen2")
+    """Behind a norm (Gemma) the whole is shorter."""
+    em = editable(family)
     targets = replace(config.targets, clamp=0.05, step=0.05, rounds=1, steps=8)
     tight = replace(config, alpha=alpha, layers="1", targets=targets)
     edit = compute(em, FACTS, tight, cache=Cache(tmp_path))
@@ -97,6 +104,7 @@ def test_alpha_is_the_share_of_the_clamp(
         written = run(em, pad([r.ids for r in rows], em.pad_id), outputs=[site]).outputs[site]
         sizes = torch.stack([written[n, r.last].norm() for n, r in enumerate(rows)])
         share = float(alpha) if site.kind == "attention" else 1 - float(alpha)
+        share *= 0.5 if family == "gemma2" else 1
         ratio = factor.B.norm(dim=0) / sizes
         # the bound is relative to the mean over all forms, which is near that of the bare prompt
         assert (ratio < 0.05 * share * 1.3).all() and (ratio > 0.05 * share * 0.6).all()
