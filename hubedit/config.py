@@ -17,7 +17,7 @@ Config = TypeVar("Config", bound="DataclassInstance")
 
 PREFERENCES = {"success": 1.5, "balanced": 1.0, "locality": 0.7}
 """From "edits must succeed" to "nothing else may change": factors of the clamp. The clamp is the
-strongest setting on real models (docs/experiments.md); these two factors themselves were not measured."""
+strongest setting on real models (docs/experiments.md, which has what 0.7 does)."""
 
 MOST_TOKENS = 10**9
 """Of statistics: their rows are in memory all at once."""

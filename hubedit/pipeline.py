@@ -106,13 +106,13 @@ def edit_facts(
     patch, truncated = _cut(em, patch, config, cache, progress)
     after = em.with_patch(patch.by_site(em))
     if truncated:
-        progress.start("perplexity of the smaller patch")
+        progress.start("checking text after the cut")
         moved = drift(before, after, checked_rows(em, config.stats, cache, Silent()))
         count = max(sum(moved.tokens), 1)
         clean, left = sum(moved.nll_before) / count, sum(moved.nll_after) / count
         judge_collapse(edit.reports, clean, left, config, progress)
         perplexity = float(torch.tensor(left).exp())
-        progress.finish(f"{perplexity:.4g}")
+        progress.finish()
     if em.checksum() != weights:
         raise HubEditError("the model's weights changed during the edit; nothing was written", "report this")
     made = edit_record(

@@ -29,13 +29,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
 
 class At(Silent):
-    """A progress that does something when a stage begins, "" for any."""
+    """A progress that does something when a stage begins whose name begins so."""
 
     def __init__(self, stage: str, action: Callable[[], object]) -> None:
         self.stage, self.action = stage, action
 
     def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
-        if self.stage in ("", stage):
+        if stage.startswith(self.stage):
             self.action()
 
 

@@ -85,9 +85,9 @@ def _perplexity(em: EditableModel, text: Sequence[Sequence[int]], cache: Cache, 
     entry = cache.load("perplexity", key)
     if entry is not None:
         return float(entry.tensors["perplexity"])
-    progress.start("perplexity before")
+    progress.start("checking text before")
     found = perplexity(em, text)
-    progress.finish(f"{found:.4g}")
+    progress.finish()
     cache.save("perplexity", key, {"perplexity": torch.tensor(found, dtype=torch.float64)}, {})
     return found
 

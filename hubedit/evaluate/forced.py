@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any
@@ -56,10 +56,12 @@ def forced(
     joins: Mapping[str, str] | None = None,
     *,
     scored: int = 0,
+    done: Callable[[int], object] = lambda _: None,
 ) -> dict[Pair, Forced]:
     """Predictions for every pair, in batches of at most `tokens` padded tokens, of which at most `scored` are
     compared with the whole vocabulary at once (0: chosen for the device and the vocabulary).
-    `joins`: by prompt, what stands between the two, where the text does not decide it.
+    `joins`: by prompt, what stands between the two, where the text does not decide it. `done` is called with
+    the number of pairs of each batch.
 
     Pairs whose answer has no tokens, or that do not fit the model's context, are left out. Batches that
     do not fit into memory are halved.
@@ -89,6 +91,7 @@ def forced(
             release(em.device)
             continue
         found.update(zip(part, results, strict=True))
+        done(len(part))
         at = end
     return found
 

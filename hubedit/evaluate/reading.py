@@ -69,12 +69,13 @@ def read(
     """
     asked = questions(em, facts, probes=probes, in_context=in_context, form=form)
     texts, progress = asked.texts, progress or Silent()
-    progress.start(stage, len(texts), "prompts")
+    progress.start(stage, len(texts) + (len(asked.pairs) if score else 0), "answers")
     told = greedy_answers(em, list(texts.values()), asked.new, progress.advance)
     answers = dict(zip(texts, told, strict=True))
     found: dict[Pair, Forced] = {}
     if score:
-        found = forced(em, [(texts[name][1], answer) for name, answer in asked.pairs], joins=asked.joins)
+        scored = [(texts[name][1], answer) for name, answer in asked.pairs]
+        found = forced(em, scored, joins=asked.joins, done=progress.advance)
     progress.finish()
     scored_as = {(name, answer): found.get((texts[name][1], answer)) for name, answer in asked.pairs}
     return Reading(answers, {pair: x for pair, x in scored_as.items() if x is not None}, in_context)
@@ -127,7 +128,7 @@ def read_forms(
     asked = [texts[form][name] for form, name in rows]
     found: dict[str, dict[str, str]] = {form: {} for form in forms}
     progress = progress or Silent()
-    progress.start(stage, len(asked), "prompts")
+    progress.start(stage, len(asked), "answers")
     answers = greedy_answers(em, asked, new_tokens(em, facts, probes=False), progress.advance)
     progress.finish()
     for (form, name), answer in zip(rows, answers, strict=True):

@@ -63,7 +63,8 @@ def _found(fact: Fact) -> str:
     if name_in(fact.prompt):
         return f'no subject; "{fact.subject}" in the prompt "{fact.prompt}" is taken'
     what = f'no subject, and no name in the prompt "{fact.prompt}"'
-    return f"{what}; the edit is made at its last token; give the subject to choose the place"
+    place = "the edit is made at its last token, which changes many other prompts too"
+    return f"{what}; {place}; give the subject to choose the place"
 
 
 def _filled(probes: tuple[Probe, ...], subject: str) -> tuple[Probe, ...]:

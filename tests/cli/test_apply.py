@@ -247,5 +247,5 @@ def test_one_fact_is_counted_as_one(
     ]
     assert run(line) == 0
     said = capsys.readouterr()
-    assert "asking before (1 prompt)" in said.err and "asking before, in other forms" in said.err
+    assert "asking before (2 answers)" in said.err and "asking before, in other forms" in said.err
     assert "bare" in said.out and "measure" not in said.out

@@ -54,7 +54,7 @@ class Tokens(Silent):
         self.found[self.name] = self.found.get(self.name, 0) + hidden[..., 0].numel()
 
     def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
-        self.name = PARTS.get(re.sub(r" \d+$", "", stage), "rest")
+        self.name = PARTS.get(re.sub(r" \d+ of.*$", "", stage), "rest")
 
     def finish(self, note: str = "") -> None:
         self.name = "asking" if self.name == "asking" else "rest"

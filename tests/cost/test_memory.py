@@ -30,8 +30,8 @@ PARTS = {
     "generating text to compare on": "text",
     "statistics": "statistics",
     "edit, round": "targets",
-    "perplexity before": "check",
-    "perplexity after": "check",
+    "checking text before": "check",
+    "checking text after": "check",
     "comparing both models on text": "check",
 }
 
@@ -43,7 +43,7 @@ class Peaks(Silent):
         self.used, self.found, self.name = used, dict[str, int](), "reading"
 
     def start(self, stage: str, total: int | None = None, unit: str = "") -> None:
-        self.close(PARTS["asking" if stage.startswith("asking") else re.sub(r" \d+$", "", stage)])
+        self.close(PARTS["asking" if stage.startswith("asking") else re.sub(r" \d+ of.*$", "", stage)])
 
     def finish(self, note: str = "") -> None:
         self.close("check" if self.name in ("targets", "text", "statistics") else self.name)

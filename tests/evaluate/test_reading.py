@@ -56,7 +56,7 @@ def test_a_reading_shows_how_far_it_is(editable: Editable) -> None:
     em = editable()
     shown = Watched()
     found = read(em, [FACT], progress=shown, stage="asking before")
-    count = len(found.texts)
+    count = len(found.texts) + len(found.scored)
     assert shown.stages == [("asking before", count)] and shown.done == count > 1
     forms = all_forms(em, [FACT], found, shown, "in other forms")
     others = sum(len(reading.texts) for form, reading in forms.items() if reading is not found)

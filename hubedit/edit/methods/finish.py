@@ -43,9 +43,9 @@ def finished(
 ) -> Edit:
     """The edit, measured on held-out text; `rows`: as in `Edit`. Raises CollapseError."""
     baseline = batch.baseline
-    batch.progress.start("perplexity after")
+    batch.progress.start("checking text after")
     after = perplexity(batch.model.with_patch(factors), baseline.text)
-    batch.progress.finish(f"{after:.4g}, before {baseline.perplexity:.4g}")
+    batch.progress.finish()
     judge_collapse(reports, log(baseline.perplexity), log(after), batch.config, batch.progress)
     batch.clock.lap("check")
     return Edit(

@@ -72,7 +72,7 @@ def joint(batch: EditBatch) -> Edit:
     length = PREFERENCES[config.prefer] * (1 if em.chat is None else config.chat_step)
     rounds = rounds_by_subject(em, facts, subject, config.targets)
     for number in range(1, max(rounds) + 1):
-        batch.progress.start(f"edit, round {number}", len(sites), "sites")
+        batch.progress.start(f"edit, round {number} of at most {max(rounds)}", len(sites), "sites")
         # a fact that a later change has undone counts again; one that was never there has its rounds alone
         there = [float(value) <= config.targets.loss for value in loss]
         missing = [fact for fact in range(count) if number <= rounds[fact] or there[fact]]

@@ -81,7 +81,7 @@ def token_rows(
         stage.advance(len(rows[-1]))
         if count >= tokens:
             break
-    stage.finish(f"{len(rows)} texts, {count} tokens")
+    stage.finish(f"{len(rows)} texts, {count:,} tokens of which are used")
     if not rows:
         raise ConfigError(f"corpus {config.corpus} holds no text", "give another file, or 'self'")
     if count < tokens:
