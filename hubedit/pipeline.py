@@ -106,7 +106,7 @@ def edit_facts(
     patch, truncated = _cut(em, patch, config, cache, progress)
     after = em.with_patch(patch.by_site(em))
     if truncated:
-        progress.start("checking text after the cut")
+        progress.start("measuring perplexity of the cut patch")
         moved = drift(before, after, checked_rows(em, config.stats, cache, Silent()))
         count = max(sum(moved.tokens), 1)
         clean, left = sum(moved.nll_before) / count, sum(moved.nll_after) / count

@@ -85,7 +85,7 @@ def _perplexity(em: EditableModel, text: Sequence[Sequence[int]], cache: Cache, 
     entry = cache.load("perplexity", key)
     if entry is not None:
         return float(entry.tensors["perplexity"])
-    progress.start("checking text before")
+    progress.start("measuring perplexity before")
     found = perplexity(em, text)
     progress.finish()
     cache.save("perplexity", key, {"perplexity": torch.tensor(found, dtype=torch.float64)}, {})

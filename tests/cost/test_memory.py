@@ -30,8 +30,8 @@ PARTS = {
     "generating text to compare on": "text",
     "statistics": "statistics",
     "edit, round": "targets",
-    "checking text before": "check",
-    "checking text after": "check",
+    "measuring perplexity before": "check",
+    "measuring perplexity after": "check",
     "comparing both models on text": "check",
 }
 

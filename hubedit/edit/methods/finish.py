@@ -43,7 +43,7 @@ def finished(
 ) -> Edit:
     """The edit, measured on held-out text; `rows`: as in `Edit`. Raises CollapseError."""
     baseline = batch.baseline
-    batch.progress.start("checking text after")
+    batch.progress.start("measuring perplexity after")
     after = perplexity(batch.model.with_patch(factors), baseline.text)
     batch.progress.finish()
     judge_collapse(reports, log(baseline.perplexity), log(after), batch.config, batch.progress)

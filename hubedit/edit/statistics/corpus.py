@@ -123,7 +123,8 @@ def holdout_rows(
 def checked_rows(em: EditableModel, config: StatsConfig, cache: Cache, progress: Progress) -> list[list[int]]:
     """Token rows on which an edit is checked for collapse: `CHECK_TOKENS` of them, or what there is."""
     rows = holdout_rows(em, config, TEXT_ROWS, cache, progress)
-    enough = next((n for n, sum_ in enumerate(accumulate(map(len, rows)), 1) if sum_ >= CHECK_TOKENS), None)
+    sums = accumulate(map(len, rows))
+    enough = next((n for n, tokens in enumerate(sums, 1) if tokens >= CHECK_TOKENS), None)
     return rows[:enough]
 
 
