@@ -13,15 +13,11 @@ the command does.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import io
 import os
-import pty
 import re
 import shlex
-import struct
 import sys
-import termios
 from pathlib import Path
 
 from rich.console import Console
@@ -36,12 +32,15 @@ def record(command: list[str], columns: int, rows: int = 50) -> str:
 
     Raises SystemExit when it does not exit with 0.
     """
+    import pty  # a Unix thing; the rest of this file is tested everywhere
+    import termios
+
     child, handle = pty.fork()
     if child == 0:
         os.environ.update(TERM="xterm-256color", COLUMNS=str(columns), COLORTERM="truecolor")
         os.environ.pop("NO_COLOR", None)
         os.execvp(command[0], command)
-    fcntl.ioctl(handle, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    termios.tcsetwinsize(handle, (rows, columns))
     said = bytearray()
     while True:
         try:

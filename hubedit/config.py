@@ -191,7 +191,7 @@ class EditConfig(_Checked):
     forms and is harder to change (docs/experiments.md)."""
     norm_step: float = 0.5
     """Factor of the clamp and of the steps where a norm stands behind a site (Gemma, OLMo 2): there only the
-    direction counts, and shorter steps bring more and change less (docs/experiments.md)."""
+    direction counts, and shorter steps change less beside the facts (docs/experiments.md)."""
     prefer: str = "balanced"
     """"success", "balanced" or "locality": what weighs more, as a factor of the clamp (`PREFERENCES`)."""
     rank: int = 0

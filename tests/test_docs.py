@@ -179,8 +179,6 @@ def test_the_terminal_picture_fetches_nothing() -> None:
 
 
 def test_a_terminals_screen_is_what_remains_of_it() -> None:
-    if sys.platform == "win32":
-        pytest.skip("pseudo-terminals are a Unix thing")
     terminal = script("terminal")
     said = "one\r\n\x1b[2K| 10 %\r\x1b[2K| 90 %\r\n| two\r\x1b[1A\x1b[2Kdone\r\nlast\r\n\r\n"
     assert terminal.screen(said) == ["one", "done", "last"]

@@ -96,7 +96,7 @@ def _update(
     own = mean if key == "mean" else plain
     # v* is delta on what the bare prompt writes, and an averaged key writes something else
     residual = plain @ state.outputs[mlp] + targets.delta.double() - own @ state.outputs[mlp]
-    if share < 1:
+    if share < 1 or site != mlp:
         stream = moved(em, mlp, own @ state.outputs[mlp], residual)
         residual = site_residual(em, site, own @ state.outputs[site], share * stream)
     u = direction((mean @ state.inputs[site])[0].to(solve_device(em)), preserved)

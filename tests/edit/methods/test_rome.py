@@ -83,17 +83,22 @@ def test_intattn_in_rome_s_place_shares_the_value(editable: Editable, tmp_path: 
         near(edit.factors[site].dense().double() @ now["mean key"], share * whole)
 
 
+@pytest.mark.parametrize("alpha", [0.3, 1])
 @pytest.mark.parametrize("family", ["gemma2", "granite"])
-def test_sites_share_what_the_stream_moves_by(family: str, editable: Editable, tmp_path: Path) -> None:
+def test_sites_share_what_the_stream_moves_by(
+    family: str, alpha: float, editable: Editable, tmp_path: Path
+) -> None:
     """Behind a norm (Gemma) the direction is exact, and the length as far as the norm allows; a multiple of
     what a site writes (Granite) is divided out."""
-    em, config = editable(family), settings("intattn-rome", "1", alpha="0.3")
+    em, config = editable(family), settings("intattn-rome", "1", alpha=str(alpha))
     edit = edited(em, config, tmp_path, FACTS[:1])
     assert edit.targets is not None
     mlp = seen(em, contexts_of(em, config), 0)
     before = mlp["mean written"]
     whole = stream(em, SITE, mlp["written"] + edit.targets.delta[0].double()) - stream(em, SITE, before)
-    for site, share in ((Site(1, "attention"), 0.3), (SITE, 0.7)):
+    assert len(edit.factors) == (2 if alpha < 1 else 1)
+    for site in edit.factors:
+        share = alpha if site.kind == "attention" else 1 - alpha
         now = seen(em, contexts_of(em, config), 0, site)
         new = now["mean written"] + edit.factors[site].dense().double() @ now["mean key"]
         want = stream(em, site, now["mean written"]) + share * whole
