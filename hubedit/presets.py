@@ -17,7 +17,9 @@ from hubedit.preset_file import is_preset_file, load_preset
 
 _WHERE = ("layers", "depths", "most_layers", "rank")
 _COMMON = frozenset({"method", "batch_size", "collapse", "seed", "trace", "stats", "targets", *_WHERE})
-_JOINT = frozenset({"alpha", "lam", "chat_template", "chat_step", "norm_step", "prefer", "prompts"})
+_JOINT = frozenset(
+    {"alpha", "lam", "lam_per_fact", "chat_template", "chat_step", "norm_step", "prefer", "prompts"}
+)
 LORA_RANK = 8
 WINDOW = (1 / 8, 1 / 4)
 """Depths of the layers that the published methods edit: MEMIT's layers 4 to 8 of 32."""

@@ -86,7 +86,8 @@ def apply(
         Option("--alpha", help="Attention's share: 0 to 1, or traced: auto, per-layer.  [default: 0]"),
     ] = None,
     lam: Annotated[
-        float | None, Option("--lam", min=0, help="Weight of what is preserved.  [default: 30; the method's]")
+        float | None,
+        Option("--lam", min=0, help="Weight of what is preserved.  [default: 5 a fact; the method's]"),
     ] = None,
     rank: Annotated[
         str | None,

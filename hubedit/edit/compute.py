@@ -56,6 +56,7 @@ def compute(
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
     cache, progress, clock = cache or Cache(), progress or Silent(), Clock()
+    config = config.with_lam(len(earlier) + len(facts))
     baseline = measure(em, facts, config, cache, progress, clock)
     method, run = METHODS[config.method], function_of(config.method)
     model = em if on is None else em.with_patch(on)

@@ -110,7 +110,7 @@ def _packages(record: Mapping[str, Any]) -> dict[str, str]:
 def _before(config: Mapping[str, Any]) -> dict[str, Any]:
     """What settings that an older patch does not name were when it was made: nothing of what came later."""
     # the published methods have none of these, and must not be told
-    older: dict[str, Any] = {"chat_template": 0.0, "chat_step": 1.0, "norm_step": 1.0}
+    older: dict[str, Any] = {"chat_template": 0.0, "chat_step": 1.0, "norm_step": 1.0, "lam_per_fact": 0.0}
     if config.get("method") != "joint":
         older = {}
     found = {name: value for name, value in older.items() if name not in config}

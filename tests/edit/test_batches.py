@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hubedit.cache import Cache
+from hubedit.config import EditConfig
 from hubedit.edit.baseline import measure
 from hubedit.edit.batch import EditBatch
 from hubedit.edit.compute import compute
@@ -103,6 +104,24 @@ def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path
     before = states(dict(alone.factors))
     protected = float((states(dict(both.factors)) - before).norm())
     assert protected < 0.5 * float((states(blind) - before).norm())
+
+
+def test_what_is_preserved_weighs_more_with_more_facts(editable: Editable, tmp_path: Path) -> None:
+    """5 for each fact of the whole, whatever the batches and with those of an older patch; a given number
+    stays, also under a method that was published with one."""
+    em, cache = editable("llama"), Cache(tmp_path)
+    config = settings("joint", "1-2", batch_size=2)
+
+    def weights(config: EditConfig, **more: Any) -> set[float]:
+        edit = compute(em, FACTS[1:], config, cache=cache, **more)
+        return {report.lam for report in edit.reports.values()}
+
+    new = len(FACTS) - 1
+    assert weights(config) == {5.0 * new}
+    assert weights(config, earlier=FACTS[:1]) == {5.0 * (new + 1)}
+    assert weights(replace(config, lam_per_fact=2.0)) == {2.0 * new}
+    assert weights(replace(config, lam=0.05)) == {0.05}
+    assert weights(settings("memit", "1-2", lam=20.0)) == {20.0}
 
 
 def test_many_batches_stay_within_the_width(editable: Editable, tmp_path: Path) -> None:
