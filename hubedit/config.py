@@ -180,12 +180,14 @@ class EditConfig(_Checked):
     """Layers edited at most, spread evenly between `depths`; 0 is all of them."""
     alpha: str = "0"
     """Attention's share (IntAttn-Edit, arXiv 2510.27400): "auto" (from the trace), "per-layer", or 0..1."""
-    lam: float = 0.0
+    lam: float = 30.0
     """Weight of the preserved second moment against the facts' keys, of which a fact's rows have 1 together
-    (MEMIT: mom2_update_weight, 15000); 0 is `lam_per_fact` for each fact."""
+    (MEMIT: mom2_update_weight, 15000)."""
+    lam_facts: int = 50
+    """Facts of a patch, earlier ones among them, up to which the joint edit's weight is `lam`."""
     lam_per_fact: float = 5.0
-    """`lam` of the joint edit for each fact, those edited before among them: what many facts do to other
-    names grows with their number, and a larger weight holds it back (docs/experiments.md)."""
+    """What each further fact adds to it where no chat template is used: what a patch does at other names
+    grows with its facts, and a larger weight holds it back (docs/experiments.md)."""
     chat_template: float = 1.0
     """Weight of messages in the chat template beside the text, in what the joint edit preserves of a model
     that is edited in its template (docs/experiments.md)."""
@@ -227,11 +229,9 @@ class EditConfig(_Checked):
         if len(self.depths) != 2 or not 0 <= self.depths[0] <= self.depths[1] <= 1:
             raise ConfigError(f"depths must be two shares of the model's depth, and are {self.depths}")
 
-    def with_lam(self, facts: int) -> EditConfig:
-        """The same for so many facts: where the joint edit's `lam` follows from their number, as a number."""
-        if self.lam or self.method != "joint":
-            return self
-        return replace(self, lam=self.lam_per_fact * facts)
+    def lam_for(self, facts: int) -> float:
+        """The joint edit's weight without a chat template, for a patch that then has so many facts."""
+        return self.lam + self.lam_per_fact * max(0, facts - self.lam_facts)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -18,7 +18,11 @@ from hubedit.preset_file import is_preset_file, load_preset
 _WHERE = ("layers", "depths", "most_layers", "rank")
 _COMMON = frozenset({"method", "batch_size", "collapse", "seed", "trace", "stats", "targets", *_WHERE})
 _JOINT = frozenset(
-    {"alpha", "lam", "lam_per_fact", "chat_template", "chat_step", "norm_step", "prefer", "prompts"}
+    {
+        *("alpha", "prefer", "prompts"),
+        *("lam", "lam_facts", "lam_per_fact"),
+        *("chat_template", "chat_step", "norm_step"),
+    }
 )
 LORA_RANK = 8
 WINDOW = (1 / 8, 1 / 4)

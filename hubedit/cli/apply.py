@@ -87,7 +87,11 @@ def apply(
     ] = None,
     lam: Annotated[
         float | None,
-        Option("--lam", min=0, help="Weight of what is preserved.  [default: 5 a fact; the method's]"),
+        Option(
+            "--lam",
+            min=0,
+            help="Weight of what is preserved.  [default: 30, and more beyond 50 facts; the method's]",
+        ),
     ] = None,
     rank: Annotated[
         str | None,

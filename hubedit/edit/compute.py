@@ -56,7 +56,6 @@ def compute(
     Raises CollapseError when the result would damage the model, ConfigError when options do not fit it.
     """
     cache, progress, clock = cache or Cache(), progress or Silent(), Clock()
-    config = config.with_lam(len(earlier) + len(facts))
     baseline = measure(em, facts, config, cache, progress, clock)
     method, run = METHODS[config.method], function_of(config.method)
     model = em if on is None else em.with_patch(on)
@@ -85,6 +84,9 @@ def compute(
             shared = sharing(names, known.names)
             pairs = [(known.facts[n], number) for n, number in shared.items()]
             own = replace(own, same_subject=pairs, earlier_keys=known.without(shared))
+            if em.chat is None:
+                weight = config.lam_for(len(known.facts) + len(part))
+                own = replace(own, config=replace(config, lam=weight))
         elif carries:
             own = replace(own, earlier_keys=known.squares)
         done.append(run(own))

@@ -101,7 +101,7 @@ class Space:
             min(edit.layers[-1] - edit.layers[0], WIDTH),
             min(round(round(max(edit.alpha.values(), default=0.0) / ALPHA_STEP) * ALPHA_STEP, 10), ALPHA),
             min(max(config.targets.clamp, CLAMP[0]), CLAMP[1]),
-            min(max(config.lam or max(r.lam for r in edit.reports.values()), LAM[0]), LAM[1]),
+            min(max(config.lam, LAM[0]), LAM[1]),
             min(max(kl, KL[0]), KL[1]),
         )
         changed = [

@@ -48,6 +48,7 @@ STAGES = ("rows", "keys", "solve", "report", "patch")
 def through(em: EditableModel, facts: Sequence[Fact], cache: Cache, out: Path) -> dict[str, float]:
     """Seconds by stage, bytes of the patch in `out`, and bytes in float32 of the matrices that it changes."""
     config = EditConfig()
+    config = replace(config, lam=config.lam_for(len(facts)))
     quiet, clock = Silent(), Clock()
     baseline = measure(em, facts, config, cache, quiet, clock)
     batch = EditBatch(em, facts, config, baseline, cache, quiet, clock)

@@ -107,21 +107,26 @@ def test_the_joint_method_keeps_earlier_facts(editable: Editable, tmp_path: Path
 
 
 def test_what_is_preserved_weighs_more_with_more_facts(editable: Editable, tmp_path: Path) -> None:
-    """5 for each fact of the whole, whatever the batches and with those of an older patch; a given number
-    stays, also under a method that was published with one."""
+    """Each fact beyond `lam_facts` adds to the weight, with those of the batches before and of an older
+    patch; nothing is added to a published weight."""
     em, cache = editable("llama"), Cache(tmp_path)
-    config = settings("joint", "1-2", batch_size=2)
+    config = settings("joint", "1-2", lam=3.0, lam_facts=2, lam_per_fact=1.0)
 
-    def weights(config: EditConfig, **more: Any) -> set[float]:
+    def weight(em: EditableModel, config: EditConfig, **more: Any) -> float:
         edit = compute(em, FACTS[1:], config, cache=cache, **more)
-        return {report.lam for report in edit.reports.values()}
+        (found,) = {report.lam for report in edit.reports.values()}
+        return found
 
     new = len(FACTS) - 1
-    assert weights(config) == {5.0 * new}
-    assert weights(config, earlier=FACTS[:1]) == {5.0 * (new + 1)}
-    assert weights(replace(config, lam_per_fact=2.0)) == {2.0 * new}
-    assert weights(replace(config, lam=0.05)) == {0.05}
-    assert weights(settings("memit", "1-2", lam=20.0)) == {20.0}
+    assert weight(em, config) == weight(em, replace(config, batch_size=2)) == 3.0 + new - 2
+    assert weight(em, config, earlier=FACTS[:1]) == 3.0 + new - 1
+    assert weight(em, replace(config, lam_facts=new)) == weight(em, replace(config, lam_per_fact=0.0)) == 3.0
+    memit = settings("memit", "1-2", lam=20.0)
+    assert weight(em, replace(memit, lam_facts=0)) == 20.0
+    # it is the weight of the solve
+    one = compute(em, FACTS[1:], config, cache=cache).factors
+    other = compute(em, FACTS[1:], replace(config, lam=3.0 + new - 2, lam_per_fact=0.0), cache=cache).factors
+    assert all(torch.equal(one[site].dense(), other[site].dense()) for site in one)
 
 
 def test_many_batches_stay_within_the_width(editable: Editable, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_settings_that_came_later_are_as_they_were(method: Any) -> None:
     """An older patch was made without them, and is made again without them; its method still takes them."""
     config = to_dict(EditConfig() if method == "joint" else method_defaults(method))
     for part, names in (
-        (config, ("chat_template", "chat_step", "norm_step")),
+        (config, ("chat_template", "chat_step", "norm_step", "lam_facts", "lam_per_fact")),
         (config["targets"], ("tokens_per_rounds",)),
     ):
         for name in names:
@@ -41,3 +41,4 @@ def test_settings_that_came_later_are_as_they_were(method: Any) -> None:
     assert found.stats.names == 0 and found.targets.rounds_for(1000) == found.targets.rounds
     if method == "joint":
         assert (found.chat_template, found.chat_step, found.norm_step) == (0, 1, 1)
+        assert found.lam_for(1000) == found.lam

@@ -66,9 +66,7 @@ def test_a_point_is_few_settings() -> None:
 def test_the_first_trials_are_inside_the_space_and_differ_from_the_default(
     layers: tuple[int, ...], alpha: float, base: EditConfig
 ) -> None:
-    reports = {0: SimpleNamespace(lam=50.0)}
-    # what is looked at
-    made: Any = SimpleNamespace(layers=layers, alpha=dict.fromkeys(layers, alpha), reports=reports)
+    made: Any = SimpleNamespace(layers=layers, alpha=dict.fromkeys(layers, alpha))  # what is looked at
     space = Space(1, 4)
     starts = space.starts(made, base)
     for parameters in starts:

@@ -212,9 +212,10 @@ def test_messages_in_the_chat_template_are_preserved(
     made = tokenizer("metaspace first", True, "right", True, LINES)
     em = replace(plain, tokenizer=made, chat=chat_of(made))
     below, site, cache = Site(0, "mlp"), Site(1, "mlp"), Cache(tmp_path)
-    config = replace(config, alpha="0", targets=replace(config.targets, rounds=1))
+    config = replace(config, alpha="0", lam_facts=0, targets=replace(config.targets, rounds=1))
     alone, kept = (compute(em, FACTS, replace(config, chat_template=w), cache=cache) for w in (0.0, 4.0))
     patched = em.with_patch({below: kept.factors[below]})
+    assert {report.lam for report in kept.reports.values()} == {config.lam}  # however many facts there are
 
     # every message by itself, every token once
     moment = torch.zeros(em.d_in(site), em.d_in(site), dtype=torch.float64)
