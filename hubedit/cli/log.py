@@ -71,7 +71,8 @@ def _summary(steps: Sequence[Step]) -> Any:
             f"{100 * before:.0f} -> {100 * after:.0f} %" if before is not None and after is not None else ""
         )
         asked = f" of {step.older['asked']:.0f}" if held and "asked" in step.older else ""
-        success = step.metrics.get("success")
+        # of a step whose facts were all edited again later, nothing is left that could hold
+        success = step.metrics.get("success") if step.count else None
         lines.append(
             (
                 str(number),
@@ -93,7 +94,7 @@ def _size(value: float | None) -> str:
 
 
 def _title(number: int, step: Step) -> str:
-    figures = ", ".join(f"{name} {100 * value:.0f} %" for name, value in step.metrics.items())
+    figures = ", ".join(f"{name} {100 * value:.0f} %" for name, value in step.metrics.items() if step.count)
     commit = f"@{step.base_commit[:8]}" if step.base_commit else ""
     name = f"{step.name} ({step.id})" if step.name and step.id else step.name or step.id or "patch"
     parts = [

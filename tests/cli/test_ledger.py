@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hubedit.cli.app import run
 from hubedit.facts import Fact
 from hubedit.facts.answers import gives
+from hubedit.hub.history import History, Step
 from hubedit.patch import Patch
 from hubedit.patch.ledger import steps_of, without_step
 from hubedit.patch.ontop import stacked
@@ -74,6 +75,19 @@ def test_the_log_tells_every_step(
     assert run(["log", str(stack[1])]) == 0
     shown = capsys.readouterr().out
     assert "older facts hold" in shown and "drift so far" in shown and "The capital of Japan is" in shown
+
+
+def test_the_log_of_a_step_that_has_no_facts_left_says_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its facts were edited again in a later step."""
+    both = [
+        Step("one", "", "2026-12-01", "m", "", "joint", count, (), {"success": 1.0}, whole={"drift": 0.1})
+        for count in (0, 2)
+    ]
+    monkeypatch.setattr("hubedit.hub.history.history", lambda _: History("p", "patch", "", tuple(both)))
+    assert run(["log", "you/p"]) == 0
+    assert capsys.readouterr().out.count("100 %") == 2  # in the table and in the title of the second step
 
 
 def test_a_hundred_steps_are_edited_logged_composed_and_taken_apart(

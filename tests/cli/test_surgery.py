@@ -129,6 +129,15 @@ def test_inspect_says_what_a_patch_is(
     assert run(["inspect", str(tmp_path / "sum")]) == 0
 
 
+def test_inspect_shows_a_command_that_can_be_pasted(
+    editable: Editable, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ["hubedit", "apply", "--fact", "France has -> Lyon"]
+    made = patch(editable("llama"), tmp_path / "one", [Fact("France has", "France", "Lyon")], command=words)
+    assert run(["inspect", str(made)]) == 0
+    assert "--fact 'France has -> Lyon'" in " ".join(capsys.readouterr().out.split())
+
+
 def test_inspect_names_what_does_not_fit(
     parts: tuple[EditableModel, Path, Path], pico_path: Callable[..., Path], tmp_path: Path, capsys: Capture
 ) -> None:
