@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 def ask(
     model: Annotated[str, Argument(metavar="MODEL", help="A folder or repo[@revision].")],
-    prompts: Annotated[list[str], Argument(metavar="PROMPT...", help="Each is continued by the model.")],
+    prompts: Annotated[
+        list[str],
+        Argument(
+            metavar="PROMPT...",
+            help="Each is continued by the model; in a chat template it is a message, as it is written.",
+        ),
+    ],
     patch: Annotated[
         str | None, Option("--patch", "-p", help="A patch made for this model: a folder or repo[@revision].")
     ] = None,
