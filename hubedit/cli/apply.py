@@ -88,9 +88,7 @@ def apply(
     lam: Annotated[
         float | None,
         Option(
-            "--lam",
-            min=0,
-            help="Weight of what is preserved.  [default: 30, and more beyond 50 facts; the method's]",
+            "--lam", min=0, help="Weight of what is preserved.  [default: 30 up to 50 facts; the method's]"
         ),
     ] = None,
     rank: Annotated[
