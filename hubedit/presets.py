@@ -18,11 +18,7 @@ from hubedit.preset_file import is_preset_file, load_preset
 _WHERE = ("layers", "depths", "most_layers", "rank")
 _COMMON = frozenset({"method", "batch_size", "collapse", "seed", "trace", "stats", "targets", *_WHERE})
 _JOINT = frozenset(
-    {
-        *("alpha", "prefer", "prompts"),
-        *("lam", "lam_facts", "lam_per_fact"),
-        *("chat_template", "chat_step", "norm_step"),
-    }
+    "alpha lam lam_facts lam_per_fact chat_template chat_step norm_step prefer prompts".split()
 )
 LORA_RANK = 8
 WINDOW = (1 / 8, 1 / 4)

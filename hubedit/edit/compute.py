@@ -83,10 +83,9 @@ def compute(
             # are among what its target must give (`hubedit.edit.methods.joint`)
             shared = sharing(names, known.names)
             pairs = [(known.facts[n], number) for n, number in shared.items()]
-            own = replace(own, same_subject=pairs, earlier_keys=known.without(shared))
-            if em.chat is None:
-                weight = config.lam_for(len(known.facts) + len(part))
-                own = replace(own, config=replace(config, lam=weight))
+            weight = config.lam if em.chat else config.lam_for(len(known.facts) + len(part))
+            now = replace(config, lam=weight)
+            own = replace(own, config=now, same_subject=pairs, earlier_keys=known.without(shared))
         elif carries:
             own = replace(own, earlier_keys=known.squares)
         done.append(run(own))

@@ -121,6 +121,9 @@ def test_what_is_preserved_weighs_more_with_more_facts(editable: Editable, tmp_p
     assert weight(em, config) == weight(em, replace(config, batch_size=2)) == 3.0 + new - 2
     assert weight(em, config, earlier=FACTS[:1]) == 3.0 + new - 1
     assert weight(em, replace(config, lam_facts=new)) == weight(em, replace(config, lam_per_fact=0.0)) == 3.0
+    both = compute(em, FACTS[1:], replace(config, lam_facts=0, batch_size=2), cache=cache).factors
+    first = compute(em, FACTS[1:3], replace(config, lam=3.0 + 2, lam_per_fact=0.0), cache=cache).factors
+    assert all(torch.equal(both[site].A[: factor.rank], factor.A) for site, factor in first.items())
     memit = settings("memit", "1-2", lam=20.0)
     assert weight(em, replace(memit, lam_facts=0)) == 20.0
     # it is the weight of the solve
